@@ -1,0 +1,27 @@
+"""SIFT for NVIDIA GPUs, and for machines without one: scikit-image's, much faster."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpusift.features import Features
+    from gpusift.matching import match_descriptors
+    from gpusift.sift import SIFT
+
+__version__ = "0.1.0"
+__all__ = ["SIFT", "Features", "match_descriptors"]
+
+_HOMES = {"SIFT": "gpusift.sift", "Features": "gpusift.features", "match_descriptors": "gpusift.matching"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for, so that `import gpusift` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gpusift' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

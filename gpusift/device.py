@@ -1,0 +1,361 @@
+"""The devices: the only module that knows where the kernels run.
+
+A device has `xp` (NumPy or CuPy), `ndimage` (SciPy's or CuPy's), copies, and `launch`, which runs a kernel by its name
+after it has checked the arguments against the kernel's signature: on the CPU through the host library, on a GPU through
+CuPy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import nullcontext
+from functools import cache
+from typing import Any, ContextManager
+
+import numpy as np
+
+from gpusift import host, source
+
+# What a GPU's kernels are given as -D: a block's tile of samples (a host has its own, in host.hpp).
+TILES = {"BLUR_TILE_ROWS": 8, "BLUR_TILE_COLS": 128, "EXTREMA_TILE_ROWS": 8, "EXTREMA_TILE_COLS": 32}
+
+# CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
+OPTIONS = ("-std=c++17", "--fmad=false")
+
+_log = logging.getLogger("gpusift")
+
+
+class CpuDevice:
+    """The CPU: the same kernels, compiled for the host, a block being one thread.
+
+    Parameters
+    ----------
+    dtype : str
+        "float32" or "float64": the precision of the kernels.
+    num_threads : int, optional
+        Threads of a launch; by default one for each processor that this process may use.
+    library : host.Library, optional
+        By default the best one for this processor.
+    """
+
+    name = "cpu"
+    xp = np
+
+    def __init__(
+        self, dtype: str = "float32", num_threads: int | None = None, library: host.Library | None = None
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        self.num_threads = num_threads or _cpu_count()
+        self.library = library or host.library()
+
+    @property
+    def ndimage(self) -> Any:
+        """SciPy's ndimage."""
+        import scipy.ndimage
+
+        return scipy.ndimage
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        constant: int = 0,
+        sizes: dict[str, int] | None = None,
+    ) -> None:
+        """Runs a kernel.
+
+        Parameters
+        ----------
+        name : str
+            The kernel's name.
+        grid, block : tuple of int
+            Blocks of the launch, threads of a block. The CPU's blocks are one thread.
+        *arguments
+            Arrays of this device, C-contiguous and of the parameters' dtypes, and Python or NumPy numbers.
+        constant : int, optional
+            Value of the compile-time constant of a KERNEL_OF.
+        sizes : dict, optional
+            Sizes of the kernel's shared arrays, for compilers that run now; the host library has the largest.
+        """
+        values = check_arguments(name, arguments, self.dtype, np)
+        addresses = [v.__array_interface__["data"][0] for v in values]
+        # an array's argument is its address, so the address of that
+        pointers = [np.array(a, np.uintp) for a in addresses]
+        cells = [p if v.ndim else v for p, v in zip(pointers, values)]
+        self.library.launch(
+            self.dtype.name,
+            name,
+            constant,
+            _three(grid),
+            _three(block),
+            self.num_threads,
+            [cell.ctypes.data for cell in cells],
+        )
+
+    def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
+        """The array on this device, C-contiguous."""
+        return np.ascontiguousarray(array, dtype)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """The array as NumPy's."""
+        return np.asarray(array)
+
+    def active(self) -> ContextManager[Any]:
+        """A context in which this device is the current one."""
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Waits for what was launched; the CPU's launches end before they return."""
+
+
+class CudaDevice:
+    """A CUDA device: the kernels compiled by NVRTC through CuPy.
+
+    Parameters
+    ----------
+    index : int
+        CUDA's number of the device.
+    dtype : str
+        "float32" or "float64": the precision of the kernels.
+
+    Raises
+    ------
+    RuntimeError
+        If CuPy, the driver or the device is missing; says which, and how to get it.
+    """
+
+    def __init__(self, index: int = 0, dtype: str = "float32") -> None:
+        found = cuda_info()
+        if "error" in found:
+            raise RuntimeError(f"device='cuda' cannot be had: {found['error']}")
+        if index >= len(found["devices"]):
+            raise RuntimeError(
+                f"device='cuda:{index}' cannot be had: there are {len(found['devices'])} CUDA devices, numbered from 0"
+            )
+        import cupy
+
+        self.index = index
+        self.name = f"cuda:{index}"
+        self.xp = cupy
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def ndimage(self) -> Any:
+        """CuPy's ndimage."""
+        import cupyx.scipy.ndimage
+
+        return cupyx.scipy.ndimage
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        constant: int = 0,
+        sizes: dict[str, int] | None = None,
+    ) -> None:
+        """Runs a kernel on the current stream; see `CpuDevice.launch`."""
+        values = check_arguments(name, arguments, self.dtype, self.xp)
+        function = _cuda_function(name, definitions(name, self.dtype, constant, sizes))
+        function(_three(grid), _three(block), tuple(v if v.ndim else v[()] for v in values))
+
+    def asarray(self, array: Any, dtype: Any = None) -> Any:
+        """The array on this device, C-contiguous."""
+        return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """The array as NumPy's, copied from the device."""
+        return self.xp.asnumpy(array)
+
+    def active(self) -> ContextManager[Any]:
+        """A context in which this device is the current one."""
+        return self.xp.cuda.Device(self.index)
+
+    def synchronize(self) -> None:
+        """Waits for what was launched on the current stream."""
+        self.xp.cuda.get_current_stream().synchronize()
+
+
+Device = CpuDevice | CudaDevice
+
+
+def get_device(name: str = "auto", dtype: str = "float32", num_threads: int | None = None) -> Device:
+    """The device of that name.
+
+    Parameters
+    ----------
+    name : str
+        "auto" (a GPU if there is one, otherwise the CPU), "cpu", "cuda" or "cuda:N".
+    dtype : str
+        "float32" or "float64".
+    num_threads : int, optional
+        Threads of the CPU device.
+
+    Raises
+    ------
+    ValueError
+        If there is no such name.
+    RuntimeError
+        If the device was asked for by name and cannot be had.
+    """
+    kind, _, number = name.partition(":")
+    if name == "auto":
+        chosen: Device = CpuDevice(dtype, num_threads) if "error" in cuda_info() else CudaDevice(0, dtype)
+        _say_once(chosen.name)
+        return chosen
+    if name == "cpu":
+        return CpuDevice(dtype, num_threads)
+    if kind == "cuda" and (number.isdecimal() or name == "cuda"):
+        return CudaDevice(int(number or 0), dtype)
+    raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
+
+
+@cache
+def _say_once(name: str) -> None:
+    _log.info("device='auto' takes %s", name)
+
+
+def check_arguments(name: str, arguments: tuple[Any, ...], real: np.dtype, xp: Any) -> list[Any]:
+    """The arguments of a launch, checked against the kernel's signature; CuPy would take anything.
+
+    Parameters
+    ----------
+    name : str
+        The kernel's name.
+    arguments : tuple
+        Arrays of `xp`, and numbers.
+    real : dtype
+        The precision.
+    xp : module
+        NumPy or CuPy.
+
+    Returns
+    -------
+    list
+        The arrays as they are, and each number as a 0-D NumPy array of its parameter's dtype.
+
+    Raises
+    ------
+    TypeError
+        If the number of arguments, a dtype, a layout or a kind differs from the signature.
+    """
+    kernel = source.kernels()[name]
+    if len(arguments) != len(kernel.parameters):
+        raise TypeError(f"kernel {name} takes {len(kernel.parameters)} arguments, got {len(arguments)}")
+    values = []
+    for parameter, argument in zip(kernel.parameters, arguments):
+        dtype = real if parameter.dtype == "real" else np.dtype(parameter.dtype)
+        what = f"argument {parameter.name!r} of kernel {name}"
+        if parameter.is_array:
+            if not isinstance(argument, xp.ndarray) or argument.ndim == 0:
+                raise TypeError(f"{what} must be an array of {xp.__name__}, got {type(argument).__name__}")
+            if argument.dtype != dtype or not argument.flags.c_contiguous:
+                layout = "" if argument.flags.c_contiguous else "not contiguous "
+                raise TypeError(f"{what} must be a contiguous array of {dtype}, got {layout}{argument.dtype}")
+            values.append(argument)
+        else:
+            if isinstance(argument, np.generic) and argument.dtype != dtype:
+                raise TypeError(f"{what} must be {dtype}, got {argument.dtype}")
+            if not isinstance(argument, (int, float, np.generic)) or isinstance(argument, bool):
+                raise TypeError(f"{what} must be a number, got {type(argument).__name__}")
+            if dtype.kind == "i" and not isinstance(argument, (int, np.integer)):
+                raise TypeError(f"{what} must be an integer, got {argument!r}")
+            values.append(np.array(argument, dtype))
+    return values
+
+
+def definitions(
+    name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None
+) -> tuple[str, ...]:
+    """The options that NVRTC is given for a kernel, sorted: the precision, the tiles, the arrays' sizes, the constant."""
+    kernel = source.kernels()[name]
+    values = {"REAL": "float" if dtype == np.float32 else "double", **TILES, **DEFAULT_SIZES, **(sizes or {})}
+    if kernel.constant:
+        values[kernel.constant] = str(constant)
+    used = source.text(kernel.stage)
+    return OPTIONS + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
+
+
+# The sizes of shared arrays with scikit-image's default parameters.
+DEFAULT_SIZES = {"MAX_BINS": 36, "MAX_CELLS": 324, "MAX_VALUES": 128}
+
+
+@cache
+def _cuda_module(stage: str, options: tuple[str, ...]) -> Any:
+    import cupy
+
+    return cupy.RawModule(code=source.text(stage), options=options)
+
+
+def _cuda_function(name: str, options: tuple[str, ...]) -> Any:
+    return _cuda_module(source.kernels()[name].stage, options).get_function(name)
+
+
+def cpu_info() -> dict[str, Any]:
+    """The CPU device: the instruction set in use, those available, and the number of threads."""
+    return {
+        "instruction_set": host.library().instruction_set,
+        "available": [library.instruction_set for library in host.libraries()],
+        "threads": _cpu_count(),
+    }
+
+
+@cache
+def cuda_info() -> dict[str, Any]:
+    """The CUDA devices, CuPy's version and CUDA's; or "error": what is missing, and how to get it."""
+    try:
+        import cupy
+    except Exception as error:  # an installation can be broken in many ways, each of them says how
+        return {
+            "error": f"CuPy could not be imported ({type(error).__name__}: {error}); install it with "
+            "`pip install gpusift[cuda13]` or `gpusift[cuda12]`, whichever fits the driver that nvidia-smi shows"
+        }
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        return {
+            "error": f"CuPy {cupy.__version__} found no usable NVIDIA driver or device ({error}); install NVIDIA's driver "
+            "(nvidia-smi must work), in a container pass the GPU in (docker run --gpus all)"
+        }
+    if count == 0:
+        return {"error": "the NVIDIA driver shows no device; CUDA_VISIBLE_DEVICES may hide it"}
+    devices = []
+    for index in range(count):
+        properties = runtime.getDeviceProperties(index)
+        with cupy.cuda.Device(index):
+            free, total = runtime.memGetInfo()
+        devices.append(
+            {
+                "index": index,
+                "name": properties["name"].decode(),
+                "compute_capability": f"{properties['major']}.{properties['minor']}",
+                "memory_total": total,
+                "memory_free": free,
+            }
+        )
+    return {
+        "cupy": cupy.__version__,
+        "cuda_driver": _cuda_version(runtime.driverGetVersion()),
+        "cuda_runtime": _cuda_version(runtime.runtimeGetVersion()),
+        "devices": devices,
+    }
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _cpu_count() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = (*shape, 1, 1)[:3]
+    return x, y, z

@@ -1,0 +1,65 @@
+"""The result: keypoints with their descriptors, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Keypoints of one image, in scikit-image's order: octave, row, column, scale; further orientations after all first.
+
+    The arrays are of one array module, NumPy or CuPy. Indexing by a slice, a mask or an array of indices gives the
+    `Features` of those keypoints.
+
+    Attributes
+    ----------
+    positions : (N, 2) array of float
+        Sub-pixel row and column, in pixels of the input image.
+    sigmas : (N,) array of float
+        Scale (the Gaussian's standard deviation), in pixels of the input image.
+    scales : (N,) array of int32
+        Index of the scale within the octave, from 1.
+    octaves : (N,) array of int32
+        Index of the octave, from 0.
+    orientations : (N,) array of float
+        Direction of the gradient, radians in (-pi, pi]: (cos, sin) points along (row, column). Zero where not assigned.
+    responses : (N,) array of float
+        Difference of Gaussians, interpolated at the keypoint; negative for bright blobs, positive for dark ones.
+    descriptors : (N, D) array of uint8 or None
+        Descriptors, if they were computed.
+    """
+
+    positions: Any
+    sigmas: Any
+    scales: Any
+    octaves: Any
+    orientations: Any
+    responses: Any
+    descriptors: Any = None
+
+    @property
+    def keypoints(self) -> Any:
+        """(N, 2) array of int64: the positions rounded to pixels, as (row, column)."""
+        return self.positions.round().astype("int64")
+
+    def __len__(self) -> int:
+        return int(self.positions.shape[0])
+
+    def __getitem__(self, index: Any) -> Features:
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return self._map(lambda array: array[index])
+
+    def to_host(self) -> Features:
+        """The same features as NumPy arrays; copied from a GPU if they are there."""
+        return self._map(lambda array: array.get() if hasattr(array, "get") else array)
+
+    def with_descriptors(self, descriptors: Any) -> Features:
+        """The same keypoints with these descriptors."""
+        return replace(self, descriptors=descriptors)
+
+    def _map(self, function: Any) -> Features:
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return Features(**{name: None if value is None else function(value) for name, value in values})

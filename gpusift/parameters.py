@@ -1,0 +1,207 @@
+"""The parameters of SIFT, validated, and what follows from them and an image's shape. No device is touched here."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+# scikit-image's numbers, named.
+MIN_OCTAVE_SIZE = 12  # samples along the shorter side of the last octave
+EXTREMUM_SHARE = 0.8  # share of c_dog that a sample must reach to be a candidate (IPOL, Alg. 5)
+MAX_REFINEMENT_STEPS = 5  # positions tried for a candidate (IPOL, Alg. 6)
+MAX_OFFSET = 0.6  # samples from its sample that an extremum may lie (IPOL, Alg. 6)
+N_SMOOTHINGS = 6  # of the orientation histogram (IPOL, Alg. 11)
+SATURATION = 0.2  # share of the norm at which a descriptor's values are cut (Lowe 2004, 6.1)
+DESCRIPTOR_NORM = 512  # norm of a descriptor before it becomes bytes (IPOL, Alg. 12)
+TRUNCATE = 4.0  # standard deviations at which a Gaussian is cut (SciPy)
+
+# Limits of the kernels: a candidate is packed into 64 bits, histograms live in 48 KiB of shared memory.
+MAX_SCALES = 60
+MAX_SIDE = 1 << 26  # samples along a side of the enlarged image
+MAX_BINS = 720
+MAX_RADIUS = 320
+SHARED_BYTES = 48 * 1024 - 512
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """scikit-image's parameters of SIFT, as given; see `gpusift.SIFT` for each.
+
+    Raises
+    ------
+    TypeError
+        If a value is not a number, or not an integer where one is needed.
+    ValueError
+        If a value is out of range; the message names it, what must hold and what was got.
+    """
+
+    upsampling: int = 2
+    n_octaves: int = 8
+    n_scales: int = 3
+    sigma_min: float = 1.6
+    sigma_in: float = 0.5
+    c_dog: float = 0.04 / 3
+    c_edge: float = 10
+    n_bins: int = 36
+    lambda_ori: float = 1.5
+    c_max: float = 0.8
+    lambda_descr: float = 6
+    n_hist: int = 4
+    n_ori: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("upsampling", "n_octaves", "n_scales", "n_bins", "n_hist", "n_ori"):
+            object.__setattr__(self, name, _integer(name, getattr(self, name)))
+        for name in ("sigma_min", "sigma_in", "c_dog", "c_edge", "lambda_ori", "c_max", "lambda_descr"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        if self.upsampling not in (1, 2, 4):
+            raise ValueError(f"upsampling must be 1, 2 or 4, got {self.upsampling}")
+        _require_range("n_octaves", self.n_octaves, 1)
+        _require_range("n_scales", self.n_scales, 1, MAX_SCALES)
+        _require_range("n_bins", self.n_bins, 3, MAX_BINS)
+        _require_range("n_hist", self.n_hist, 1)
+        _require_range("n_ori", self.n_ori, 1)
+        for name in ("sigma_min", "c_edge", "lambda_ori", "lambda_descr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("sigma_in", "c_dog", "c_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.sigma_in > self.first_sigma:
+            raise ValueError(
+                f"sigma_in must be at most sigma_min / upsampling = {self.first_sigma:g} (the image cannot be sharpened "
+                f"to the first level), got {self.sigma_in:g}; with upsampling={self.upsampling} and "
+                f"sigma_min={self.sigma_min:g}, pass sigma_in={self.first_sigma:g} or less"
+            )
+        cells, values = self.histogram_sizes
+        if 8 * cells + 16 * values > SHARED_BYTES:
+            raise ValueError(
+                f"the descriptor's histograms must fit {SHARED_BYTES} bytes of a GPU's shared memory, got n_hist="
+                f"{self.n_hist}, n_ori={self.n_ori} which take {8 * cells + 16 * values}; choose smaller ones"
+            )
+
+    @cached_property
+    def first_sigma(self) -> float:
+        """Blur of the first level, input pixels."""
+        return self.sigma_min / self.upsampling
+
+    @cached_property
+    def delta_min(self) -> float:
+        """Distance of the first octave's samples, input pixels."""
+        return 1 / self.upsampling
+
+    @cached_property
+    def final_c_dog(self) -> float:
+        """The contrast threshold, made independent of n_scales."""
+        return (2 ** (1 / self.n_scales) - 1) / (2 ** (1 / 3) - 1) * self.c_dog
+
+    @cached_property
+    def edge_threshold(self) -> float:
+        """Largest edgeness of a keypoint (IPOL, Alg. 9)."""
+        return (self.c_edge + 1) ** 2 / self.c_edge
+
+    @cached_property
+    def n_levels(self) -> int:
+        """Levels of an octave: n_scales, one more for the difference and one at either end."""
+        return self.n_scales + 3
+
+    @cached_property
+    def n_values(self) -> int:
+        """Length of a descriptor."""
+        return self.n_hist**2 * self.n_ori
+
+    @cached_property
+    def histogram_sizes(self) -> tuple[int, int]:
+        """Sums of a descriptor's histograms, with those around them, and values of the descriptor."""
+        return (self.n_hist + 2) ** 2 * (self.n_ori + 1), self.n_values
+
+    @cached_property
+    def level_sigmas(self) -> tuple[float, ...]:
+        """(n_levels,) blur of the first octave's levels, input pixels (IPOL, eq. 10)."""
+        return tuple(2.0 ** (s / self.n_scales) * self.first_sigma for s in range(self.n_levels))
+
+    @cached_property
+    def first_blur(self) -> float:
+        """Blur that takes the enlarged image to the first level, samples of the first octave."""
+        return self.upsampling * math.sqrt(self.first_sigma**2 - self.sigma_in**2)
+
+    @cached_property
+    def blurs(self) -> tuple[float, ...]:
+        """(n_levels - 1,) blur from each level to the next, samples of its octave, in every octave (IPOL, eq. 7)."""
+        sigmas = self.level_sigmas
+        return tuple(math.sqrt(b * b - a * a) / self.delta_min for a, b in zip(sigmas, sigmas[1:]))
+
+    def n_octaves_of(self, image_shape: tuple[int, int]) -> int:
+        """Octaves of an image of that shape: at most n_octaves, each of MIN_OCTAVE_SIZE samples or more; 0 if too small."""
+        shorter = min(image_shape) * self.upsampling
+        if shorter < MIN_OCTAVE_SIZE:
+            return 0
+        return min(self.n_octaves, int(math.log2(shorter / MIN_OCTAVE_SIZE) + 1))
+
+    def octave_shapes(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
+        """Rows and columns of each octave's levels."""
+        rows, cols = (side * self.upsampling for side in image_shape)
+        if max(rows, cols) > MAX_SIDE:
+            raise ValueError(
+                f"an image's sides times upsampling must be at most {MAX_SIDE}, got shape {image_shape} with "
+                f"upsampling={self.upsampling}"
+            )
+        shapes = []
+        for _ in range(self.n_octaves_of(image_shape)):
+            shapes.append((rows, cols))
+            rows, cols = -(-rows // 2), -(-cols // 2)
+        return shapes
+
+    def scalespace_sigmas(self, n_octaves: int) -> np.ndarray:
+        """(n_octaves, n_levels) float64: blur of every level, input pixels."""
+        return 2.0 ** np.arange(n_octaves)[:, None] * np.array(self.level_sigmas)
+
+
+def gaussian_taps(sigma: float) -> np.ndarray:
+    """Half of a Gaussian's weights as SciPy takes them, centre first.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation, samples.
+
+    Returns
+    -------
+    taps : (radius + 1,) float64 array
+        w_0 ... w_radius with w_0 + 2 (w_1 + ... + w_radius) = 1 and radius = int(4 sigma + 1/2).
+    """
+    radius = int(TRUNCATE * sigma + 0.5)
+    taps = [math.exp(-0.5 / (sigma * sigma) * k * k) for k in range(radius + 1)]
+    total = math.fsum(taps + taps[1:])
+    return np.array(taps) / total
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
+def _require_range(name: str, value: int, least: int, most: int | None = None) -> None:
+    if value < least or (most is not None and value > most):
+        allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{name} must be {allowed}, got {value}")

@@ -1,0 +1,383 @@
+"""scikit-image's face: the class `SIFT`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gpusift import pipeline
+from gpusift.device import Device, get_device
+from gpusift.features import Features
+from gpusift.parameters import Parameters
+from gpusift.scale_space import BLURS
+
+NO_FEATURES = (
+    "SIFT found no features. Try passing in an image containing greater intensity contrasts between adjacent pixels."
+)
+
+
+class SIFT:
+    """SIFT feature detection and descriptor extraction, as scikit-image's `SIFT`, on a GPU or the CPU.
+
+    Parameters
+    ----------
+    upsampling : {1, 2, 4}, optional
+        Prior to the feature detection the image is enlarged by this factor, linearly.
+    n_octaves : int, optional
+        Maximum number of octaves. With every octave the image size is halved and the sigma doubled. Fewer are used for
+        a small image, so that the last one has at least 12 samples along each dimension.
+    n_scales : int, optional
+        Number of scales in every octave.
+    sigma_min : float, optional
+        The blur level of the seed image, in its samples: input pixels / upsampling.
+    sigma_in : float, optional
+        The assumed blur level of the input image, input pixels; at most sigma_min / upsampling.
+    c_dog : float, optional
+        Threshold on the contrast of an extremum of the difference of Gaussians, intensity. The value used is
+        (2^(1/n_scales) - 1) / (2^(1/3) - 1) * c_dog.
+    c_edge : float, optional
+        Extrema whose Hessian H has tr(H)^2 / det(H) above (c_edge + 1)^2 / c_edge lie on edges and are discarded.
+    n_bins : int, optional
+        Number of bins of the orientation histogram, at least 3. (scikit-image needs at least 6.)
+    lambda_ori : float, optional
+        The orientation's window has a width of 6 * lambda_ori * sigma, weighted by a standard deviation of
+        lambda_ori * sigma.
+    c_max : float, optional
+        Share of the histogram's maximum at which a further peak gives a keypoint of its own.
+    lambda_descr : float, optional
+        The descriptor's window has a width of 2 * lambda_descr * sigma * (n_hist + 1) / n_hist, weighted by a standard
+        deviation of lambda_descr * sigma.
+    n_hist : int, optional
+        The descriptor has n_hist * n_hist histograms.
+    n_ori : int, optional
+        Number of bins of each histogram of the descriptor.
+    device : str, optional
+        "auto" (a GPU if there is one), "cuda", "cuda:N" or "cpu".
+    dtype : {"float32", "float64"}, optional
+        Precision of the computation. float32 is the fast one; float64, for comparison with scikit-image, which computes
+        in float64 unless the image is float32.
+    blur : {"auto", "kernel", "ndimage"}, optional
+        "kernel" is our own blur: with float32, the result is the same bytes on every CPU and GPU. "ndimage" is
+        `scipy.ndimage.gaussian_filter`, or CuPy's; it is slower and gives no such promise. "auto" is "kernel".
+    num_threads : int, optional
+        Threads of the CPU device; by default one for each processor that the process may use.
+
+    Attributes
+    ----------
+    delta_min : float
+        The sampling distance of the first octave: 1 / upsampling, input pixels.
+    float_dtype : dtype
+        The precision of the computation.
+    n_octaves : int
+        The octaves of the last image; before that, the parameter.
+    deltas : (n_octaves,) array
+        The sampling distances of all octaves, input pixels.
+    scalespace_sigmas : (n_octaves, n_scales + 3) array
+        The sigma value of all scales in all octaves, input pixels. None before the first image.
+    keypoints : (N, 2) array of int
+        Keypoint coordinates as ``(row, col)``, input pixels.
+    positions : (N, 2) array of float
+        Subpixel-precision keypoint coordinates as ``(row, col)``, input pixels.
+    sigmas : (N,) array of float
+        The corresponding sigma (blur) value of a keypoint, input pixels.
+    scales : (N,) array of int
+        The corresponding scale of a keypoint.
+    orientations : (N,) array of float
+        The orientations of the gradient around every keypoint, radians in (-pi, pi].
+    octaves : (N,) array of int
+        The corresponding octave of a keypoint.
+    descriptors : (N, n_hist * n_hist * n_ori) array of uint8
+        The descriptors of a keypoint.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not valid; the message names it.
+    RuntimeError
+        If the device was asked for by name and cannot be had; the message says what is missing.
+
+    Notes
+    -----
+    An image is a 2-D array, of NumPy, or, on a GPU, of CuPy or of anything with ``__cuda_array_interface__`` or DLPack
+    (a CUDA tensor of PyTorch): it is not copied through the host, and the results are CuPy arrays then.
+
+    scikit-image's conventions hold: rows and columns; the centre of the upper left pixel at (0, 0); an orientation's
+    (cos, sin) points along (row, column). With upsampling u its positions are biased by (u - 1) / (2 u) pixels towards
+    the lower right, 0.25 for u = 2, and so are ours.
+
+    Where scikit-image is wrong we differ: its ``n_octaves`` stays lowered after a small image, ours is that of each
+    image; ``upsampling=4`` with the default ``sigma_in`` dies of a math domain error there, here of a ValueError that
+    names the largest ``sigma_in``; images of less than 6 pixels fail with an IndexError there, here with the
+    RuntimeError of any image without features.
+
+    References
+    ----------
+    .. [1] D.G. Lowe. "Distinctive Image Features from Scale-Invariant Keypoints", International Journal of Computer
+           Vision, 2004, vol. 60, pp. 91-110. :DOI:`10.1023/B:VISI.0000029664.99615.94`
+    .. [2] I. R. Otero and M. Delbracio. "Anatomy of the SIFT Method", Image Processing On Line, 4 (2014), pp. 370-396.
+           :DOI:`10.5201/ipol.2014.82`
+
+    Examples
+    --------
+    >>> from skimage.data import camera
+    >>> from skimage.transform import rotate
+    >>> from gpusift import SIFT, match_descriptors
+    >>> img1 = camera()
+    >>> img2 = rotate(camera(), 90)
+    >>> detector_extractor1 = SIFT()
+    >>> detector_extractor2 = SIFT()
+    >>> detector_extractor1.detect_and_extract(img1)
+    >>> detector_extractor2.detect_and_extract(img2)
+    >>> matches = match_descriptors(detector_extractor1.descriptors,
+    ...                             detector_extractor2.descriptors,
+    ...                             max_ratio=0.6)
+    >>> matches[10:15]
+    array([[ 10, 412],
+           [ 11, 417],
+           [ 12, 407],
+           [ 13, 411],
+           [ 14, 406]])
+    """
+
+    keypoints: Any = None
+    positions: Any = None
+    sigmas: Any = None
+    scales: Any = None
+    orientations: Any = None
+    octaves: Any = None
+    responses: Any = None
+    descriptors: Any = None
+    scalespace_sigmas: np.ndarray | None = None
+
+    def __init__(
+        self,
+        upsampling: int = 2,
+        n_octaves: int = 8,
+        n_scales: int = 3,
+        sigma_min: float = 1.6,
+        sigma_in: float = 0.5,
+        c_dog: float = 0.04 / 3,
+        c_edge: float = 10,
+        n_bins: int = 36,
+        lambda_ori: float = 1.5,
+        c_max: float = 0.8,
+        lambda_descr: float = 6,
+        n_hist: int = 4,
+        n_ori: int = 8,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        blur: str = "auto",
+        num_threads: int | None = None,
+    ) -> None:
+        self.parameters = Parameters(
+            upsampling,
+            n_octaves,
+            n_scales,
+            sigma_min,
+            sigma_in,
+            c_dog,
+            c_edge,
+            n_bins,
+            lambda_ori,
+            c_max,
+            lambda_descr,
+            n_hist,
+            n_ori,
+        )
+        self.float_dtype = _precision(dtype)
+        if blur not in BLURS:
+            raise ValueError(f"blur must be one of {', '.join(map(repr, BLURS))}, got {blur!r}")
+        if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
+            raise ValueError(f"num_threads must be an integer of at least 1 or None, got {num_threads!r}")
+        if not isinstance(device, str):
+            raise TypeError(f"device must be a string such as 'auto', 'cpu' or 'cuda:0', got {device!r}")
+        self.blur = blur
+        self.device: Device = get_device(device, self.float_dtype.name, num_threads)
+        self.n_octaves = self.parameters.n_octaves
+
+    # scikit-image keeps these two as they are used, the others as they are given.
+    @property
+    def sigma_min(self) -> float:
+        """The blur level of the seed image, input pixels: the parameter divided by upsampling."""
+        return self.parameters.first_sigma
+
+    @property
+    def c_dog(self) -> float:
+        """The threshold on contrast that is used, intensity."""
+        return self.parameters.final_c_dog
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Parameters.__dataclass_fields__ or name == "delta_min":
+            return getattr(self.parameters, name)
+        raise AttributeError(f"'SIFT' object has no attribute {name!r}")
+
+    @property
+    def deltas(self) -> np.ndarray:
+        """The sampling distances of all octaves, input pixels."""
+        return self.delta_min * np.power(2, np.arange(self.n_octaves), dtype=self.float_dtype)
+
+    def detect(self, image: Any) -> None:
+        """Detects the keypoints and fills the attributes; descriptors become None.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            Any dtype that `skimage.util.img_as_float` takes, with its scaling.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the image is not a finite 2-D array of numbers.
+        RuntimeError
+            If there are no features.
+        """
+        self._detect(image, descriptors=False)
+
+    def detect_and_extract(self, image: Any) -> None:
+        """Detects the keypoints, extracts their descriptors, and fills the attributes.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            As for `detect`.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `detect`.
+        """
+        self._detect(image, descriptors=True)
+
+    def extract(self, image: Any) -> None:
+        """Extracts the descriptors of the keypoints that the attributes hold, from this image.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            As for `detect`; it need not be the image that the keypoints were detected in.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the image is not a finite 2-D array of numbers, or too small for the keypoints' octaves.
+        RuntimeError
+            If there are no keypoints yet.
+        """
+        held = (self.positions, self.sigmas, self.scales, self.octaves, self.orientations)
+        if any(array is None for array in held):
+            raise RuntimeError("extract needs keypoints: call detect first")
+        array, _ = self._array(image)
+        device = self.device
+        with device.active():
+            real = [device.asarray(a, device.dtype) for a in (self.positions, self.sigmas, self.orientations)]
+            whole = [device.asarray(a, np.int32) for a in (self.scales, self.octaves)]
+            features = Features(real[0], real[1], *whole, real[2], real[1])
+            described = pipeline.describe(device, array, features, self.parameters, blur=self.blur)
+        on_device = not isinstance(self.positions, np.ndarray)
+        self._set_octaves(array.shape)
+        self.descriptors = described.descriptors if on_device else device.to_host(described.descriptors)
+
+    def compute(self, image: Any) -> Features:
+        """Detects and describes without touching the attributes.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            As for `detect`.
+
+        Returns
+        -------
+        Features
+            Arrays on the device; of length zero if there are no features.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the image is not a finite 2-D array of numbers.
+        """
+        array, _ = self._array(image)
+        return pipeline.run(self.device, array, self.parameters, blur=self.blur)
+
+    def compute_batch(self, images: Iterable[Any]) -> list[Features]:
+        """The features of several images, each as `compute` gives them.
+
+        Parameters
+        ----------
+        images : iterable of (M, N) arrays
+            Their shapes and dtypes may differ.
+
+        Returns
+        -------
+        list of Features
+            In the order of the images.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `compute`; the message names the image's number.
+        """
+        results = []
+        for number, image in enumerate(images):
+            try:
+                results.append(self.compute(image))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"image {number} of the batch: {error}") from error
+        return results
+
+    def _detect(self, image: Any, descriptors: bool) -> None:
+        array, from_gpu = self._array(image)
+        features = pipeline.run(self.device, array, self.parameters, blur=self.blur, descriptors=descriptors)
+        if len(features) == 0:
+            raise RuntimeError(NO_FEATURES)
+        if not from_gpu:
+            features = features.to_host()
+        self._set_octaves(array.shape)
+        self.keypoints = features.keypoints
+        self.positions = features.positions
+        self.sigmas = features.sigmas
+        self.scales = features.scales.astype(np.int64)
+        self.octaves = features.octaves.astype(np.int64)
+        self.orientations = features.orientations
+        self.responses = features.responses
+        self.descriptors = features.descriptors
+
+    def _set_octaves(self, image_shape: tuple[int, int]) -> None:
+        self.n_octaves = self.parameters.n_octaves_of(image_shape)
+        self.scalespace_sigmas = self.parameters.scalespace_sigmas(self.n_octaves)
+
+    def _array(self, image: Any) -> tuple[Any, bool]:
+        """The image as an array of NumPy or of the device, and whether it came on a GPU."""
+        if _is_on_gpu(image):
+            if self.device.name == "cpu":
+                raise ValueError(
+                    "image is on a GPU, but this SIFT runs on the CPU: pass a NumPy array, or make SIFT(device='cuda')"
+                )
+            with self.device.active():
+                if hasattr(image, "__cuda_array_interface__"):
+                    return self.device.xp.asarray(image), True
+                return self.device.xp.from_dlpack(image), True
+        if image is None or isinstance(image, (str, bytes)):
+            raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
+        return np.asarray(image), False
+
+
+def _is_on_gpu(image: Any) -> bool:
+    if isinstance(image, np.ndarray):
+        return False
+    if hasattr(image, "__cuda_array_interface__"):
+        return True
+    cuda_kinds = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+    return hasattr(image, "__dlpack_device__") and image.__dlpack_device__()[0] in cuda_kinds
+
+
+def _precision(dtype: Any) -> np.dtype:
+    try:
+        precision = np.dtype(dtype)
+    except TypeError:
+        precision = np.dtype(object)
+    if precision not in (np.dtype("float32"), np.dtype("float64")) or dtype is None:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return precision

@@ -1,0 +1,213 @@
+// What every kernel shares: the precision, the KERNEL macros, and arithmetic that rounds alike everywhere.
+//
+// Each .cu file of this folder is compiled three ways, unchanged: by NVRTC for a GPU; by a host C++ compiler, where a
+// block is one thread (host.hpp); and, in tests, with every CUDA thread an operating-system thread (host.hpp too).
+//
+// -DREAL=float|double chooses the precision. In float every operation below is one that IEEE 754 rounds in exactly one
+// way (+ - * / sqrt fma and conversions), contraction is off in all compilers, subnormals are flushed, and exp, 2^x,
+// sin, cos and atan2 are our own polynomials, so a result is the same bytes on every CPU and every GPU. In double they
+// are the library's functions, for conformance.
+#pragma once
+
+#ifdef __CUDACC_RTC__
+#define KERNEL extern "C" __global__ void
+#define KERNEL_OF(CONSTANT) extern "C" __global__ void  // compiled anew for each value of -DCONSTANT=
+#define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
+#define LANES 1           // samples that one thread takes at a time: the host's threads take a vector of them
+#define UNROLL _Pragma("unroll")
+#define VECTORIZE         // says of a loop over lanes that its turns are independent
+#else
+#include "host.hpp"
+#endif
+
+using real = REAL;
+
+template <typename T>
+struct Bits;
+template <>
+struct Bits<float> {
+    using integer = int;  // also the type of fixed-point sums
+    static const int mantissa = 23, bias = 127, sum_bits = 30;
+};
+template <>
+struct Bits<double> {
+    using integer = long long;
+    static const int mantissa = 52, bias = 1023, sum_bits = 62;
+};
+
+// Sums whose order is not fixed (histograms filled by many threads) are integers: they do not depend on the order.
+using fixed = Bits<real>::integer;
+
+const real PI = real(3.14159265358979323846);
+const real TWO_PI = real(6.28318530717958647693);
+
+DEVICE int bits_of(float x) { return __float_as_int(x); }
+DEVICE long long bits_of(double x) { return __double_as_longlong(x); }
+DEVICE float from_bits(int x) { return __int_as_float(x); }
+DEVICE double from_bits(long long x) { return __longlong_as_double(x); }
+DEVICE int to_fixed(float x) { return __float2int_rn(x); }
+DEVICE long long to_fixed(double x) { return __double2ll_rn(x); }
+
+DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }  // a * b + c, rounded once
+DEVICE double fused(double a, double b, double c) { return fma(a, b, c); }
+DEVICE float root(float x) { return sqrtf(x); }
+DEVICE double root(double x) { return sqrt(x); }
+DEVICE float magnitude_of(float x) { return fabsf(x); }
+DEVICE double magnitude_of(double x) { return fabs(x); }
+DEVICE float floor_of(float x) { return floorf(x); }
+DEVICE double floor_of(double x) { return floor(x); }
+
+template <typename T>
+DEVICE T smaller(T a, T b) {
+    return a < b ? a : b;
+}
+template <typename T>
+DEVICE T larger(T a, T b) {
+    return a > b ? a : b;
+}
+
+// 2^x; relative error at most 1.2e-7 for |x| <= 126, clamped beyond.
+DEVICE float power_of_two(float x) {
+    x = smaller(larger(x, -126.0f), 126.0f);
+    const float whole = rintf(x), part = x - whole;
+    float sum = 0.00015478022f;
+    sum = fmaf(sum, part, 0.0013400431f);
+    sum = fmaf(sum, part, 0.0096179945f);
+    sum = fmaf(sum, part, 0.055503272f);
+    sum = fmaf(sum, part, 0.24022652f);
+    sum = fmaf(sum, part, 0.69314718f);
+    sum = fmaf(sum, part, 1.0f);
+    return sum * from_bits((int(whole) + 127) << 23);
+}
+DEVICE double power_of_two(double x) { return exp2(x); }
+
+// e^x for x <= 0; error at most 1e-6 of the value at x = -10, growing with |x| as the product with log2(e) is rounded.
+DEVICE float exponential(float x) { return power_of_two(x * 1.44269504f); }
+DEVICE double exponential(double x) { return exp(x); }
+
+// Angle of (x, y) in (-pi, pi], 0 for (0, 0); absolute error at most 4e-7 rad.
+DEVICE float arctangent(float y, float x) {
+    const float across = fabsf(x), along = fabsf(y);
+    const float small = smaller(across, along), large = larger(across, along);
+    const float ratio = small / (large > 0.0f ? large : 1.0f);
+    const float square = ratio * ratio;
+    float sum = 0.0029035525f;
+    sum = fmaf(sum, square, -0.016283007f);
+    sum = fmaf(sum, square, 0.043039367f);
+    sum = fmaf(sum, square, -0.075336762f);
+    sum = fmaf(sum, square, 0.10654677f);
+    sum = fmaf(sum, square, -0.14207134f);
+    sum = fmaf(sum, square, 0.19993053f);
+    sum = fmaf(sum, square, -0.33333093f);
+    sum = fmaf(sum * square, ratio, ratio);
+    sum = along > across ? 1.57079633f - sum : sum;
+    sum = x < 0.0f ? 3.14159265f - sum : sum;
+    return y < 0.0f ? -sum : sum;
+}
+DEVICE double arctangent(double y, double x) { return atan2(y, x); }
+
+// Sine and cosine for |x| <= 4; absolute error at most 2e-7.
+DEVICE void sine_cosine(float x, float* sine, float* cosine) {
+    const float quarters = rintf(x * 0.636619772f);
+    float part = fmaf(quarters, -1.57079637f, x);  // pi / 2 in two pieces
+    part = fmaf(quarters, 4.37113883e-8f, part);
+    const float square = part * part;
+    float s = -0.00019504022f;
+    s = fmaf(s, square, 0.0083320364f);
+    s = fmaf(s, square, -0.16666651f);
+    s = fmaf(s * square, part, part);
+    float c = 2.4379930e-05f;
+    c = fmaf(c, square, -0.0013886619f);
+    c = fmaf(c, square, 0.041666616f);
+    c = fmaf(c, square, -0.5f);
+    c = fmaf(c, square, 1.0f);
+    const int quarter = int(quarters) & 3;
+    const float swapped_s = quarter & 1 ? c : s, swapped_c = quarter & 1 ? s : c;
+    *sine = quarter & 2 ? -swapped_s : swapped_s;
+    *cosine = (quarter + 1) & 2 ? -swapped_c : swapped_c;
+}
+DEVICE void sine_cosine(double x, double* sine, double* cosine) {
+    *sine = sin(x);
+    *cosine = cos(x);
+}
+
+// The exponent e of the smallest power of two above a positive normal number: x < 2^e <= 2 x.
+DEVICE int exponent_above(real x) {
+    return int(bits_of(x) >> Bits<real>::mantissa) - Bits<real>::bias + 1;
+}
+
+// 2^exponent, for exponents of normal numbers; clamped to them.
+DEVICE real scale_of(int exponent) {
+    exponent = smaller(larger(exponent, 1 - Bits<real>::bias), Bits<real>::bias);
+    return from_bits(fixed(exponent + Bits<real>::bias) << Bits<real>::mantissa);
+}
+
+// The exponent of the scale at which `n` values of at most `largest` > 0 add up to less than 2^sum_bits.
+DEVICE int fixed_exponent(real n, real largest) {
+    return Bits<real>::sum_bits - exponent_above(n) - exponent_above(largest);
+}
+
+// Index of a sample mirrored at the edges, as often as need be: (d c b a | a b c d | d c b a), SciPy's "reflect".
+DEVICE int reflect(int i, int n) {
+    while (i < 0 || i >= n) i = i < 0 ? -1 - i : 2 * n - 1 - i;
+    return i;
+}
+
+// One octave of the scale space: `levels` of rows x cols samples, one after the other, in the flat buffer.
+struct Octave {
+    long long offset;
+    int rows, cols;
+};
+
+// octaves: (n_octaves, 3) of offset, rows, cols
+DEVICE Octave octave_of(const long long* __restrict__ octaves, int o) {
+    return {octaves[3 * o], int(octaves[3 * o + 1]), int(octaves[3 * o + 2])};
+}
+
+DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Gradient of a level at (row, col): half the central difference, the one-sided difference at the edges (np.gradient).
+DEVICE void gradient_at(const real* __restrict__ level, int rows, int cols, int row, int col, real* by_row,
+                        real* by_col) {
+    const int up = larger(row - 1, 0), down = smaller(row + 1, rows - 1);
+    const int left = larger(col - 1, 0), right = smaller(col + 1, cols - 1);
+    const real* here = level + (long long)row * cols;
+    const real row_step = down - up == 2 ? real(0.5) : real(1), col_step = right - left == 2 ? real(0.5) : real(1);
+    *by_row = (level[(long long)down * cols + col] - level[(long long)up * cols + col]) * row_step;
+    *by_col = (here[right] - here[left]) * col_step;
+}
+
+// Gradients of LANES samples of a row from `col` on; past the row's end they repeat its last.
+DEVICE void gradients_at(const real* __restrict__ level, int rows, int cols, int row, int col,
+                         real* __restrict__ by_row, real* __restrict__ by_col) {
+    if (LANES > 1 && row > 0 && row < rows - 1 && col > 0 && col + LANES < cols) {
+        const real* here = level + (long long)row * cols + col;
+        VECTORIZE
+        for (int lane = 0; lane < LANES; ++lane) {
+            by_row[lane] = (here[cols + lane] - here[lane - (long long)cols]) * real(0.5);
+            by_col[lane] = (here[lane + 1] - here[lane - 1]) * real(0.5);
+        }
+    } else {
+        for (int lane = 0; lane < LANES; ++lane)
+            gradient_at(level, rows, cols, row, smaller(col + lane, cols - 1), by_row + lane, by_col + lane);
+    }
+}
+
+// The larger of `largest` and the squared gradients of the samples [first, last) of a row that this thread looks at.
+DEVICE real largest_gradient(const real* __restrict__ level, int rows, int cols, int row, int first, int last,
+                             real largest) {
+    real best[LANES];
+    for (int lane = 0; lane < LANES; ++lane) best[lane] = largest;
+    for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
+        real by_row[LANES], by_col[LANES];
+        gradients_at(level, rows, cols, row, col, by_row, by_col);
+        VECTORIZE
+        for (int lane = 0; lane < LANES; ++lane) {
+            const real square = by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane];
+            best[lane] = larger(best[lane], col + lane < last ? square : real(0));
+        }
+    }
+    for (int lane = 0; lane < LANES; ++lane) largest = larger(largest, best[lane]);
+    return largest;
+}

@@ -1,0 +1,116 @@
+// The words of CUDA that the kernels use, for a host C++ compiler. The only file that knows of the CPU.
+//
+// Two meanings, chosen when compiled:
+// - a block is one thread (the CPU device): blockDim is the constant 1, shared arrays are locals, barriers vanish, and
+//   a thread takes LANES samples at a time in loops that the compiler turns into vector instructions;
+// - EMULATED_THREADS (tests): every CUDA thread is an operating-system thread, shared arrays are static, barriers are
+//   real, LANES is 1 as on a GPU; the thread, address and undefined-behaviour sanitizers watch.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#ifdef EMULATED_THREADS
+#include <pthread.h>
+#endif
+
+#define KERNEL static void
+#define KERNEL_OF(CONSTANT) template <int CONSTANT> static void
+#define DEVICE static inline __attribute__((always_inline))
+#define DEVICE_MEMBER inline __attribute__((always_inline))
+#define __restrict__ __restrict
+#define UNROLL _Pragma("GCC unroll 64")
+
+struct Index3 {
+    int x = 0, y = 0, z = 0;
+};
+
+// Sizes that a GPU is given as -D. A host's tile is as large as its caches like; its arrays are as large as the largest
+// parameters need, where a GPU's are made to measure.
+#ifndef BLUR_TILE_ROWS
+#define BLUR_TILE_ROWS 32
+#define BLUR_TILE_COLS 256
+#define EXTREMA_TILE_ROWS 16
+#define EXTREMA_TILE_COLS 256
+#endif
+#define MAX_RADIUS 320
+#define MAX_BINS 720
+#define MAX_CELLS 6144
+#define MAX_VALUES 3072
+
+#ifdef EMULATED_THREADS
+
+#define LANES 1
+#define VECTORIZE
+#define __shared__ static
+static thread_local Index3 threadIdx;
+static Index3 blockIdx, blockDim, gridDim;
+static pthread_barrier_t barrier;
+static inline void __syncthreads() { pthread_barrier_wait(&barrier); }
+
+template <typename T>
+T atomicAdd(T* to, T value) {
+    return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+}
+template <typename T>
+void atomicMax_block(T* to, T value) {
+    T seen = __atomic_load_n(to, __ATOMIC_RELAXED);
+    while (seen < value && !__atomic_compare_exchange_n(to, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+template <typename T>
+void atomicAdd_block(T* to, T value) {
+    atomicAdd(to, value);
+}
+
+#else
+
+#define LANES 16
+#define VECTORIZE _Pragma("GCC ivdep")
+#define __shared__
+static constexpr Index3 threadIdx{0, 0, 0};
+static constexpr Index3 blockDim{1, 1, 1};
+static thread_local Index3 blockIdx, gridDim;
+DEVICE void __syncthreads() {}
+
+template <typename T>
+DEVICE T atomicAdd(T* to, T value) {
+    return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+}
+template <typename T>
+DEVICE void atomicAdd_block(T* to, T value) {
+    *to += value;
+}
+template <typename T>
+DEVICE void atomicMax_block(T* to, T value) {
+    *to = *to < value ? value : *to;
+}
+
+#endif
+
+template <typename To, typename From>
+DEVICE To reinterpret_bits(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    return __builtin_bit_cast(To, from);
+}
+DEVICE int __float_as_int(float x) { return reinterpret_bits<int>(x); }
+DEVICE float __int_as_float(int x) { return reinterpret_bits<float>(x); }
+DEVICE long long __double_as_longlong(double x) { return reinterpret_bits<long long>(x); }
+DEVICE double __longlong_as_double(long long x) { return reinterpret_bits<double>(x); }
+DEVICE int __float2int_rn(float x) { return int(rintf(x)); }
+DEVICE long long __double2ll_rn(double x) { return (long long)rint(x); }
+
+// a * b + c rounded once, for processors without the instruction: the product is exact in double, and the sum is
+// rounded to odd, so that rounding it again to float gives the right result (Boldo & Melquiond 2008).
+DEVICE float software_fmaf(float a, float b, float c) {
+    const double product = double(a) * double(b);
+    const double sum = product + double(c);
+    const double second = sum - product;
+    const double error = (product - (sum - second)) + (double(c) - second);
+    const int64_t bits = reinterpret_bits<int64_t>(sum);
+    const int64_t step = (error > 0) == (sum > 0) ? 1 : -1;
+    const bool to_odd = error != 0 && (bits & 1) == 0;
+    return float(reinterpret_bits<double>(bits + (to_odd ? step : 0)));
+}
+#if !defined(__FMA__) && !defined(__ARM_FEATURE_FMA)
+#define fmaf software_fmaf
+#endif

@@ -1,0 +1,18 @@
+// What a host library says of itself. Compiled for the plainest processor, so that it can be asked on any.
+extern "C" {
+
+// The hash of the sources that the library was built from; gpusift/host.py looks for it in the file.
+__attribute__((visibility("default"))) const char* gpusift_sources() { return "gpusift sources " SOURCE_HASH; }
+
+// The instruction set that it was built for, and whether this processor has it.
+__attribute__((visibility("default"))) const char* gpusift_instruction_set() { return INSTRUCTION_SET; }
+__attribute__((visibility("default"))) int gpusift_runs_here() {
+#ifdef CPU_NAME
+    __builtin_cpu_init();
+    return __builtin_cpu_supports(CPU_NAME) ? 1 : 0;
+#else
+    return 1;
+#endif
+}
+
+}  // extern "C"

@@ -1,0 +1,117 @@
+// Reference orientations of the keypoints (Otero & Delbracio 2014, Alg. 11).
+#include "common.cuh"
+
+// One block per keypoint. A histogram of n_bins directions over the patch |row - y|, |col - x| <= 3 lambda_ori sigma,
+// each sample adding its gradient's magnitude, weighted by exp(-d^2 / (2 (lambda_ori sigma)^2)), to the bin that
+//
+//     floor(n_bins theta / 2 pi + 1/2) mod n_bins,   theta = atan2(gradient by column, gradient by row)
+//
+// names; smoothed n_smoothings times by (1/3, 1/3, 1/3), as a circle; each bin that is not less than its neighbours and
+// at least c_max times the highest gives an orientation, refined by a parabola through the three:
+//
+//     2 pi (bin + (h_- - h_+) / (2 (h_- + h_+ - 2 h)) + 1/2) / n_bins
+//
+// The half bin is scikit-image's and IPOL's convention. Sums are fixed-point, on a scale that the patch's largest
+// gradient gives, so they do not depend on the order in which threads come.
+//
+//     levels     flat                all octaves' levels; LANES samples of room at the end
+//     octaves    (n_octaves, 3)      offset, rows, cols of each octave
+//     positions  (n, 2)              row, column, input pixels
+//     sigmas     (n,)                input pixels
+//     in_octave, in_scale (n,)       octave, and scale index within it
+//     delta_min                      distance of the first octave's samples, input pixels
+//     counts     (n,)                number of orientations
+//     angles     (n, n_bins)         the orientations, radians in (-pi, pi], in the order of their bins
+KERNEL assign_orientations(const real* __restrict__ levels, const long long* __restrict__ octaves,
+                           const real* __restrict__ positions, const real* __restrict__ sigmas,
+                           const int* __restrict__ in_octave, const int* __restrict__ in_scale, const int n,
+                           const real delta_min, const real lambda_ori, const int n_bins, const int n_smoothings,
+                           const real c_max, int* __restrict__ counts, real* __restrict__ angles) {
+    __shared__ fixed sums[MAX_BINS];
+    __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
+    __shared__ fixed steepest;  // the bits of a positive float sort as the float does
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+    for (int i = blockIdx.x; i < n; i += gridDim.x) {
+        const Octave octave = octave_of(octaves, in_octave[i]);
+        const real* level = levels + octave.offset + (long long)in_scale[i] * octave.rows * octave.cols;
+        const real delta = delta_min * real(1LL << in_octave[i]);
+        const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
+        const real sigma = sigmas[i] / delta, radius = 3 * lambda_ori * sigma;
+        const int row_0 = int(larger(real(0), centre_row - radius + real(0.5)));
+        const int col_0 = int(larger(real(0), centre_col - radius + real(0.5)));
+        const int row_1 = int(smaller(centre_row + radius + real(0.5), real(octave.rows - 1)));
+        const int col_1 = int(smaller(centre_col + radius + real(0.5), real(octave.cols - 1)));
+
+        for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
+        if (thread == 0) steepest = 0;
+        __syncthreads();
+
+        real largest_square = 0;
+        for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y)
+            largest_square = largest_gradient(level, octave.rows, octave.cols, row, col_0, col_1 + 1, largest_square);
+        atomicMax_block(&steepest, bits_of(root(largest_square)));
+        __syncthreads();
+
+        const real largest = from_bits(steepest);
+        if (largest > 0) {
+            const real n_samples = real(row_1 - row_0 + 1) * real(col_1 - col_0 + 1);
+            const int exponent = fixed_exponent(n_samples, largest);
+            const real scale = scale_of(exponent), falloff = -2 * (lambda_ori * sigma) * (lambda_ori * sigma);
+            for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y) {
+                const real away_row = real(row) - centre_row;
+                for (int col = col_0 + threadIdx.x * LANES; col <= col_1; col += blockDim.x * LANES) {
+                    fixed weight[LANES];
+                    int bin[LANES];
+                    real by_row[LANES], by_col[LANES];
+                    gradients_at(level, octave.rows, octave.cols, row, col, by_row, by_col);
+                    VECTORIZE
+                    for (int lane = 0; lane < LANES; ++lane) {
+                        const real away_col = real(col + lane) - centre_col;
+                        const real steep = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]);
+                        const real near = exponential((away_row * away_row + away_col * away_col) / falloff);
+                        real theta = arctangent(by_col[lane], by_row[lane]);
+                        theta = theta < 0 ? theta + TWO_PI : theta;
+                        real place = theta / TWO_PI * real(n_bins) + real(0.5);
+                        place = place >= real(n_bins) ? place - real(n_bins) : place;
+                        bin[lane] = int(place);
+                        weight[lane] = to_fixed(near * steep * scale);
+                    }
+                    for (int lane = 0; lane < smaller(LANES, col_1 + 1 - col); ++lane)
+                        atomicAdd_block(&sums[bin[lane]], weight[lane]);
+                }
+            }
+        }
+        __syncthreads();
+
+        for (int bin = thread; bin < n_bins; bin += n_threads) histogram[bin] = real(sums[bin]);
+        __syncthreads();
+        for (int turn = 0; turn < n_smoothings; ++turn) {
+            real* from = turn % 2 ? smoothed : histogram;
+            real* to = turn % 2 ? histogram : smoothed;
+            for (int bin = thread; bin < n_bins; bin += n_threads) {
+                const real third = real(1) / 3;
+                const real before = from[bin == 0 ? n_bins - 1 : bin - 1], after = from[bin == n_bins - 1 ? 0 : bin + 1];
+                to[bin] = before * third + from[bin] * third + after * third;
+            }
+            __syncthreads();
+        }
+        if (thread == 0) {
+            const real* h = n_smoothings % 2 ? smoothed : histogram;
+            real highest = 0;
+            for (int bin = 0; bin < n_bins; ++bin) highest = larger(highest, h[bin]);
+            int count = 0;
+            for (int bin = 0; bin < n_bins && highest > 0; ++bin) {
+                const real before = h[bin == 0 ? n_bins - 1 : bin - 1], after = h[bin == n_bins - 1 ? 0 : bin + 1];
+                if (h[bin] < c_max * highest || before > h[bin] || after > h[bin]) continue;
+                const real bend = 2 * (before + after - 2 * h[bin]);
+                const real fit = bend < 0 ? (before - after) / bend : real(0);  // flat: the bin's own angle
+                real angle = (real(bin) + fit + real(0.5)) * TWO_PI / real(n_bins);
+                if (angle > PI) angle -= TWO_PI;
+                angles[(long long)i * n_bins + count++] = angle;
+            }
+            if (count == 0) angles[(long long)i * n_bins + count++] = 0;  // a patch without any gradient
+            counts[i] = count;
+        }
+        __syncthreads();
+    }
+}

@@ -1,0 +1,150 @@
+// The scale space: the image, enlarged, and its Gaussian levels (Otero & Delbracio 2014, Alg. 1 and 2).
+//
+// An octave is n_scales + 3 levels of rows x cols samples. Level 0 of the first octave is the enlarged image blurred to
+// sigma_min; each further level is the one before it, blurred by the increment that the scale-space sigmas leave
+// (eq. 7); level 0 of the next octave is every second sample of level n_scales.
+#include "common.cuh"
+
+// Enlarges an image FACTOR (1, 2 or 4) times, linearly, pixel areas aligned:
+//
+//     out(i, j) = image((i + 1/2) / FACTOR - 1/2, (j + 1/2) / FACTOR - 1/2),   mirrored at the edge pixels' centres,
+//
+// as skimage.transform.rescale(order=1) does. Positions are later taken as index / FACTOR, which is where scikit-image's
+// bias of (FACTOR - 1) / (2 FACTOR) input pixels comes from. One block per row of the image.
+//
+//     image  (rows, cols)                    intensities
+//     out    (FACTOR rows, FACTOR cols)
+KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const int cols, real* __restrict__ out) {
+    for (int row = blockIdx.x; row < rows; row += gridDim.x) {
+        for (int row_phase = 0; row_phase < FACTOR; ++row_phase) {
+            // the enlarged row lies `row_part` of the way from this row to the one before or after it
+            const real row_shift = (real(row_phase) + real(0.5)) / FACTOR - real(0.5);
+            const real row_part = magnitude_of(row_shift);
+            const int towards = row + (row_shift < 0 ? -1 : 1);
+            const int mirrored = rows == 1 || FACTOR == 1 ? row : towards < 0 ? 1 : towards >= rows ? rows - 2 : towards;
+            const real* here = image + (long long)row * cols;
+            const real* there = image + (long long)mirrored * cols;
+            real* out_row = out + ((long long)row * FACTOR + row_phase) * FACTOR * cols;
+            auto enlarge = [&](int col, int left, int right) {
+                const real centre = fused(row_part, there[col] - here[col], here[col]);
+                const real before = fused(row_part, there[left] - here[left], here[left]);
+                const real after = fused(row_part, there[right] - here[right], here[right]);
+                UNROLL
+                for (int phase = 0; phase < FACTOR; ++phase) {
+                    const real shift = (real(phase) + real(0.5)) / FACTOR - real(0.5);
+                    const real other = shift < 0 ? before : after;
+                    out_row[FACTOR * col + phase] = fused(magnitude_of(shift), other - centre, centre);
+                }
+            };
+            VECTORIZE
+            for (int col = 1 + threadIdx.x; col < cols - 1; col += blockDim.x) enlarge(col, col - 1, col + 1);
+            if (threadIdx.x == 0) {
+                const int second = smaller(1, cols - 1), last_but_one = larger(cols - 2, 0);
+                enlarge(0, second, second);
+                if (cols > 1) enlarge(cols - 1, last_but_one, last_but_one);
+            }
+        }
+    }
+}
+
+// Blurs a level with a symmetric kernel, columns then rows, edges reflected (d c b a | a b c d | d c b a):
+//
+//     out(r, c) = sum_j w_|j| sum_i w_|i| in(r + i, c + j),   i, j = -radius ... radius,
+//
+// each sum taken from the centre outwards as sum = fma(w_k, (in(-k) + in(+k)), sum): one order of operations on every
+// device. RADIUS is the radius at compile time; 0, on a host, says that it is known only when running. A block blurs a
+// tile: its columns, with a halo, into shared memory, then its rows from there.
+//
+//     in, out  (rows, cols)
+//     taps     (radius + 1,)  w_0 ... w_radius
+KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const real* __restrict__ taps,
+                       const int radius, real* __restrict__ out) {
+#ifdef __CUDACC_RTC__
+    const int reach = RADIUS, halo = RADIUS;
+#else
+    const int reach = RADIUS > 0 ? RADIUS : radius, halo = RADIUS > 0 ? RADIUS : MAX_RADIUS;
+#endif
+    const int width = BLUR_TILE_COLS + 2 * halo;
+    __shared__ real columns[BLUR_TILE_ROWS * (BLUR_TILE_COLS + 2 * (RADIUS > 0 ? RADIUS : MAX_RADIUS))];
+    const int tiles_across = ceil_div(cols, BLUR_TILE_COLS);
+    const int n_tiles = ceil_div(rows, BLUR_TILE_ROWS) * tiles_across;
+    for (int tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
+        const int row_0 = tile / tiles_across * BLUR_TILE_ROWS, row_1 = smaller(row_0 + BLUR_TILE_ROWS, rows);
+        const int col_0 = tile % tiles_across * BLUR_TILE_COLS, col_1 = smaller(col_0 + BLUR_TILE_COLS, cols);
+        const int left = larger(col_0 - reach, 0), right = smaller(col_1 + reach, cols);
+
+        for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
+            real* blurred = columns + (row - row_0) * width + halo - col_0;
+            const real* here = in + (long long)row * cols;
+            if (RADIUS > 0 && row >= reach && row + reach < rows) {
+                VECTORIZE
+                for (int col = left + threadIdx.x; col < right; col += blockDim.x) {
+                    real sum = taps[0] * here[col];
+                    UNROLL
+                    for (int k = 1; k <= RADIUS; ++k)
+                        sum = fused(taps[k], here[col - (long long)k * cols] + here[col + (long long)k * cols], sum);
+                    blurred[col] = sum;
+                }
+            } else {
+                VECTORIZE
+                for (int col = left + threadIdx.x; col < right; col += blockDim.x) blurred[col] = taps[0] * here[col];
+                for (int k = 1; k <= reach; ++k) {
+                    const real* above = in + (long long)reflect(row - k, rows) * cols;
+                    const real* below = in + (long long)reflect(row + k, rows) * cols;
+                    VECTORIZE
+                    for (int col = left + threadIdx.x; col < right; col += blockDim.x)
+                        blurred[col] = fused(taps[k], above[col] + below[col], blurred[col]);
+                }
+            }
+        }
+        __syncthreads();
+
+        if (col_0 < reach || col_1 + reach > cols) {
+            for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
+                real* blurred = columns + (row - row_0) * width + halo - col_0;
+                for (int col = col_0 - reach + threadIdx.x; col < 0; col += blockDim.x)
+                    blurred[col] = blurred[reflect(col, cols)];
+                for (int col = cols + threadIdx.x; col < col_1 + reach; col += blockDim.x)
+                    blurred[col] = blurred[reflect(col, cols)];
+            }
+            __syncthreads();
+        }
+
+        for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
+            const real* blurred = columns + (row - row_0) * width + halo - col_0;
+            real* out_row = out + (long long)row * cols;
+            if (RADIUS > 0) {
+                VECTORIZE
+                for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x) {
+                    real sum = taps[0] * blurred[col];
+                    UNROLL
+                    for (int k = 1; k <= RADIUS; ++k) sum = fused(taps[k], blurred[col - k] + blurred[col + k], sum);
+                    out_row[col] = sum;
+                }
+            } else {
+                VECTORIZE
+                for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x) out_row[col] = taps[0] * blurred[col];
+                for (int k = 1; k <= reach; ++k) {
+                    VECTORIZE
+                    for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x)
+                        out_row[col] = fused(taps[k], blurred[col - k] + blurred[col + k], out_row[col]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// Takes every second sample of a level: level 0 of the next octave. One block per row of it.
+//
+//     in   (rows, cols)
+//     out  ((rows + 1) / 2, (cols + 1) / 2)
+KERNEL decimate(const real* __restrict__ in, const int rows, const int cols, real* __restrict__ out) {
+    const int out_rows = ceil_div(rows, 2), out_cols = ceil_div(cols, 2);
+    for (int row = blockIdx.x; row < out_rows; row += gridDim.x) {
+        const real* from = in + 2LL * row * cols;
+        real* to = out + (long long)row * out_cols;
+        VECTORIZE
+        for (int col = threadIdx.x; col < out_cols; col += blockDim.x) to[col] = from[2 * col];
+    }
+}
