@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, ContextManager
+from typing import Any
 
 import numpy as np
 
 from gpusift import host, source
 
 # What a GPU's kernels are given as -D: a block's tile of samples (a host has its own, in host.hpp).
-TILES = {"BLUR_TILE_ROWS": 8, "BLUR_TILE_COLS": 128, "EXTREMA_TILE_ROWS": 8, "EXTREMA_TILE_COLS": 32}
+TILES = {"BLUR_TILE_ROWS": 8, "BLUR_TILE_COLS": 128, "BLUR_ROWS": 2, "EXTREMA_TILE_ROWS": 8, "EXTREMA_TILE_COLS": 32}
+
+CACHE_LINE = 64  # bytes
+KEPT_AT_MOST = 4  # times what is asked for: a workspace larger than that is given back to the system
 
 # CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
 OPTIONS = ("-std=c++17", "--fmad=false")
@@ -48,6 +52,7 @@ class CpuDevice:
         self.dtype = np.dtype(dtype)
         self.num_threads = num_threads or _cpu_count()
         self.library = library or host.library()
+        self._kept: list[np.ndarray] = []
 
     @property
     def ndimage(self) -> Any:
@@ -99,11 +104,31 @@ class CpuDevice:
         """The array on this device, C-contiguous."""
         return np.ascontiguousarray(array, dtype)
 
+    @contextmanager
+    def workspace(self, size: int) -> Iterator[np.ndarray]:
+        """A (size,) array of the precision to work in, aligned to a cache line, not set to anything.
+
+        The memory is kept for the next image: to have it anew from the system costs as much as a blur.
+        """
+        needed = size + CACHE_LINE // self.dtype.itemsize
+        try:
+            memory = self._kept.pop()  # another thread that uses this device meanwhile gets memory of its own
+        except IndexError:
+            memory = np.empty(0, self.dtype)
+        if not needed <= memory.size <= KEPT_AT_MOST * needed:
+            del memory
+            memory = np.empty(needed, self.dtype)
+        skip = -memory.ctypes.data % CACHE_LINE // self.dtype.itemsize
+        try:
+            yield memory[skip : skip + size]
+        finally:
+            self._kept[:] = [memory]
+
     def to_host(self, array: Any) -> np.ndarray:
         """The array as NumPy's."""
         return np.asarray(array)
 
-    def active(self) -> ContextManager[Any]:
+    def active(self) -> AbstractContextManager[Any]:
         """A context in which this device is the current one."""
         return nullcontext()
 
@@ -167,11 +192,16 @@ class CudaDevice:
         """The array on this device, C-contiguous."""
         return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
 
+    @contextmanager
+    def workspace(self, size: int) -> Iterator[Any]:
+        """A (size,) array of the precision to work in; CuPy's pool aligns it and keeps the memory for the next."""
+        yield self.xp.empty(size, self.dtype)
+
     def to_host(self, array: Any) -> np.ndarray:
         """The array as NumPy's, copied from the device."""
         return self.xp.asnumpy(array)
 
-    def active(self) -> ContextManager[Any]:
+    def active(self) -> AbstractContextManager[Any]:
         """A context in which this device is the current one."""
         return self.xp.cuda.Device(self.index)
 
@@ -268,14 +298,14 @@ def check_arguments(name: str, arguments: tuple[Any, ...], real: np.dtype, xp: A
     return values
 
 
-def definitions(
-    name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None
-) -> tuple[str, ...]:
-    """The options that NVRTC is given for a kernel, sorted: the precision, the tiles, the arrays' sizes, the constant."""
+def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None) -> tuple[str, ...]:
+    """NVRTC's options for a kernel: the precision, the tiles, the arrays' sizes and the constant, sorted."""
     kernel = source.kernels()[name]
-    values = {"REAL": "float" if dtype == np.float32 else "double", **TILES, **DEFAULT_SIZES, **(sizes or {})}
-    if kernel.constant:
-        values[kernel.constant] = str(constant)
+    values: dict[str, str | int] = {**TILES, **DEFAULT_SIZES, **(sizes or {})}
+    values["REAL"] = "float" if dtype == np.float32 else "double"
+    for other in source.kernels().values():  # the file's other kernels must compile too
+        if other.constant and other.stage == kernel.stage:
+            values[other.constant] = constant if other.name == name else 1
     used = source.text(kernel.stage)
     return OPTIONS + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
 
@@ -319,8 +349,8 @@ def cuda_info() -> dict[str, Any]:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
         return {
-            "error": f"CuPy {cupy.__version__} found no usable NVIDIA driver or device ({error}); install NVIDIA's driver "
-            "(nvidia-smi must work), in a container pass the GPU in (docker run --gpus all)"
+            "error": f"CuPy {cupy.__version__} found no usable NVIDIA driver or device ({error}); install NVIDIA's "
+            "driver (nvidia-smi must work), in a container pass the GPU in (docker run --gpus all)"
         }
     if count == 0:
         return {"error": "the NVIDIA driver shows no device; CUDA_VISIBLE_DEVICES may hide it"}

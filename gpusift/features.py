@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Keypoints of one image, in scikit-image's order: octave, row, column, scale; further orientations after all first.
+    """Keypoints of one image, in scikit-image's order.
 
-    The arrays are of one array module, NumPy or CuPy. Indexing by a slice, a mask or an array of indices gives the
-    `Features` of those keypoints.
+    That is octave, row, column, scale; then, in the same order, those with further orientations at the same places.
+    The arrays are of one array module, NumPy or CuPy. Indexing by a number, a slice, a mask or an array of indices
+    gives the `Features` of those keypoints.
 
     Attributes
     ----------
@@ -48,8 +51,9 @@ class Features:
         return int(self.positions.shape[0])
 
     def __getitem__(self, index: Any) -> Features:
-        if isinstance(index, int):
-            index = slice(index, index + 1 or None)
+        if isinstance(index, (int, np.integer)):
+            index = range(len(self))[index]  # an IndexError if there is no such keypoint
+            index = slice(index, index + 1)
         return self._map(lambda array: array[index])
 
     def to_host(self) -> Features:

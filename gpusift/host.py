@@ -79,8 +79,8 @@ def libraries() -> tuple[Library, ...]:
             found = _load([_build_folder()])
     if not found:
         raise RuntimeError(
-            f"gpusift's CPU library was not found in {', '.join(map(str, folders))}, or none of it runs on this processor: "
-            "install gpusift from a wheel for this machine, or from source with a C++ compiler"
+            f"gpusift's CPU library was not found in {', '.join(map(str, folders))}, or none of it runs on this "
+            "processor: install gpusift from a wheel for this machine, or from source with a C++ compiler"
         )
     return found
 
@@ -129,7 +129,7 @@ def _build() -> None:
     folder = _build_folder()
     _log.warning("building gpusift's CPU kernels in %s (once, and after a change to them)", folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    with _Locked(folder / "lock"):
         if _load([folder]):
             return  # another process built them meanwhile
         jobs = str(os.cpu_count() or 1)
@@ -139,13 +139,13 @@ def _build() -> None:
             except (OSError, subprocess.CalledProcessError) as error:
                 detail = getattr(error, "stderr", None) or getattr(error, "stdout", None) or str(error)
                 raise RuntimeError(
-                    "gpusift runs from a checkout whose CPU kernels are not built, and building them failed: it needs CMake "
-                    "(pip install cmake) and a C++ compiler (Debian: apt install g++ make); or install gpusift from a "
-                    f"wheel. The error was:\n{detail.strip()}"
+                    "gpusift runs from a checkout whose CPU kernels are not built, and building them failed: it needs "
+                    "CMake (pip install cmake) and a C++ compiler (Debian: apt install g++ make); or install gpusift "
+                    f"from a wheel. The error was:\n{detail.strip()}"
                 ) from None
 
 
-class _locked:
+class _Locked:
     """Holds a file's lock: one process builds, others wait."""
 
     def __init__(self, path: Path) -> None:

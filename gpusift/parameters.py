@@ -6,6 +6,7 @@ import math
 import operator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +23,7 @@ TRUNCATE = 4.0  # standard deviations at which a Gaussian is cut (SciPy)
 # Limits of the kernels: a candidate is packed into 64 bits, histograms live in 48 KiB of shared memory.
 MAX_SCALES = 60
 MAX_SIDE = 1 << 26  # samples along a side of the enlarged image
-MAX_BINS = 720
+MIN_BINS, MAX_BINS = 4, 720  # fewer than 4 are smoothed to one height
 MAX_RADIUS = 320
 SHARED_BYTES = 48 * 1024 - 512
 
@@ -62,7 +63,7 @@ class Parameters:
             raise ValueError(f"upsampling must be 1, 2 or 4, got {self.upsampling}")
         _require_range("n_octaves", self.n_octaves, 1)
         _require_range("n_scales", self.n_scales, 1, MAX_SCALES)
-        _require_range("n_bins", self.n_bins, 3, MAX_BINS)
+        _require_range("n_bins", self.n_bins, MIN_BINS, MAX_BINS)
         _require_range("n_hist", self.n_hist, 1)
         _require_range("n_ori", self.n_ori, 1)
         for name in ("sigma_min", "c_edge", "lambda_ori", "lambda_descr"):
@@ -73,7 +74,7 @@ class Parameters:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.sigma_in > self.first_sigma:
             raise ValueError(
-                f"sigma_in must be at most sigma_min / upsampling = {self.first_sigma:g} (the image cannot be sharpened "
+                f"sigma_in must be at most sigma_min / upsampling = {self.first_sigma:g} (an image cannot be sharpened "
                 f"to the first level), got {self.sigma_in:g}; with upsampling={self.upsampling} and "
                 f"sigma_min={self.sigma_min:g}, pass sigma_in={self.first_sigma:g} or less"
             )
@@ -133,10 +134,10 @@ class Parameters:
     def blurs(self) -> tuple[float, ...]:
         """(n_levels - 1,) blur from each level to the next, samples of its octave, in every octave (IPOL, eq. 7)."""
         sigmas = self.level_sigmas
-        return tuple(math.sqrt(b * b - a * a) / self.delta_min for a, b in zip(sigmas, sigmas[1:]))
+        return tuple(math.sqrt(b * b - a * a) / self.delta_min for a, b in pairwise(sigmas))
 
     def n_octaves_of(self, image_shape: tuple[int, int]) -> int:
-        """Octaves of an image of that shape: at most n_octaves, each of MIN_OCTAVE_SIZE samples or more; 0 if too small."""
+        """Octaves of an image of that shape: at most n_octaves, of MIN_OCTAVE_SIZE samples or more; 0 if too small."""
         shorter = min(image_shape) * self.upsampling
         if shorter < MIN_OCTAVE_SIZE:
             return 0

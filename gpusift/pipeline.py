@@ -55,7 +55,8 @@ def run(
     with device.active():
         intensities = as_intensities(device, image)
         ended("upload")
-        space = scale_space.build(device, intensities, parameters, blur)
+    with device.active(), device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
+        space = scale_space.build(device, intensities, parameters, blur, workspace)
         ended("scale space")
         candidates = extrema.find(device, space, parameters)
         ended("extrema")
@@ -85,7 +86,9 @@ def describe(device: Device, image: Any, features: Features, parameters: Paramet
         If a keypoint lies in an octave or at a scale that the image does not have.
     """
     with device.active():
-        space = scale_space.build(device, as_intensities(device, image), parameters, blur)
+        intensities = as_intensities(device, image)
+    with device.active(), device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
+        space = scale_space.build(device, intensities, parameters, blur, workspace)
         if len(features):
             _require_levels(features, len(space.shapes), parameters.n_scales)
         return features.with_descriptors(descriptor.describe(device, space, features, parameters))
@@ -95,8 +98,8 @@ def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
     octave, scale = int(features.octaves.max()), int(features.scales.max())
     if octave >= n_octaves or int(features.octaves.min()) < 0:
         raise ValueError(
-            f"a keypoint's octave must be one of this image's {n_octaves} octaves, got {octave}: the keypoints are of a "
-            "larger image; select those with a smaller octave"
+            f"a keypoint's octave must be one of this image's {n_octaves} octaves, got {octave}: the keypoints are of "
+            "a larger image; select those with a smaller octave"
         )
     if scale > n_scales + 2 or int(features.scales.min()) < 0:
         raise ValueError(f"a keypoint's scale must be between 0 and n_scales + 2 = {n_scales + 2}, got {scale}")
@@ -136,6 +139,6 @@ def as_intensities(device: Device, image: Any) -> Any:
 def _require_finite(low: float, high: float) -> None:
     if not -LARGEST_FLOAT <= low <= high <= LARGEST_FLOAT:
         raise ValueError(
-            f"image must be finite, with values between -{LARGEST_FLOAT:g} and {LARGEST_FLOAT:g}, got values from {low} to "
-            f"{high}; replace NaN and infinity, e.g. with numpy.nan_to_num"
+            f"image must be finite, with values between -{LARGEST_FLOAT:g} and {LARGEST_FLOAT:g}, got values from "
+            f"{low} to {high}; replace NaN and infinity, e.g. with numpy.nan_to_num"
         )

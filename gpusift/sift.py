@@ -40,7 +40,7 @@ class SIFT:
     c_edge : float, optional
         Extrema whose Hessian H has tr(H)^2 / det(H) above (c_edge + 1)^2 / c_edge lie on edges and are discarded.
     n_bins : int, optional
-        Number of bins of the orientation histogram, at least 3. (scikit-image needs at least 6.)
+        Number of bins of the orientation histogram, at least 4. (scikit-image needs at least 6.)
     lambda_ori : float, optional
         The orientation's window has a width of 6 * lambda_ori * sigma, weighted by a standard deviation of
         lambda_ori * sigma.
@@ -257,7 +257,8 @@ class SIFT:
         Parameters
         ----------
         image : (M, N) array
-            As for `detect`; it need not be the image that the keypoints were detected in.
+            As for `detect`; it need not be the image that the keypoints were detected in. A keypoint whose window lies
+            outside the image gets a descriptor of zeros.
 
         Raises
         ------
@@ -272,9 +273,14 @@ class SIFT:
         array, _ = self._array(image)
         device = self.device
         with device.active():
-            real = [device.asarray(a, device.dtype) for a in (self.positions, self.sigmas, self.orientations)]
-            whole = [device.asarray(a, np.int32) for a in (self.scales, self.octaves)]
-            features = Features(real[0], real[1], *whole, real[2], real[1])
+            features = Features(
+                positions=device.asarray(self.positions, device.dtype),
+                sigmas=device.asarray(self.sigmas, device.dtype),
+                scales=device.asarray(self.scales, np.int32),
+                octaves=device.asarray(self.octaves, np.int32),
+                orientations=device.asarray(self.orientations, device.dtype),
+                responses=None,
+            )
             described = pipeline.describe(device, array, features, self.parameters, blur=self.blur)
         on_device = not isinstance(self.positions, np.ndarray)
         self._set_octaves(array.shape)
@@ -361,6 +367,8 @@ class SIFT:
                 return self.device.xp.from_dlpack(image), True
         if image is None or isinstance(image, (str, bytes)):
             raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
+        if hasattr(image, "__dlpack__") and not hasattr(image, "__array__"):
+            return np.from_dlpack(image), False
         return np.asarray(image), False
 
 

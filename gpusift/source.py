@@ -25,7 +25,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's name, the file (stage) it is in, its parameters, and its compile-time constant's name if it has one."""
+    """A kernel: its name, the stage whose file it is in, its parameters, and its compile-time constant's name."""
 
     name: str
     stage: str

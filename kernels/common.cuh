@@ -15,8 +15,10 @@
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
 #define LANES 1           // samples that one thread takes at a time: the host's threads take a vector of them
+#define MAX_RADIUS 1      // of a blur whose radius is known only when running: a GPU has none
 #define UNROLL _Pragma("unroll")
 #define VECTORIZE         // says of a loop over lanes that its turns are independent
+#define PREFETCH(address)  // a GPU hides the latency of memory behind other threads
 #else
 #include "host.hpp"
 #endif
@@ -48,6 +50,12 @@ DEVICE float from_bits(int x) { return __int_as_float(x); }
 DEVICE double from_bits(long long x) { return __longlong_as_double(x); }
 DEVICE int to_fixed(float x) { return __float2int_rn(x); }
 DEVICE long long to_fixed(double x) { return __double2ll_rn(x); }
+
+// Adds to a sum in shared memory.
+DEVICE void add_to(int* sum, int value) { atomicAdd_block(sum, value); }
+DEVICE void add_to(long long* sum, long long value) {
+    atomicAdd_block((unsigned long long*)sum, (unsigned long long)value);
+}
 
 DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }  // a * b + c, rounded once
 DEVICE double fused(double a, double b, double c) { return fma(a, b, c); }
@@ -154,54 +162,60 @@ DEVICE int reflect(int i, int n) {
     return i;
 }
 
-// One octave of the scale space: `levels` of rows x cols samples, one after the other, in the flat buffer.
+// One octave of the scale space: its levels lie one after the other in the flat buffer, from `offset` on, each of `rows`
+// rows of `cols` samples, `pitch` samples apart.
 struct Octave {
     long long offset;
-    int rows, cols;
+    int rows, cols, pitch;
+
+    DEVICE_MEMBER long long plane() const { return (long long)rows * pitch; }
 };
 
-// octaves: (n_octaves, 3) of offset, rows, cols
+// octaves: (n_octaves, 4) of offset, rows, cols, pitch
 DEVICE Octave octave_of(const long long* __restrict__ octaves, int o) {
-    return {octaves[3 * o], int(octaves[3 * o + 1]), int(octaves[3 * o + 2])};
+    const long long* row = octaves + 4 * o;
+    return {row[0], int(row[1]), int(row[2]), int(row[3])};
 }
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// Gradient of a level at (row, col): half the central difference, the one-sided difference at the edges (np.gradient).
-DEVICE void gradient_at(const real* __restrict__ level, int rows, int cols, int row, int col, real* by_row,
-                        real* by_col) {
-    const int up = larger(row - 1, 0), down = smaller(row + 1, rows - 1);
-    const int left = larger(col - 1, 0), right = smaller(col + 1, cols - 1);
-    const real* here = level + (long long)row * cols;
+// Gradient of a level of an octave at (row, col): half the central difference, the one-sided difference at the edges
+// (np.gradient).
+DEVICE void gradient_at(const real* __restrict__ level, Octave octave, int row, int col, real* by_row, real* by_col) {
+    const int up = larger(row - 1, 0), down = smaller(row + 1, octave.rows - 1);
+    const int left = larger(col - 1, 0), right = smaller(col + 1, octave.cols - 1);
+    const real* column = level + col;
+    const real* here = level + (long long)row * octave.pitch;
     const real row_step = down - up == 2 ? real(0.5) : real(1), col_step = right - left == 2 ? real(0.5) : real(1);
-    *by_row = (level[(long long)down * cols + col] - level[(long long)up * cols + col]) * row_step;
+    *by_row = (column[(long long)down * octave.pitch] - column[(long long)up * octave.pitch]) * row_step;
     *by_col = (here[right] - here[left]) * col_step;
 }
 
 // Gradients of LANES samples of a row from `col` on; past the row's end they repeat its last.
-DEVICE void gradients_at(const real* __restrict__ level, int rows, int cols, int row, int col,
-                         real* __restrict__ by_row, real* __restrict__ by_col) {
-    if (LANES > 1 && row > 0 && row < rows - 1 && col > 0 && col + LANES < cols) {
-        const real* here = level + (long long)row * cols + col;
+DEVICE void gradients_at(const real* __restrict__ level, Octave octave, int row, int col, real* __restrict__ by_row,
+                         real* __restrict__ by_col) {
+    if (LANES > 1 && row > 0 && row < octave.rows - 1 && col > 0 && col + LANES < octave.cols) {
+        const real* here = level + (long long)row * octave.pitch + col;
         VECTORIZE
         for (int lane = 0; lane < LANES; ++lane) {
-            by_row[lane] = (here[cols + lane] - here[lane - (long long)cols]) * real(0.5);
+            by_row[lane] = (here[lane + octave.pitch] - here[lane - octave.pitch]) * real(0.5);
             by_col[lane] = (here[lane + 1] - here[lane - 1]) * real(0.5);
         }
     } else {
         for (int lane = 0; lane < LANES; ++lane)
-            gradient_at(level, rows, cols, row, smaller(col + lane, cols - 1), by_row + lane, by_col + lane);
+            gradient_at(level, octave, row, smaller(col + lane, octave.cols - 1), by_row + lane, by_col + lane);
     }
 }
 
 // The larger of `largest` and the squared gradients of the samples [first, last) of a row that this thread looks at.
-DEVICE real largest_gradient(const real* __restrict__ level, int rows, int cols, int row, int first, int last,
-                             real largest) {
+DEVICE real largest_gradient(const real* __restrict__ level, Octave octave, int row, int first, int last, real largest) {
     real best[LANES];
+    VECTORIZE
     for (int lane = 0; lane < LANES; ++lane) best[lane] = largest;
     for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
         real by_row[LANES], by_col[LANES];
-        gradients_at(level, rows, cols, row, col, by_row, by_col);
+        PREFETCH(level + (long long)smaller(row + 6, octave.rows - 1) * octave.pitch + col);
+        gradients_at(level, octave, row, col, by_row, by_col);
         VECTORIZE
         for (int lane = 0; lane < LANES; ++lane) {
             const real square = by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane];

@@ -28,7 +28,7 @@ DEVICE void window_columns(real away_row, real centre_col, real sine, real cosin
 // do not depend on the order in which threads come.
 //
 //     levels     flat                all octaves' levels; LANES samples of room at the end
-//     octaves    (n_octaves, 3)      offset, rows, cols of each octave
+//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
 //     positions  (n, 2)              row, column, input pixels
 //     sigmas     (n,)                input pixels
 //     orientations (n,)              radians
@@ -50,7 +50,7 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
     const int n_values = n_hist * n_hist * n_ori;
     for (int i = blockIdx.x; i < n; i += gridDim.x) {
         const Octave octave = octave_of(octaves, in_octave[i]);
-        const real* level = levels + octave.offset + (long long)in_scale[i] * octave.rows * octave.cols;
+        const real* level = levels + octave.offset + in_scale[i] * octave.plane();
         const real delta = delta_min * real(1LL << in_octave[i]);
         const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
         const real sigma = sigmas[i] / delta, orientation = orientations[i];
@@ -70,7 +70,7 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
             int first = col_0, last = col_1;
             window_columns(real(row) - centre_row, centre_col, sine, cosine, half, &first, &last);
-            largest_square = largest_gradient(level, octave.rows, octave.cols, row, first, last, largest_square);
+            largest_square = largest_gradient(level, octave, row, first, last, largest_square);
         }
         atomicMax_block(&steepest, bits_of(root(largest_square)));
         __syncthreads();
@@ -89,9 +89,9 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
                 window_columns(away_row, centre_col, sine, cosine, half, &first, &last);
                 for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
                     int cell[LANES];
-                    fixed part[8][LANES];
+                    fixed part[4][2 * LANES];  // four histograms, two directions next to each other
                     real by_row[LANES], by_col[LANES];
-                    gradients_at(level, octave.rows, octave.cols, row, col, by_row, by_col);
+                    gradients_at(level, octave, row, col, by_row, by_col);
                     VECTORIZE
                     for (int lane = 0; lane < LANES; ++lane) {
                         const real away_col = real(col + lane) - centre_col;
@@ -116,22 +116,22 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
                         const real lower = scaled * row_part, upper = scaled - lower;
                         const real lower_right = lower * col_part, lower_left = lower - lower_right;
                         const real upper_right = upper * col_part, upper_left = upper - upper_right;
-                        part[0][lane] = to_fixed(upper_left - upper_left * direction_part);
-                        part[1][lane] = to_fixed(upper_left * direction_part);
-                        part[2][lane] = to_fixed(upper_right - upper_right * direction_part);
-                        part[3][lane] = to_fixed(upper_right * direction_part);
-                        part[4][lane] = to_fixed(lower_left - lower_left * direction_part);
-                        part[5][lane] = to_fixed(lower_left * direction_part);
-                        part[6][lane] = to_fixed(lower_right - lower_right * direction_part);
-                        part[7][lane] = to_fixed(lower_right * direction_part);
+                        part[0][2 * lane] = to_fixed(upper_left - upper_left * direction_part);
+                        part[0][2 * lane + 1] = to_fixed(upper_left * direction_part);
+                        part[1][2 * lane] = to_fixed(upper_right - upper_right * direction_part);
+                        part[1][2 * lane + 1] = to_fixed(upper_right * direction_part);
+                        part[2][2 * lane] = to_fixed(lower_left - lower_left * direction_part);
+                        part[2][2 * lane + 1] = to_fixed(lower_left * direction_part);
+                        part[3][2 * lane] = to_fixed(lower_right - lower_right * direction_part);
+                        part[3][2 * lane + 1] = to_fixed(lower_right * direction_part);
                     }
                     for (int lane = 0; lane < smaller(LANES, last - col); ++lane) {
                         if (cell[lane] < 0) continue;
                         UNROLL
                         for (int corner = 0; corner < 4; ++corner) {
                             fixed* sum = sums + cell[lane] + (corner / 2 * across + corner % 2) * directions;
-                            atomicAdd_block(sum, part[2 * corner][lane]);
-                            atomicAdd_block(sum + 1, part[2 * corner + 1][lane]);
+                            add_to(sum, part[corner][2 * lane]);
+                            add_to(sum + 1, part[corner][2 * lane + 1]);
                         }
                     }
                 }

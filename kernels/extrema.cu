@@ -4,22 +4,39 @@
 // candidate if |D_s| >= threshold and it is greater than all of its 26 neighbours in (row, col, s), or less than all.
 #include "common.cuh"
 
+// A plane of differences in shared memory: a tile and a border of one sample, on a host of one vector.
+#define DOG_MARGIN LANES
+#define DOG_WIDTH (EXTREMA_TILE_COLS + 2 * DOG_MARGIN)
+#define DOG_ROWS (EXTREMA_TILE_ROWS + 2)
+
 // A candidate as one number that sorts as scikit-image orders keypoints: octave, row, column, scale.
 DEVICE long long pack(int octave, int row, int col, int scale) {
     return (long long)octave << 58 | (long long)row << 32 | (long long)col << 6 | scale;
 }
 
+// Differences of Gaussians of a tile and its border: `upper` - `lower`, two levels' samples from the tile's origin.
+DEVICE void difference(const real* __restrict__ lower, const real* __restrict__ upper, int pitch, int row_0, int row_1,
+                       int col_0, int col_1, real* __restrict__ dog) {
+    for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
+        VECTORIZE
+        for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x)
+            dog[row * DOG_WIDTH + col] = upper[(long long)row * pitch + col] - lower[(long long)row * pitch + col];
+    }
+}
+
 // Appends the candidates of all octaves to a list, in no order. The list never overflows: where `count` ends above
-// `capacity`, the rest was counted but not written.
+// `capacity`, the rest was counted but not written. A block looks at a tile, with three planes of differences in shared
+// memory, which roll over the scales: each level is read twice, the differences are in no other memory.
 //
-//     levels     flat                all octaves' levels; LANES samples of room at the end
-//     octaves    (n_octaves, 3)      offset, rows, cols of each octave
+//     levels     flat                all octaves' levels; room at the end for the host's vectors to read into
+//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
 //     threshold                      0.8 c_dog, intensity
 //     count      (1,)                0 before
 //     keys       (capacity,)         packed octave, row, column, scale
 KERNEL find_extrema(const real* __restrict__ levels, const long long* __restrict__ octaves, const int n_octaves,
                     const int n_scales, const real threshold, const int capacity, int* __restrict__ count,
                     long long* __restrict__ keys) {
+    __shared__ real planes[3][DOG_ROWS * DOG_WIDTH];
     for (int tile = blockIdx.x;; tile += gridDim.x) {
         int o = 0, of_octave = tile;
         Octave octave{};
@@ -31,55 +48,60 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long* __restrict
         }
         if (o == n_octaves) return;
 
-        const long long cols = octave.cols, plane = octave.rows * cols;
+        // rows and columns count from the tile's origin
         const int tiles_across = ceil_div(octave.cols, EXTREMA_TILE_COLS);
-        const int row_0 = of_octave / tiles_across * EXTREMA_TILE_ROWS;
-        const int col_0 = of_octave % tiles_across * EXTREMA_TILE_COLS;
-        const int row_1 = smaller(row_0 + EXTREMA_TILE_ROWS, octave.rows - 1);
-        const int col_1 = smaller(col_0 + EXTREMA_TILE_COLS, octave.cols - 1);
-        for (int row = larger(row_0, 1) + threadIdx.y; row < row_1; row += blockDim.y) {
-            for (int col = larger(col_0, 1) + threadIdx.x * LANES; col < col_1; col += blockDim.x * LANES) {
-                for (int s = 1; s <= n_scales; ++s) {
-                    const real* here = levels + octave.offset + s * plane + row * cols + col;
-                    real centre[LANES], most[LANES], least[LANES];
+        const int origin_row = of_octave / tiles_across * EXTREMA_TILE_ROWS;
+        const int origin_col = of_octave % tiles_across * EXTREMA_TILE_COLS;
+        const int first_row = origin_row == 0 ? 1 : 0, first_col = origin_col == 0 ? 1 : 0;
+        const int end_row = smaller(EXTREMA_TILE_ROWS, octave.rows - 1 - origin_row);
+        const int end_col = smaller(EXTREMA_TILE_COLS, octave.cols - 1 - origin_col);
+        const real* level = levels + octave.offset + (long long)origin_row * octave.pitch + origin_col;
+        auto roll = [&](int s) {
+            difference(level + s * octave.plane(), level + (s + 1) * octave.plane(), octave.pitch, first_row - 1,
+                       end_row + 1, origin_col == 0 ? 0 : -DOG_MARGIN, end_col + 1,
+                       planes[s % 3] + DOG_WIDTH + DOG_MARGIN);
+        };
+        roll(0);
+        roll(1);
+        for (int s = 1; s <= n_scales; ++s) {
+            roll(s + 1);
+            __syncthreads();
+            for (int row = first_row + threadIdx.y; row < end_row; row += blockDim.y) {
+                for (int col = first_col / LANES * LANES + threadIdx.x * LANES; col < end_col; col += blockDim.x * LANES) {
+                    const int at = (row + 1) * DOG_WIDTH + DOG_MARGIN + col;
+                    const real* centre = planes[s % 3] + at;
+                    const real* below = planes[(s - 1) % 3] + at;
+                    const real* above = planes[(s + 1) % 3] + at;
                     int strong = 0;
                     VECTORIZE
-                    for (int lane = 0; lane < LANES; ++lane) {
-                        centre[lane] = here[plane + lane] - here[lane];
-                        strong |= magnitude_of(centre[lane]) >= threshold;
-                        most[lane] = least[lane] = here[plane + lane + 1] - here[lane + 1];
-                    }
+                    for (int lane = 0; lane < LANES; ++lane) strong |= magnitude_of(centre[lane]) >= threshold;
                     if (!strong) continue;
-                    // the centre's own plane first: few samples are extrema even there
-                    for (int turn = 0; turn < 3; ++turn) {
-                        const real* lower = here + (turn == 0 ? 0 : turn == 1 ? -plane : plane);
+                    int extreme[LANES], any = 0;
+                    VECTORIZE
+                    for (int lane = 0; lane < LANES; ++lane) {
+                        const real value = centre[lane];
+                        real most = below[lane], least = most;
                         UNROLL
                         for (int neighbour = 0; neighbour < 9; ++neighbour) {
-                            const long long at = (neighbour / 3 - 1) * cols + neighbour % 3 - 1;
-                            if (turn == 0 && neighbour == 4) continue;
-                            VECTORIZE
-                            for (int lane = 0; lane < LANES; ++lane) {
-                                const real other = lower[at + plane + lane] - lower[at + lane];
-                                most[lane] = larger(most[lane], other);
-                                least[lane] = smaller(least[lane], other);
-                            }
+                            const int to = lane + (neighbour / 3 - 1) * DOG_WIDTH + neighbour % 3 - 1;
+                            most = larger(most, larger(below[to], above[to]));
+                            least = smaller(least, smaller(below[to], above[to]));
+                            if (neighbour == 4) continue;
+                            most = larger(most, centre[to]);
+                            least = smaller(least, centre[to]);
                         }
-                        int alive = 0;
-                        VECTORIZE
-                        for (int lane = 0; lane < LANES; ++lane)
-                            alive |= (magnitude_of(centre[lane]) >= threshold) &
-                                     ((centre[lane] > most[lane]) | (centre[lane] < least[lane]));
-                        if (!alive) break;
-                        if (turn < 2) continue;
-                        for (int lane = 0; lane < smaller(LANES, col_1 - col); ++lane) {
-                            if (magnitude_of(centre[lane]) < threshold) continue;
-                            if (centre[lane] <= most[lane] && centre[lane] >= least[lane]) continue;
-                            const int slot = atomicAdd(count, 1);
-                            if (slot < capacity) keys[slot] = pack(o, row, col + lane, s);
-                        }
+                        extreme[lane] = (magnitude_of(value) >= threshold) & ((value > most) | (value < least));
+                        any |= extreme[lane];
+                    }
+                    if (!any) continue;
+                    for (int lane = 0; lane < LANES; ++lane) {
+                        if (!extreme[lane] || col + lane < first_col || col + lane >= end_col) continue;
+                        const int slot = atomicAdd(count, 1);
+                        if (slot < capacity) keys[slot] = pack(o, origin_row + row, origin_col + col + lane, s);
                     }
                 }
             }
+            __syncthreads();
         }
     }
 }

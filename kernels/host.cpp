@@ -41,7 +41,12 @@ void thunk(void** arguments) {
     unpack(kernel, arguments);
 }
 
+// Blurs of a larger radius, and all where fma is software (host.hpp), run through the loop of the radius 0.
+#if defined(fmaf) || defined(EMULATED_THREADS)
+constexpr int largest_compiled_radius = 0;
+#else
 constexpr int largest_compiled_radius = 16;
+#endif
 
 template <size_t... Radii>
 Thunk blur_of(int radius, std::index_sequence<Radii...>) {

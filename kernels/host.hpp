@@ -18,6 +18,7 @@
 #define DEVICE static inline __attribute__((always_inline))
 #define DEVICE_MEMBER inline __attribute__((always_inline))
 #define __restrict__ __restrict
+#define PREFETCH(address) __builtin_prefetch(address)
 #define UNROLL _Pragma("GCC unroll 64")
 
 struct Index3 {
@@ -27,10 +28,11 @@ struct Index3 {
 // Sizes that a GPU is given as -D. A host's tile is as large as its caches like; its arrays are as large as the largest
 // parameters need, where a GPU's are made to measure.
 #ifndef BLUR_TILE_ROWS
-#define BLUR_TILE_ROWS 32
-#define BLUR_TILE_COLS 256
+#define BLUR_TILE_ROWS 16
+#define BLUR_TILE_COLS 1024
+#define BLUR_ROWS 8
 #define EXTREMA_TILE_ROWS 16
-#define EXTREMA_TILE_COLS 256
+#define EXTREMA_TILE_COLS 512
 #endif
 #define MAX_RADIUS 320
 #define MAX_BINS 720
@@ -65,8 +67,8 @@ void atomicAdd_block(T* to, T value) {
 #else
 
 #define LANES 16
-#define VECTORIZE _Pragma("GCC ivdep")
-#define __shared__
+#define VECTORIZE _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
+#define __shared__ alignas(64)
 static constexpr Index3 threadIdx{0, 0, 0};
 static constexpr Index3 blockDim{1, 1, 1};
 static thread_local Index3 blockIdx, gridDim;

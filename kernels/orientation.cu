@@ -15,7 +15,7 @@
 // gradient gives, so they do not depend on the order in which threads come.
 //
 //     levels     flat                all octaves' levels; LANES samples of room at the end
-//     octaves    (n_octaves, 3)      offset, rows, cols of each octave
+//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
 //     positions  (n, 2)              row, column, input pixels
 //     sigmas     (n,)                input pixels
 //     in_octave, in_scale (n,)       octave, and scale index within it
@@ -33,7 +33,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
     for (int i = blockIdx.x; i < n; i += gridDim.x) {
         const Octave octave = octave_of(octaves, in_octave[i]);
-        const real* level = levels + octave.offset + (long long)in_scale[i] * octave.rows * octave.cols;
+        const real* level = levels + octave.offset + in_scale[i] * octave.plane();
         const real delta = delta_min * real(1LL << in_octave[i]);
         const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
         const real sigma = sigmas[i] / delta, radius = 3 * lambda_ori * sigma;
@@ -48,7 +48,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
 
         real largest_square = 0;
         for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y)
-            largest_square = largest_gradient(level, octave.rows, octave.cols, row, col_0, col_1 + 1, largest_square);
+            largest_square = largest_gradient(level, octave, row, col_0, col_1 + 1, largest_square);
         atomicMax_block(&steepest, bits_of(root(largest_square)));
         __syncthreads();
 
@@ -63,7 +63,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
                     fixed weight[LANES];
                     int bin[LANES];
                     real by_row[LANES], by_col[LANES];
-                    gradients_at(level, octave.rows, octave.cols, row, col, by_row, by_col);
+                    gradients_at(level, octave, row, col, by_row, by_col);
                     VECTORIZE
                     for (int lane = 0; lane < LANES; ++lane) {
                         const real away_col = real(col + lane) - centre_col;
@@ -77,7 +77,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
                         weight[lane] = to_fixed(near * steep * scale);
                     }
                     for (int lane = 0; lane < smaller(LANES, col_1 + 1 - col); ++lane)
-                        atomicAdd_block(&sums[bin[lane]], weight[lane]);
+                        add_to(&sums[bin[lane]], weight[lane]);
                 }
             }
         }

@@ -4,9 +4,9 @@
 // The difference of Gaussians around one sample; rows, columns and scales away from it.
 struct DoG {
     const real* here;  // the sample in the level below
-    long long cols, plane;
+    long long pitch, plane;
     DEVICE_MEMBER real operator()(int row, int col, int scale) const {
-        const long long at = scale * plane + row * cols + col;
+        const long long at = scale * plane + row * pitch + col;
         return here[at + plane] - here[at];
     }
 };
@@ -21,7 +21,7 @@ struct DoG {
 //     sigma < position < shape - sigma
 //
 //     levels     flat                all octaves' levels
-//     octaves    (n_octaves, 3)      offset, rows, cols of each octave
+//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
 //     keys       (n,)                packed octave, row, column, scale; a block takes keys_per_block of them
 //     level_sigmas (n_octaves, n_scales + 3)   sigma of each level, input pixels
 //     delta_min                      distance of the first octave's samples, input pixels
@@ -43,11 +43,11 @@ KERNEL refine(const real* __restrict__ levels, const long long* __restrict__ oct
         const int o = int(key >> 58);
         int row = int(key >> 32) & ((1 << 26) - 1), col = int(key >> 6) & ((1 << 26) - 1), s = int(key) & 63;
         const Octave octave = octave_of(octaves, o);
-        const long long plane = (long long)octave.rows * octave.cols;
+        const long long plane = octave.plane();
 
         real g0, g1, g2, h00, h11, h01, value, offset_0, offset_1, offset_2;
         for (int step = 1;; ++step) {
-            const DoG d{levels + octave.offset + s * plane + (long long)row * octave.cols + col, octave.cols, plane};
+            const DoG d{levels + octave.offset + s * plane + (long long)row * octave.pitch + col, octave.pitch, plane};
             value = d(0, 0, 0);
             g0 = (d(1, 0, 0) - d(-1, 0, 0)) * real(0.5);
             g1 = (d(0, 1, 0) - d(0, -1, 0)) * real(0.5);

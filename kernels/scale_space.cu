@@ -13,8 +13,9 @@
 // bias of (FACTOR - 1) / (2 FACTOR) input pixels comes from. One block per row of the image.
 //
 //     image  (rows, cols)                    intensities
-//     out    (FACTOR rows, FACTOR cols)
-KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const int cols, real* __restrict__ out) {
+//     out    (FACTOR rows, FACTOR cols)      rows out_pitch samples apart
+KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const int cols, real* __restrict__ out,
+                           const int out_pitch) {
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
         for (int row_phase = 0; row_phase < FACTOR; ++row_phase) {
             // the enlarged row lies `row_part` of the way from this row to the one before or after it
@@ -24,7 +25,7 @@ KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const
             const int mirrored = rows == 1 || FACTOR == 1 ? row : towards < 0 ? 1 : towards >= rows ? rows - 2 : towards;
             const real* here = image + (long long)row * cols;
             const real* there = image + (long long)mirrored * cols;
-            real* out_row = out + ((long long)row * FACTOR + row_phase) * FACTOR * cols;
+            real* out_row = out + ((long long)row * FACTOR + row_phase) * out_pitch;
             auto enlarge = [&](int col, int left, int right) {
                 const real centre = fused(row_part, there[col] - here[col], here[col]);
                 const real before = fused(row_part, there[left] - here[left], here[left]);
@@ -47,61 +48,117 @@ KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const
     }
 }
 
+// The columns of n_rows rows of a tile from `first` on, whose neighbours `radius` away exist, blurred into shared memory.
+template <int radius, int n_rows>
+DEVICE void blur_columns(const real* __restrict__ first, int pitch, const real* __restrict__ taps, int left, int right,
+                         real* __restrict__ blurred, int width) {
+    VECTORIZE
+    for (int col = left + threadIdx.x; col < right; col += blockDim.x) {
+        const real* here = first + col;
+        real sum[n_rows], twice[n_rows];
+        UNROLL
+        for (int row = 0; row < n_rows; ++row) {
+            sum[row] = 0;
+            twice[row] = 2 * here[row * (long long)pitch];
+        }
+        UNROLL
+        for (int k = radius; k >= 1; --k) {
+            UNROLL
+            for (int row = 0; row < n_rows; ++row) {
+                const real around = here[(row - k) * (long long)pitch] + here[(row + k) * (long long)pitch];
+                sum[row] = fused(taps[k], around - twice[row], sum[row]);
+            }
+        }
+        UNROLL
+        for (int row = 0; row < n_rows; ++row) blurred[row * width + col] = here[row * (long long)pitch] + sum[row];
+    }
+}
+
+// The same for one row anywhere, edges reflected, and for a radius known only when running.
+DEVICE void blur_columns_reflected(const real* __restrict__ in, int row, int rows, int pitch,
+                                   const real* __restrict__ taps, int radius, int left, int right,
+                                   real* __restrict__ blurred) {
+    const real* here = in + (long long)row * pitch;
+    VECTORIZE
+    for (int col = left + threadIdx.x; col < right; col += blockDim.x) blurred[col] = 0;
+    for (int k = radius; k >= 1; --k) {
+        const real* above = in + (long long)reflect(row - k, rows) * pitch;
+        const real* below = in + (long long)reflect(row + k, rows) * pitch;
+        VECTORIZE
+        for (int col = left + threadIdx.x; col < right; col += blockDim.x)
+            blurred[col] = fused(taps[k], above[col] + below[col] - 2 * here[col], blurred[col]);
+    }
+    VECTORIZE
+    for (int col = left + threadIdx.x; col < right; col += blockDim.x) blurred[col] = here[col] + blurred[col];
+}
+
+// One row of a tile, blurred along itself from shared memory.
+template <int radius_known>
+DEVICE void blur_row(const real* __restrict__ blurred, const real* __restrict__ taps, int radius, int left, int right,
+                     real* __restrict__ out) {
+    if (radius_known > 0) {
+        VECTORIZE
+        for (int col = left + threadIdx.x; col < right; col += blockDim.x) {
+            const real twice = 2 * blurred[col];
+            real sum = 0;
+            UNROLL
+            for (int k = radius_known; k >= 1; --k) sum = fused(taps[k], blurred[col - k] + blurred[col + k] - twice, sum);
+            out[col] = blurred[col] + sum;
+        }
+    } else {
+        VECTORIZE
+        for (int col = left + threadIdx.x; col < right; col += blockDim.x) out[col] = 0;
+        for (int k = radius; k >= 1; --k) {
+            VECTORIZE
+            for (int col = left + threadIdx.x; col < right; col += blockDim.x)
+                out[col] = fused(taps[k], blurred[col - k] + blurred[col + k] - 2 * blurred[col], out[col]);
+        }
+        VECTORIZE
+        for (int col = left + threadIdx.x; col < right; col += blockDim.x) out[col] = blurred[col] + out[col];
+    }
+}
+
 // Blurs a level with a symmetric kernel, columns then rows, edges reflected (d c b a | a b c d | d c b a):
 //
 //     out(r, c) = sum_j w_|j| sum_i w_|i| in(r + i, c + j),   i, j = -radius ... radius,
 //
-// each sum taken from the centre outwards as sum = fma(w_k, (in(-k) + in(+k)), sum): one order of operations on every
-// device. RADIUS is the radius at compile time; 0, on a host, says that it is known only when running. A block blurs a
+// each sum taken as in(0) + sum_k w_k ((in(-k) + in(+k)) - 2 in(0)), from the smallest weight to the largest by fma: one
+// order of operations on every device. What is rounded are small differences, and the weights add up to 1 by
+// construction, so a float's error is a third of the plain sum's. RADIUS is the radius at compile time; 0, on a host, says that it is known only when running. A block blurs a
 // tile: its columns, with a halo, into shared memory, then its rows from there.
 //
-//     in, out  (rows, cols)
-//     taps     (radius + 1,)  w_0 ... w_radius
-KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const real* __restrict__ taps,
-                       const int radius, real* __restrict__ out) {
-#ifdef __CUDACC_RTC__
-    const int reach = RADIUS, halo = RADIUS;
-#else
-    const int reach = RADIUS > 0 ? RADIUS : radius, halo = RADIUS > 0 ? RADIUS : MAX_RADIUS;
-#endif
-    const int width = BLUR_TILE_COLS + 2 * halo;
-    __shared__ real columns[BLUR_TILE_ROWS * (BLUR_TILE_COLS + 2 * (RADIUS > 0 ? RADIUS : MAX_RADIUS))];
+//     in, out  (rows, cols)   rows pitch samples apart
+//     taps     (radius + 1,)  w_0 ... w_radius; w_0 is implied
+KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const int pitch,
+                       const real* __restrict__ taps, const int radius, real* __restrict__ out) {
+    constexpr int widest = RADIUS > 0 ? RADIUS : MAX_RADIUS;
+    constexpr int halo = (widest + LANES - 1) / LANES * LANES, width = BLUR_TILE_COLS + 2 * halo;
+    const int reach = RADIUS > 0 ? RADIUS : radius;
+    __shared__ real columns[BLUR_TILE_ROWS * width];
     const int tiles_across = ceil_div(cols, BLUR_TILE_COLS);
     const int n_tiles = ceil_div(rows, BLUR_TILE_ROWS) * tiles_across;
     for (int tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
         const int row_0 = tile / tiles_across * BLUR_TILE_ROWS, row_1 = smaller(row_0 + BLUR_TILE_ROWS, rows);
         const int col_0 = tile % tiles_across * BLUR_TILE_COLS, col_1 = smaller(col_0 + BLUR_TILE_COLS, cols);
-        const int left = larger(col_0 - reach, 0), right = smaller(col_1 + reach, cols);
+        const int left = larger(col_0 - ceil_div(reach, LANES) * LANES, 0), right = smaller(col_1 + reach, cols);
+        real* tile_columns = columns + halo - col_0;
 
-        for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
-            real* blurred = columns + (row - row_0) * width + halo - col_0;
-            const real* here = in + (long long)row * cols;
-            if (RADIUS > 0 && row >= reach && row + reach < rows) {
-                VECTORIZE
-                for (int col = left + threadIdx.x; col < right; col += blockDim.x) {
-                    real sum = taps[0] * here[col];
-                    UNROLL
-                    for (int k = 1; k <= RADIUS; ++k)
-                        sum = fused(taps[k], here[col - (long long)k * cols] + here[col + (long long)k * cols], sum);
-                    blurred[col] = sum;
-                }
+        for (int group = row_0 + threadIdx.y * BLUR_ROWS; group < row_1; group += blockDim.y * BLUR_ROWS) {
+            const int group_end = smaller(group + BLUR_ROWS, row_1);
+            real* blurred = tile_columns + (group - row_0) * width;
+            if (RADIUS > 0 && group >= reach && group + BLUR_ROWS + reach <= rows && group + BLUR_ROWS <= row_1) {
+                blur_columns<RADIUS, BLUR_ROWS>(in + (long long)group * pitch, pitch, taps, left, right, blurred, width);
             } else {
-                VECTORIZE
-                for (int col = left + threadIdx.x; col < right; col += blockDim.x) blurred[col] = taps[0] * here[col];
-                for (int k = 1; k <= reach; ++k) {
-                    const real* above = in + (long long)reflect(row - k, rows) * cols;
-                    const real* below = in + (long long)reflect(row + k, rows) * cols;
-                    VECTORIZE
-                    for (int col = left + threadIdx.x; col < right; col += blockDim.x)
-                        blurred[col] = fused(taps[k], above[col] + below[col], blurred[col]);
-                }
+                for (int row = group; row < group_end; ++row)
+                    blur_columns_reflected(in, row, rows, pitch, taps, reach, left, right,
+                                           blurred + (row - group) * width);
             }
         }
         __syncthreads();
 
         if (col_0 < reach || col_1 + reach > cols) {
             for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
-                real* blurred = columns + (row - row_0) * width + halo - col_0;
+                real* blurred = tile_columns + (row - row_0) * width;
                 for (int col = col_0 - reach + threadIdx.x; col < 0; col += blockDim.x)
                     blurred[col] = blurred[reflect(col, cols)];
                 for (int col = cols + threadIdx.x; col < col_1 + reach; col += blockDim.x)
@@ -110,40 +167,23 @@ KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int co
             __syncthreads();
         }
 
-        for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
-            const real* blurred = columns + (row - row_0) * width + halo - col_0;
-            real* out_row = out + (long long)row * cols;
-            if (RADIUS > 0) {
-                VECTORIZE
-                for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x) {
-                    real sum = taps[0] * blurred[col];
-                    UNROLL
-                    for (int k = 1; k <= RADIUS; ++k) sum = fused(taps[k], blurred[col - k] + blurred[col + k], sum);
-                    out_row[col] = sum;
-                }
-            } else {
-                VECTORIZE
-                for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x) out_row[col] = taps[0] * blurred[col];
-                for (int k = 1; k <= reach; ++k) {
-                    VECTORIZE
-                    for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x)
-                        out_row[col] = fused(taps[k], blurred[col - k] + blurred[col + k], out_row[col]);
-                }
-            }
-        }
+        for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y)
+            blur_row<RADIUS>(tile_columns + (row - row_0) * width, taps, reach, col_0, col_1,
+                             out + (long long)row * pitch);
         __syncthreads();
     }
 }
 
 // Takes every second sample of a level: level 0 of the next octave. One block per row of it.
 //
-//     in   (rows, cols)
-//     out  ((rows + 1) / 2, (cols + 1) / 2)
-KERNEL decimate(const real* __restrict__ in, const int rows, const int cols, real* __restrict__ out) {
+//     in   (rows, cols)                        rows pitch samples apart
+//     out  ((rows + 1) / 2, (cols + 1) / 2)    rows out_pitch samples apart
+KERNEL decimate(const real* __restrict__ in, const int rows, const int cols, const int pitch, real* __restrict__ out,
+                const int out_pitch) {
     const int out_rows = ceil_div(rows, 2), out_cols = ceil_div(cols, 2);
     for (int row = blockIdx.x; row < out_rows; row += gridDim.x) {
-        const real* from = in + 2LL * row * cols;
-        real* to = out + (long long)row * out_cols;
+        const real* from = in + 2LL * row * pitch;
+        real* to = out + (long long)row * out_pitch;
         VECTORIZE
         for (int col = threadIdx.x; col < out_cols; col += blockDim.x) to[col] = from[2 * col];
     }

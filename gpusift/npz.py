@@ -1,0 +1,102 @@
+"""Features in NumPy's `.npz` files, one a photograph, which `numpy.load` reads without pickle.
+
+Each file holds the arrays of `Features` by their names (`positions`, `sigmas`, `scales`, `octaves`,
+`orientations`, `responses`, and `descriptors` if there are any), on the host and in gpusift's own
+conventions (row and column, radians, input pixels), and `image_shape`, (2,) int64: rows, columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from gpusift.features import Features
+
+
+def save(path: str | os.PathLike[str], features: Features, image_shape: Sequence[int]) -> None:
+    """Write one photograph's features; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, replaced if it exists; its folder is made if it does not.
+    features : Features
+        The N features, on any device.
+    image_shape : (2,) sequence of int
+        Rows and columns of the photograph.
+    """
+    path = Path(path)
+    host = features.to_host()
+    arrays = {f.name: getattr(host, f.name) for f in fields(host)}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, image_shape=np.array(image_shape[:2], dtype=np.int64), **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Features:
+    """Read back the features that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    features : Features
+        As NumPy arrays.
+    """
+    with np.load(path, allow_pickle=False) as data:
+        return Features(**{f.name: data.get(f.name) for f in fields(Features)})
+
+
+class NpzFolder:
+    """A folder of `.npz` files, `<image name>.npz` each, filled one photograph at a time.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Made on the first write; what is in it already stays.
+    names : sequence of str
+        The names of all images to come.
+    overwrite : bool, optional
+        Replace files of these names.
+
+    Raises
+    ------
+    FileExistsError
+        There is a file of one of these names, and `overwrite` is not set.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], names: Sequence[str], *, overwrite: bool = False) -> None:
+        self.result = Path(folder)
+        taken = [name for name in names if not overwrite and self.path(name).exists()]
+        if taken:
+            raise FileExistsError(
+                f"{self.path(taken[0])} exists ({len(taken)} such files); choose another folder, or overwrite them"
+            )
+
+    def path(self, name: str) -> Path:
+        """Return the file that the image called `name` gets."""
+        return self.result / f"{name}.npz"
+
+    def write(self, name: str, features: Features, image_shape: Sequence[int]) -> None:
+        """Write one photograph's features, see `save`."""
+        save(self.path(name), features, image_shape)
+
+    def finish(self) -> None:
+        """Do nothing: every file is final once written."""
+
+    def unfinished(self) -> Path:
+        """Return where the results of an interrupted run are: in the same folder."""
+        return self.result
