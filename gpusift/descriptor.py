@@ -56,6 +56,6 @@ def describe(device: Device, space: ScaleSpace, features: Features, parameters: 
             SATURATION,
             DESCRIPTOR_NORM,
             descriptors,
-            sizes={"MAX_CELLS": cells, "MAX_VALUES": values},
+            sizes={"MAX_SUMS": cells, "MAX_VALUES": values},
         )
     return descriptors

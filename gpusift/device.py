@@ -311,7 +311,7 @@ def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, 
 
 
 # The sizes of shared arrays with scikit-image's default parameters.
-DEFAULT_SIZES = {"MAX_BINS": 36, "MAX_CELLS": 324, "MAX_VALUES": 128}
+DEFAULT_SIZES = {"MAX_BINS": 36, "MAX_SUMS": 900, "MAX_VALUES": 128}
 
 
 @cache

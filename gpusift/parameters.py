@@ -117,8 +117,8 @@ class Parameters:
 
     @cached_property
     def histogram_sizes(self) -> tuple[int, int]:
-        """Sums of a descriptor's histograms, with those around them, and values of the descriptor."""
-        return (self.n_hist + 2) ** 2 * (self.n_ori + 1), self.n_values
+        """Sums that a descriptor is gathered in, and values of the descriptor."""
+        return 4 * (self.n_hist + 1) ** 2 * (self.n_ori + 1), self.n_values
 
     @cached_property
     def level_sigmas(self) -> tuple[float, ...]:

@@ -56,7 +56,7 @@ def _with_headers(name: str) -> str:
     for number, line in enumerate((folder() / name).read_text(encoding="utf-8").splitlines(), 1):
         header = re.fullmatch(r'#include "(\w+\.cuh)"', line)
         lines += [_with_headers(header[1]), f'#line {number + 1} "{name}"'] if header else [line]
-    return "\n".join(line for line in lines if line != "#pragma once")
+    return "\n".join("" if line == "#pragma once" else line for line in lines)
 
 
 @cache

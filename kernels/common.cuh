@@ -14,10 +14,10 @@
 #define KERNEL_OF(CONSTANT) extern "C" __global__ void  // compiled anew for each value of -DCONSTANT=
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
-#define LANES 1           // samples that one thread takes at a time: the host's threads take a vector of them
-#define MAX_RADIUS 1      // of a blur whose radius is known only when running: a GPU has none
+#define LANES 1       // samples that one thread takes at a time: the host's threads take a vector of them
+#define MAX_RADIUS 1  // of a blur whose radius is known only when running: a GPU has none
 #define UNROLL _Pragma("unroll")
-#define VECTORIZE         // says of a loop over lanes that its turns are independent
+#define VECTORIZE          // says of a loop over lanes that its turns are independent
 #define PREFETCH(address)  // a GPU hides the latency of memory behind other threads
 #else
 #include "host.hpp"
@@ -141,9 +141,7 @@ DEVICE void sine_cosine(double x, double* sine, double* cosine) {
 }
 
 // The exponent e of the smallest power of two above a positive normal number: x < 2^e <= 2 x.
-DEVICE int exponent_above(real x) {
-    return int(bits_of(x) >> Bits<real>::mantissa) - Bits<real>::bias + 1;
-}
+DEVICE int exponent_above(real x) { return int(bits_of(x) >> Bits<real>::mantissa) - Bits<real>::bias + 1; }
 
 // 2^exponent, for exponents of normal numbers; clamped to them.
 DEVICE real scale_of(int exponent) {
@@ -162,8 +160,8 @@ DEVICE int reflect(int i, int n) {
     return i;
 }
 
-// One octave of the scale space: its levels lie one after the other in the flat buffer, from `offset` on, each of `rows`
-// rows of `cols` samples, `pitch` samples apart.
+// One octave of the scale space: its levels lie one after the other in the flat buffer, from `offset` on, each of
+// `rows` rows of `cols` samples, `pitch` samples apart.
 struct Octave {
     long long offset;
     int rows, cols, pitch;
@@ -208,13 +206,14 @@ DEVICE void gradients_at(const real* __restrict__ level, Octave octave, int row,
 }
 
 // The larger of `largest` and the squared gradients of the samples [first, last) of a row that this thread looks at.
-DEVICE real largest_gradient(const real* __restrict__ level, Octave octave, int row, int first, int last, real largest) {
+DEVICE real largest_gradient(const real* __restrict__ level, Octave octave, int row, int first, int last,
+                             real largest) {
     real best[LANES];
     VECTORIZE
     for (int lane = 0; lane < LANES; ++lane) best[lane] = largest;
     for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
         real by_row[LANES], by_col[LANES];
-        PREFETCH(level + (long long)smaller(row + 6, octave.rows - 1) * octave.pitch + col);
+        PREFETCH(level + (long long)smaller(row + 12, octave.rows - 1) * octave.pitch + col);
         gradients_at(level, octave, row, col, by_row, by_col);
         VECTORIZE
         for (int lane = 0; lane < LANES; ++lane) {

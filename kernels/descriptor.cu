@@ -24,8 +24,8 @@ DEVICE void window_columns(real away_row, real centre_col, real sine, real cosin
 //
 // to the two nearest histograms in (turned) row, the two in column and the two nearest directions, in proportion to how
 // near they are. Then values above `saturation` times the norm are cut, and the whole becomes bytes,
-// min(floor(scaled_norm value / norm), 255). Sums are fixed-point, on a scale that the window's largest gradient gives, so they
-// do not depend on the order in which threads come.
+// min(floor(scaled_norm value / norm), 255). Sums are fixed-point, on a scale that the window's largest gradient gives,
+// so they do not depend on the order in which threads come.
 //
 //     levels     flat                all octaves' levels; LANES samples of room at the end
 //     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
@@ -41,12 +41,15 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
                 const int* __restrict__ in_scale, const int n, const real delta_min, const real lambda_descr,
                 const int n_hist, const int n_ori, const real saturation, const real scaled_norm,
                 unsigned char* __restrict__ descriptors) {
-    // one cell around the n_hist x n_hist and one direction after the n_ori take what falls outside or wraps round
-    __shared__ fixed sums[MAX_CELLS];
+    // A sample lies between four histograms and two directions. What it adds to them lies together here, by the cell
+    // between the histograms (n_hist + 1 of them each way, those on the rim with histograms missing) and the direction
+    // (one after the n_ori, where they wrap round): eight neighbouring sums, first the four histograms of one
+    // direction.
+    __shared__ fixed sums[MAX_SUMS];
     __shared__ real values[MAX_VALUES], squares[MAX_VALUES];
     __shared__ fixed steepest;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    const int directions = n_ori + 1, across = n_hist + 2, n_cells = across * across * directions;
+    const int directions = n_ori + 1, across = n_hist + 1, n_sums = 4 * across * across * directions;
     const int n_values = n_hist * n_hist * n_ori;
     for (int i = blockIdx.x; i < n; i += gridDim.x) {
         const Octave octave = octave_of(octaves, in_octave[i]);
@@ -62,7 +65,7 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         real sine, cosine;
         sine_cosine(orientation, &sine, &cosine);
 
-        for (int cell = thread; cell < n_cells; cell += n_threads) sums[cell] = 0;
+        for (int sum = thread; sum < n_sums; sum += n_threads) sums[sum] = 0;
         if (thread == 0) steepest = 0;
         __syncthreads();
 
@@ -81,15 +84,15 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
             // a convex region of area A and perimeter P holds at most A + P / 2 + 1 samples; a bin's is a square
             const real side = 2 * spacing + 1;
             const real scale = scale_of(fixed_exponent(side * side, largest));
-            const real falloff = -2 * spread * spread, per_direction = real(n_ori) / TWO_PI;
-            const real first_cell = real(n_hist + 1) / 2;  // in cells, with the one around
+            const real falloff = -1 / (2 * spread * spread), per_direction = real(n_ori) / TWO_PI;
+            const real per_cell = 1 / spacing, first_cell = real(n_hist + 1) / 2;
             for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
                 const real away_row = real(row) - centre_row;
                 int first = col_0, last = col_1;
                 window_columns(away_row, centre_col, sine, cosine, half, &first, &last);
                 for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
                     int cell[LANES];
-                    fixed part[4][2 * LANES];  // four histograms, two directions next to each other
+                    real scaled[LANES], row_part[LANES], col_part[LANES], direction_part[LANES];
                     real by_row[LANES], by_col[LANES];
                     gradients_at(level, octave, row, col, by_row, by_col);
                     VECTORIZE
@@ -100,38 +103,32 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
                         const bool inside = larger(magnitude_of(turned_row), magnitude_of(turned_col)) < half;
                         const real square = turned_row * turned_row + turned_col * turned_col;
                         const real weight = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]) *
-                                            exponential(square / falloff);
-                        const real row_place = turned_row / spacing + first_cell;
-                        const real col_place = turned_col / spacing + first_cell;
+                                            exponential(square * falloff);
+                        const real row_place = turned_row * per_cell + first_cell;
+                        const real col_place = turned_col * per_cell + first_cell;
                         real direction = (arctangent(by_col[lane], by_row[lane]) - orientation) * per_direction;
                         direction = direction < 0 ? direction + real(n_ori) : direction;
                         direction = direction < 0 ? direction + real(n_ori) : direction;
                         direction = direction >= real(n_ori) ? direction - real(n_ori) : direction;
-                        const int row_cell = smaller(int(row_place), n_hist), col_cell = smaller(int(col_place), n_hist);
+                        const int row_cell = smaller(int(row_place), n_hist);
+                        const int col_cell = smaller(int(col_place), n_hist);
                         const int direction_cell = smaller(int(direction), n_ori - 1);
-                        const real row_part = row_place - real(row_cell), col_part = col_place - real(col_cell);
-                        const real direction_part = direction - real(direction_cell);
-                        cell[lane] = inside ? (row_cell * across + col_cell) * directions + direction_cell : -1;
-                        const real scaled = inside ? weight * scale : real(0);
-                        const real lower = scaled * row_part, upper = scaled - lower;
-                        const real lower_right = lower * col_part, lower_left = lower - lower_right;
-                        const real upper_right = upper * col_part, upper_left = upper - upper_right;
-                        part[0][2 * lane] = to_fixed(upper_left - upper_left * direction_part);
-                        part[0][2 * lane + 1] = to_fixed(upper_left * direction_part);
-                        part[1][2 * lane] = to_fixed(upper_right - upper_right * direction_part);
-                        part[1][2 * lane + 1] = to_fixed(upper_right * direction_part);
-                        part[2][2 * lane] = to_fixed(lower_left - lower_left * direction_part);
-                        part[2][2 * lane + 1] = to_fixed(lower_left * direction_part);
-                        part[3][2 * lane] = to_fixed(lower_right - lower_right * direction_part);
-                        part[3][2 * lane + 1] = to_fixed(lower_right * direction_part);
+                        row_part[lane] = row_place - real(row_cell);
+                        col_part[lane] = col_place - real(col_cell);
+                        direction_part[lane] = direction - real(direction_cell);
+                        cell[lane] = inside ? 4 * ((row_cell * across + col_cell) * directions + direction_cell) : -1;
+                        scaled[lane] = weight * scale;
                     }
                     for (int lane = 0; lane < smaller(LANES, last - col); ++lane) {
                         if (cell[lane] < 0) continue;
-                        UNROLL
-                        for (int corner = 0; corner < 4; ++corner) {
-                            fixed* sum = sums + cell[lane] + (corner / 2 * across + corner % 2) * directions;
-                            add_to(sum, part[corner][2 * lane]);
-                            add_to(sum + 1, part[corner][2 * lane + 1]);
+                        const real lower = scaled[lane] * row_part[lane], upper = scaled[lane] - lower;
+                        const real right = col_part[lane], left = 1 - right;
+                        const real after = direction_part[lane], before = 1 - after;
+                        VECTORIZE
+                        for (int j = 0; j < 8; ++j) {
+                            const real part =
+                                (j & 2 ? lower : upper) * (j & 1 ? right : left) * (j & 4 ? after : before);
+                            add_to(sums + cell[lane] + j, to_fixed(part));
                         }
                     }
                 }
@@ -140,9 +137,14 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         __syncthreads();
 
         for (int v = thread; v < n_values; v += n_threads) {
-            const int direction = v % n_ori, cell = v / n_ori;
-            const fixed* sum = sums + ((cell / n_hist + 1) * across + cell % n_hist + 1) * directions;
-            values[v] = real(sum[direction]) + (direction == 0 ? real(sum[n_ori]) : real(0));
+            const int direction = v % n_ori, row = v / n_ori / n_hist, col = v / n_ori % n_hist;
+            fixed sum = 0;
+            for (int corner = 0; corner < 4; ++corner) {  // where this histogram is that corner of the cell
+                const int cell = (row + 1 - corner / 2) * across + col + 1 - corner % 2;
+                sum += sums[4 * (cell * directions + direction) + corner];
+                if (direction == 0) sum += sums[4 * (cell * directions + n_ori) + corner];
+            }
+            values[v] = real(sum);
         }
         real norm = 0;
         for (int pass = 0; pass < 2; ++pass) {  // before and after saturation

@@ -67,7 +67,8 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long* __restrict
             roll(s + 1);
             __syncthreads();
             for (int row = first_row + threadIdx.y; row < end_row; row += blockDim.y) {
-                for (int col = first_col / LANES * LANES + threadIdx.x * LANES; col < end_col; col += blockDim.x * LANES) {
+                for (int col = first_col / LANES * LANES + threadIdx.x * LANES; col < end_col;
+                     col += blockDim.x * LANES) {
                     const int at = (row + 1) * DOG_WIDTH + DOG_MARGIN + col;
                     const real* centre = planes[s % 3] + at;
                     const real* below = planes[(s - 1) % 3] + at;

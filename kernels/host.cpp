@@ -42,7 +42,7 @@ void thunk(void** arguments) {
 }
 
 // Blurs of a larger radius, and all where fma is software (host.hpp), run through the loop of the radius 0.
-#if defined(fmaf) || defined(EMULATED_THREADS)
+#if defined(fmaf) && !defined(EMULATED_THREADS)
 constexpr int largest_compiled_radius = 0;
 #else
 constexpr int largest_compiled_radius = 16;
@@ -56,7 +56,8 @@ Thunk blur_of(int radius, std::index_sequence<Radii...>) {
 
 // The kernel of that name, compiled for that constant if it is one of KERNEL_OF; nullptr if there is none.
 Thunk find(std::string_view name, int constant) {
-    if (name == "upsample") return constant == 1 ? thunk<upsample<1>> : constant == 2 ? thunk<upsample<2>> : thunk<upsample<4>>;
+    if (name == "upsample")
+        return constant == 1 ? thunk<upsample<1>> : constant == 2 ? thunk<upsample<2>> : thunk<upsample<4>>;
     if (name == "blur") return blur_of(constant, std::make_index_sequence<largest_compiled_radius + 1>{});
     if (name == "decimate") return thunk<decimate>;
     if (name == "find_extrema") return thunk<find_extrema>;
@@ -71,7 +72,7 @@ class FlushSubnormals {
 #if defined(__SSE__)
     const unsigned before = _mm_getcsr();
 
-   public:
+ public:
     FlushSubnormals() {
         if (sizeof(real) == sizeof(float)) _mm_setcsr(before | 0x8040);
     }
@@ -85,7 +86,7 @@ class FlushSubnormals {
     }
     static void write(uint64_t mode) { asm volatile("msr fpcr, %0" ::"r"(mode)); }
 
-   public:
+ public:
     FlushSubnormals() {
         if (sizeof(real) == sizeof(float)) write(before | 1u << 24);
     }
@@ -155,8 +156,10 @@ void run(Thunk kernel, Index3 grid, Index3, int n_threads, void** arguments) {
 
 // Runs a kernel over a grid of blocks. `arguments` points to each argument's value, as for cuLaunchKernel.
 // Returns 0, or 1 if there is no such kernel.
-extern "C" __attribute__((visibility("default"))) int PASTE(gpusift_launch_, PRECISION)(
-    const char* name, int constant, const int* grid, const int* block, int n_threads, void** arguments) {
+extern "C" __attribute__((visibility("default"))) int PASTE(gpusift_launch_, PRECISION)(const char* name, int constant,
+                                                                                        const int* grid,
+                                                                                        const int* block, int n_threads,
+                                                                                        void** arguments) {
     const Thunk kernel = find(name, constant);
     if (!kernel) return 1;
     run(kernel, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, n_threads, arguments);

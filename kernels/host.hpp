@@ -14,7 +14,9 @@
 #endif
 
 #define KERNEL static void
-#define KERNEL_OF(CONSTANT) template <int CONSTANT> static void
+#define KERNEL_OF(CONSTANT) \
+    template <int CONSTANT> \
+    static void
 #define DEVICE static inline __attribute__((always_inline))
 #define DEVICE_MEMBER inline __attribute__((always_inline))
 #define __restrict__ __restrict
@@ -36,7 +38,7 @@ struct Index3 {
 #endif
 #define MAX_RADIUS 320
 #define MAX_BINS 720
-#define MAX_CELLS 6144
+#define MAX_SUMS 6144
 #define MAX_VALUES 3072
 
 #ifdef EMULATED_THREADS

@@ -56,7 +56,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
         if (largest > 0) {
             const real n_samples = real(row_1 - row_0 + 1) * real(col_1 - col_0 + 1);
             const int exponent = fixed_exponent(n_samples, largest);
-            const real scale = scale_of(exponent), falloff = -2 * (lambda_ori * sigma) * (lambda_ori * sigma);
+            const real scale = scale_of(exponent), falloff = -1 / (2 * (lambda_ori * sigma) * (lambda_ori * sigma));
             for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y) {
                 const real away_row = real(row) - centre_row;
                 for (int col = col_0 + threadIdx.x * LANES; col <= col_1; col += blockDim.x * LANES) {
@@ -68,7 +68,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
                     for (int lane = 0; lane < LANES; ++lane) {
                         const real away_col = real(col + lane) - centre_col;
                         const real steep = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]);
-                        const real near = exponential((away_row * away_row + away_col * away_col) / falloff);
+                        const real near = exponential((away_row * away_row + away_col * away_col) * falloff);
                         real theta = arctangent(by_col[lane], by_row[lane]);
                         theta = theta < 0 ? theta + TWO_PI : theta;
                         real place = theta / TWO_PI * real(n_bins) + real(0.5);
@@ -90,7 +90,8 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
             real* to = turn % 2 ? histogram : smoothed;
             for (int bin = thread; bin < n_bins; bin += n_threads) {
                 const real third = real(1) / 3;
-                const real before = from[bin == 0 ? n_bins - 1 : bin - 1], after = from[bin == n_bins - 1 ? 0 : bin + 1];
+                const real before = from[bin == 0 ? n_bins - 1 : bin - 1];
+                const real after = from[bin == n_bins - 1 ? 0 : bin + 1];
                 to[bin] = before * third + from[bin] * third + after * third;
             }
             __syncthreads();

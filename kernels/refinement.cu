@@ -33,10 +33,11 @@ struct DoG {
 //     in_octave, in_scale (n,)       octave, and scale index within it
 KERNEL refine(const real* __restrict__ levels, const long long* __restrict__ octaves,
               const long long* __restrict__ keys, const int n, const int keys_per_block,
-              const real* __restrict__ level_sigmas, const int n_scales, const real delta_min, const int image_rows, const int image_cols,
-              const int max_steps, const real max_offset, const real c_dog, const real edge_threshold,
-              unsigned char* __restrict__ accepted, real* __restrict__ positions, real* __restrict__ sigmas,
-              real* __restrict__ responses, int* __restrict__ in_octave, int* __restrict__ in_scale) {
+              const real* __restrict__ level_sigmas, const int n_scales, const real delta_min, const int image_rows,
+              const int image_cols, const int max_steps, const real max_offset, const real c_dog,
+              const real edge_threshold, unsigned char* __restrict__ accepted, real* __restrict__ positions,
+              real* __restrict__ sigmas, real* __restrict__ responses, int* __restrict__ in_octave,
+              int* __restrict__ in_scale) {
     const int first = blockIdx.x * keys_per_block, last = smaller(first + keys_per_block, n);
     for (int i = first + threadIdx.x; i < last; i += blockDim.x) {
         const long long key = keys[i];
@@ -58,7 +59,8 @@ KERNEL refine(const real* __restrict__ levels, const long long* __restrict__ oct
             h01 = real(0.25) * (d(1, 1, 0) - d(-1, 1, 0) - d(1, -1, 0) + d(-1, -1, 0));
             const real h02 = real(0.25) * (d(1, 0, 1) - d(1, 0, -1) + d(-1, 0, -1) - d(-1, 0, 1));
             const real h12 = real(0.25) * (d(0, 1, 1) - d(0, 1, -1) + d(0, -1, -1) - d(0, -1, 1));
-            const real det = h00 * h11 * h22 - h00 * h12 * h12 - h01 * h01 * h22 + 2 * h01 * h02 * h12 - h02 * h02 * h11;
+            const real det =
+                h00 * h11 * h22 - h00 * h12 * h12 - h01 * h01 * h22 + 2 * h01 * h02 * h12 - h02 * h02 * h11;
             const real aa = (h11 * h22 - h12 * h12) / det, ab = (h02 * h12 - h01 * h22) / det;
             const real ac = (h01 * h12 - h02 * h11) / det, bb = (h00 * h22 - h02 * h02) / det;
             const real bc = (h01 * h02 - h00 * h12) / det, cc = (h00 * h11 - h01 * h01) / det;
@@ -66,10 +68,10 @@ KERNEL refine(const real* __restrict__ levels, const long long* __restrict__ oct
             offset_1 = -ab * g0 - bb * g1 - bc * g2;
             offset_2 = -ac * g0 - bc * g1 - cc * g2;
             if (step == max_steps) break;
-            const int row_move = (offset_0 > max_offset && row + 1 < octave.rows - 1) -
-                                 (offset_0 < -max_offset && row - 1 > 0);
-            const int col_move = (offset_1 > max_offset && col + 1 < octave.cols - 1) -
-                                 (offset_1 < -max_offset && col - 1 > 0);
+            const int row_move =
+                (offset_0 > max_offset && row + 1 < octave.rows - 1) - (offset_0 < -max_offset && row - 1 > 0);
+            const int col_move =
+                (offset_1 > max_offset && col + 1 < octave.cols - 1) - (offset_1 < -max_offset && col - 1 > 0);
             const int s_move = (offset_2 > max_offset && s + 1 < n_scales + 1) - (offset_2 < -max_offset && s - 1 > 0);
             if (!row_move && !col_move && !s_move) break;
             row += row_move;

@@ -9,20 +9,21 @@
 //
 //     out(i, j) = image((i + 1/2) / FACTOR - 1/2, (j + 1/2) / FACTOR - 1/2),   mirrored at the edge pixels' centres,
 //
-// as skimage.transform.rescale(order=1) does. Positions are later taken as index / FACTOR, which is where scikit-image's
-// bias of (FACTOR - 1) / (2 FACTOR) input pixels comes from. One block per row of the image.
+// as skimage.transform.rescale(order=1) does. Positions are later taken as index / FACTOR, which is where
+// scikit-image's bias of (FACTOR - 1) / (2 FACTOR) input pixels comes from. One block per row of the image.
 //
 //     image  (rows, cols)                    intensities
 //     out    (FACTOR rows, FACTOR cols)      rows out_pitch samples apart
 KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const int cols, real* __restrict__ out,
-                           const int out_pitch) {
+                         const int out_pitch) {
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
         for (int row_phase = 0; row_phase < FACTOR; ++row_phase) {
             // the enlarged row lies `row_part` of the way from this row to the one before or after it
             const real row_shift = (real(row_phase) + real(0.5)) / FACTOR - real(0.5);
             const real row_part = magnitude_of(row_shift);
             const int towards = row + (row_shift < 0 ? -1 : 1);
-            const int mirrored = rows == 1 || FACTOR == 1 ? row : towards < 0 ? 1 : towards >= rows ? rows - 2 : towards;
+            const int inside = towards < 0 ? 1 : towards >= rows ? rows - 2 : towards;
+            const int mirrored = rows == 1 || FACTOR == 1 ? row : inside;
             const real* here = image + (long long)row * cols;
             const real* there = image + (long long)mirrored * cols;
             real* out_row = out + ((long long)row * FACTOR + row_phase) * out_pitch;
@@ -48,7 +49,11 @@ KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const
     }
 }
 
-// The columns of n_rows rows of a tile from `first` on, whose neighbours `radius` away exist, blurred into shared memory.
+// The widest radius whose taps are written out one by one: beyond it a GPU's registers run out.
+#define MAX_UNROLLED 32
+
+// The columns of n_rows rows of a tile from `first` on, whose neighbours `radius` away exist, blurred into shared
+// memory.
 template <int radius, int n_rows>
 DEVICE void blur_columns(const real* __restrict__ first, int pitch, const real* __restrict__ taps, int left, int right,
                          real* __restrict__ blurred, int width) {
@@ -102,7 +107,8 @@ DEVICE void blur_row(const real* __restrict__ blurred, const real* __restrict__ 
             const real twice = 2 * blurred[col];
             real sum = 0;
             UNROLL
-            for (int k = radius_known; k >= 1; --k) sum = fused(taps[k], blurred[col - k] + blurred[col + k] - twice, sum);
+            for (int k = radius_known; k >= 1; --k)
+                sum = fused(taps[k], blurred[col - k] + blurred[col + k] - twice, sum);
             out[col] = blurred[col] + sum;
         }
     } else {
@@ -122,17 +128,19 @@ DEVICE void blur_row(const real* __restrict__ blurred, const real* __restrict__ 
 //
 //     out(r, c) = sum_j w_|j| sum_i w_|i| in(r + i, c + j),   i, j = -radius ... radius,
 //
-// each sum taken as in(0) + sum_k w_k ((in(-k) + in(+k)) - 2 in(0)), from the smallest weight to the largest by fma: one
-// order of operations on every device. What is rounded are small differences, and the weights add up to 1 by
-// construction, so a float's error is a third of the plain sum's. RADIUS is the radius at compile time; 0, on a host, says that it is known only when running. A block blurs a
-// tile: its columns, with a halo, into shared memory, then its rows from there.
+// each sum taken as in(0) + sum_k w_k ((in(-k) + in(+k)) - 2 in(0)), from the smallest weight to the largest by fma:
+// one order of operations on every device. What is rounded are small differences, and the weights add up to 1 by
+// construction, so a float's error is a third of the plain sum's. RADIUS is the radius at compile time; 0, on a host,
+// says that it is known only when running. A block blurs a tile: its columns, with a halo, into shared memory, then its
+// rows from there.
 //
 //     in, out  (rows, cols)   rows pitch samples apart
 //     taps     (radius + 1,)  w_0 ... w_radius; w_0 is implied
 KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const int pitch,
-                       const real* __restrict__ taps, const int radius, real* __restrict__ out) {
+                     const real* __restrict__ taps, const int radius, real* __restrict__ out) {
     constexpr int widest = RADIUS > 0 ? RADIUS : MAX_RADIUS;
     constexpr int halo = (widest + LANES - 1) / LANES * LANES, width = BLUR_TILE_COLS + 2 * halo;
+    constexpr int unrolled = RADIUS <= MAX_UNROLLED ? RADIUS : 0;
     const int reach = RADIUS > 0 ? RADIUS : radius;
     __shared__ real columns[BLUR_TILE_ROWS * width];
     const int tiles_across = ceil_div(cols, BLUR_TILE_COLS);
@@ -146,8 +154,9 @@ KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int co
         for (int group = row_0 + threadIdx.y * BLUR_ROWS; group < row_1; group += blockDim.y * BLUR_ROWS) {
             const int group_end = smaller(group + BLUR_ROWS, row_1);
             real* blurred = tile_columns + (group - row_0) * width;
-            if (RADIUS > 0 && group >= reach && group + BLUR_ROWS + reach <= rows && group + BLUR_ROWS <= row_1) {
-                blur_columns<RADIUS, BLUR_ROWS>(in + (long long)group * pitch, pitch, taps, left, right, blurred, width);
+            if (unrolled > 0 && group >= reach && group + BLUR_ROWS + reach <= rows && group + BLUR_ROWS <= row_1) {
+                blur_columns<unrolled, BLUR_ROWS>(in + (long long)group * pitch, pitch, taps, left, right, blurred,
+                                                  width);
             } else {
                 for (int row = group; row < group_end; ++row)
                     blur_columns_reflected(in, row, rows, pitch, taps, reach, left, right,
@@ -168,8 +177,8 @@ KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int co
         }
 
         for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y)
-            blur_row<RADIUS>(tile_columns + (row - row_0) * width, taps, reach, col_0, col_1,
-                             out + (long long)row * pitch);
+            blur_row<unrolled>(tile_columns + (row - row_0) * width, taps, reach, col_0, col_1,
+                               out + (long long)row * pitch);
         __syncthreads();
     }
 }

@@ -1,0 +1,62 @@
+# make demo    features of scikit-image's photographs, by the command line, into demo/
+# make test    the tests
+# make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
+# make gpu     on a machine with a GPU: the tests on it, the kept hashes, then the bench; with the Python that is there
+# make lint, make format, make wheel, make clean
+#
+# demo, test and bench set up .venv by themselves; with an NVIDIA driver, with CuPy for its CUDA version.
+
+PYTHON ?= python3
+GPU_PYTHON ?= python3
+BIN := .venv/bin
+CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
+EXTRAS := test$(if $(CUDA),$(if $(filter 12,$(CUDA)),$(comma)cuda12,$(comma)cuda13))
+comma := ,
+DATA := $(if $(GPUSIFT_DATA),--data $(GPUSIFT_DATA))
+CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/*.hpp kernels/*.cpp)
+
+.PHONY: demo test bench gpu lint format wheel clean
+
+demo: .venv/installed
+	$(BIN)/python bench/demo.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+bench: .venv/installed
+	$(BIN)/python bench/run.py $(DATA)
+	$(BIN)/python bench/plot.py
+
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu
+	PYTHONPATH=. $(GPU_PYTHON) bench/run.py $(DATA)
+	PYTHONPATH=. $(GPU_PYTHON) bench/plot.py
+
+lint: .venv/linters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: .venv/linters
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+wheel: .venv/installed
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv build dist demo
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "a virtual environment could not be made: Debian has venv in the package python3-venv" >&2; exit 1; }
+
+# Installed anew when what an installation takes from the checkout changes.
+.venv/installed: .venv/bin/python pyproject.toml CMakeLists.txt $(CPP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	touch $@
+
+.venv/linters: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lint]"
+	touch $@

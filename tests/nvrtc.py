@@ -1,0 +1,232 @@
+"""The kernels as a GPU gets them, without a GPU: built by NVRTC as CuPy builds them, and what ptxas says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from cuda.bindings import nvrtc
+
+from gpusift import device, pipeline, source
+from gpusift.parameters import MAX_BINS, Parameters
+
+# Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+PRECISIONS = ("float32", "float64")
+
+# What CuPy 14 adds to the options of a RawModule (cupy/cuda/compiler.py), but for folders of headers, of which the
+# sources include none. With -arch=sm_XX NVRTC runs ptxas too.
+ADDED_BY_CUPY = ("-ftz=true", "--device-as-default-execution-space")
+
+# Limits of all these architectures (CUDA C++ Programming Guide, compute capabilities).
+SHARED_BYTES = 48 * 1024  # static, of a block
+REGISTERS = 64 * 1024  # of a block, given to warps 8 a thread at a time
+WARP = 32  # threads
+
+# A wide blur; the default parameters' largest radius is 12.
+WIDE_RADIUS = 64
+
+_FIGURES = re.compile(
+    r"Function properties for (?P<name>\w+)\n"
+    r".*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
+    r"(?:\n.*: Used (?P<registers>\d+) registers(?:.*?(?P<shared>\d+) bytes smem)?)?"  # not for functions called
+)
+
+
+class BuildError(Exception):
+    """NVRTC's log, where it built nothing."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What of a launch decides which code is built, and the threads of its blocks."""
+
+    kernel: str
+    constant: int = 0
+    sizes: tuple[tuple[str, int], ...] = ()
+    threads: int = 1
+
+    @property
+    def stage(self) -> str:
+        """The kernel's file."""
+        return source.kernels()[self.kernel].stage
+
+    def options(self, dtype: str) -> tuple[str, ...]:
+        """The options that the device gives CuPy."""
+        return device.definitions(self.kernel, np.dtype(dtype), self.constant, dict(self.sizes))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What ptxas says of a function: registers of a thread, bytes of shared memory, of stack and spilled."""
+
+    registers: int
+    shared: int
+    stack: int
+    spilled: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """What NVRTC made of a source: the code, its log, and the figures of each function."""
+
+    code: bytes
+    log: str
+
+    @property
+    def warnings(self) -> list[str]:
+        """The lines of the log that warn."""
+        return [line for line in self.log.splitlines() if "warning" in line.lower()]
+
+    @property
+    def figures(self) -> dict[str, Figures]:
+        """The figures of the kernels, and of functions that they call, by name."""
+        found = {}
+        for match in _FIGURES.finditer(self.log):
+            registers, shared, stack, stores, loads = (
+                int(match[key] or 0) for key in ("registers", "shared", "stack", "stores", "loads")
+            )
+            found[match["name"]] = Figures(registers, shared, stack, stores + loads)
+        return found
+
+
+def compiled(text: str, options: Iterable[str], architecture: str) -> Build:
+    """A source, built to machine code.
+
+    Raises
+    ------
+    BuildError
+        With NVRTC's log.
+    """
+    added = (*ADDED_BY_CUPY, f"-arch=sm_{architecture}", "--ptxas-options=-v")
+    return _compiled(text, (*options, *added), nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+
+
+def built(launch: Launch, dtype: str, architecture: str) -> Build:
+    """The module that a launch needs."""
+    return compiled(source.text(launch.stage), launch.options(dtype), architecture)
+
+
+def ptx(launch: Launch, dtype: str) -> str:
+    """The same module before ptxas: PTX, where each operation names its rounding."""
+    return compiled_to_ptx(source.text(launch.stage), launch.options(dtype))
+
+
+def compiled_to_ptx(text: str, options: Iterable[str]) -> str:
+    """A source, built to PTX."""
+    given = (*options, *ADDED_BY_CUPY, f"-arch=compute_{ARCHITECTURES[0]}")
+    return _compiled(text, given, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX).code.decode()
+
+
+def _compiled(text: str, options: Iterable[str], size_of, get) -> Build:
+    given = [option.encode() for option in options]
+    status, program = nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, [], [])
+    _require(status)
+    try:
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(given), given)
+        log = _content(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode().rstrip("\0")
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise BuildError(f"{status.name}\n{log}")
+        return Build(_content(program, size_of, get), log)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _content(program, size_of, get) -> bytes:
+    status, size = size_of(program)
+    _require(status)
+    content = b"\0" * size
+    (status,) = get(program, content)
+    _require(status)
+    return content
+
+
+def _require(status) -> None:
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise BuildError(status.name)
+
+
+def version() -> str:
+    """NVRTC's version."""
+    _, major, minor = nvrtc.nvrtcVersion()
+    return f"{major}.{minor}"
+
+
+def problems(launch: Launch, dtype: str, architecture: str) -> list[str]:
+    """What is wrong with the code that a launch needs, a line each; none if it builds as it must."""
+    try:
+        build = built(launch, dtype, architecture)
+    except BuildError as error:
+        return [str(error)]
+    found = build.warnings
+    if launch.kernel not in build.figures:
+        return [*found, f"ptxas says nothing of {launch.kernel}:\n{build.log}"]
+    found += [f"{name} spills {f.spilled} bytes" for name, f in build.figures.items() if f.spilled]
+    figures = build.figures[launch.kernel]
+    if figures.shared > SHARED_BYTES:
+        found.append(f"{figures.shared} bytes of shared memory")
+    registers = _round_up(figures.registers, 8) * _round_up(launch.threads, WARP)
+    if not 0 < registers <= REGISTERS:
+        found.append(f"{figures.registers} registers for each of {launch.threads} threads")
+    return [f"{launch}, {dtype}, sm_{architecture}: {problem}" for problem in found]
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+class Recorder(device.CpuDevice):
+    """The CPU, which keeps what it is asked to launch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: set[Launch] = set()
+
+    def launch(self, name, grid, block, *arguments, constant=0, sizes=None):
+        """Runs a kernel, and keeps what was asked for."""
+        self.launches.add(Launch(name, constant, tuple(sorted((sizes or {}).items())), int(np.prod(block))))
+        super().launch(name, grid, block, *arguments, constant=constant, sizes=sizes)
+
+
+@cache
+def launches_of(parameters: Parameters) -> tuple[Launch, ...]:
+    """The launches of a run with these parameters, sorted."""
+    recorder = Recorder()
+    chequered = np.kron(np.random.default_rng(0).random((16, 16)), np.ones((6, 6)))  # has keypoints
+    pipeline.run(recorder, chequered, parameters)
+    return tuple(sorted(recorder.launches, key=order))
+
+
+def default_launches() -> tuple[Launch, ...]:
+    """The launches of a run with the default parameters, sorted."""
+    return launches_of(Parameters())
+
+
+def extreme_launches() -> tuple[Launch, ...]:
+    """The launches with parameters that need most memory, and of the other factors of upsampling."""
+    parameters = (
+        Parameters(upsampling=1, n_bins=MAX_BINS, n_hist=1, n_ori=_most_directions(1)),
+        Parameters(upsampling=4, sigma_in=0.3, n_ori=_most_directions(Parameters().n_hist)),
+    )
+    blur = next(launch for launch in default_launches() if launch.kernel == "blur")
+    widest = replace(blur, constant=WIDE_RADIUS)
+    return (widest, *(launch for p in parameters for launch in launches_of(p)))
+
+
+def _most_directions(n_hist: int) -> int:
+    """The largest n_ori that goes with n_hist."""
+    n_ori = 1
+    while True:
+        try:
+            Parameters(n_hist=n_hist, n_ori=n_ori + 1)
+        except ValueError:
+            return n_ori
+        n_ori += 1
+
+
+def order(launch: Launch) -> tuple:
+    """The order of launches: by stage, kernel, constant and sizes."""
+    return source.STAGES.index(launch.stage), launch.kernel, launch.constant, launch.sizes

@@ -1,0 +1,36 @@
+"""Synthetic images, made of integers so that every machine makes the same ones, and the hash of their features."""
+
+import hashlib
+
+import numpy as np
+
+
+def digest(features) -> str:
+    """SHA-256 of all arrays of the features, in a fixed order, types and byte order."""
+    host = features.to_host()
+    whole = hashlib.sha256()
+    for name in ("positions", "sigmas", "scales", "octaves", "orientations", "responses", "descriptors"):
+        array = np.ascontiguousarray(getattr(host, name))
+        whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()
+
+
+def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
+    """Blocks and noise of several sizes: a uint8 image that depends on its arguments alone."""
+    state = np.uint64(seed)
+    total = np.zeros((rows, cols), np.int64)
+    for size, weight in ((1, 20), (3, 40), (8, 80), (21, 115)):
+        grid = (-(-rows // size), -(-cols // size))
+        values = np.empty(grid[0] * grid[1], np.uint64)
+        for i in range(values.size):  # Knuth's linear congruential generator, the upper bits
+            state = np.uint64((int(state) * 6364136223846793005 + 1442695040888963407) % 2**64)
+            values[i] = state >> np.uint64(40)
+        blocks = (values % np.uint64(weight + 1)).astype(np.int64).reshape(grid)
+        total += np.kron(blocks, np.ones((size, size), np.int64))[:rows, :cols]
+    return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def small_image() -> np.ndarray:
+    """(40, 52) uint8: small enough for emulated threads."""
+    return synthetic(40, 52, seed=5)

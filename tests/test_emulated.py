@@ -1,0 +1,80 @@
+"""The kernels in emulated threads: the GPU's block shapes give the bytes of one thread, and no sanitizer has a word."""
+
+import re
+import shutil
+from functools import cache
+
+import emulated
+import numpy as np
+import pytest
+from same_bytes import digest, small_image, synthetic
+
+from gpusift import host, pipeline, source
+from gpusift.device import CpuDevice
+from gpusift.parameters import Parameters
+
+
+@pytest.fixture(scope="session")
+def library_of(tmp_path_factory):
+    """Builds the library of emulated threads under a sanitizer, once a session."""
+    return cache(lambda sanitizer: emulated.build(tmp_path_factory.mktemp(f"emulated_{sanitizer}"), sanitizer))
+
+
+@pytest.mark.xdist_group("emulated")
+@pytest.mark.parametrize(
+    ("parameters", "dtype"),
+    [
+        (Parameters(n_octaves=2), "float32"),
+        (Parameters(n_octaves=2), "float64"),
+        (Parameters(upsampling=1, n_scales=2, n_hist=3, n_ori=5, n_bins=20), "float32"),
+        (Parameters(upsampling=4, sigma_in=0.4, n_octaves=3, n_scales=1), "float32"),  # radii beyond those compiled
+    ],
+)
+def test_emulated_threads_give_the_bytes_of_one_thread(library_of, parameters, dtype):
+    image = small_image()
+    emulated_device = CpuDevice(dtype, library=host.Library(library_of("")))
+    launched = set()
+    launch = emulated_device.launch
+    emulated_device.launch = lambda name, *rest, **options: (launched.add(name), launch(name, *rest, **options))
+    ours = pipeline.run(emulated_device, image, parameters)
+    one_thread = pipeline.run(CpuDevice(dtype), image, parameters)
+    assert launched == set(source.kernels())
+    assert len(ours) > 0
+    assert digest(ours) == digest(one_thread)
+
+
+@pytest.mark.xdist_group("emulated")
+def test_a_list_that_fills_up_in_emulated_threads(library_of):
+    from gpusift import extrema, scale_space
+
+    device = CpuDevice("float32", library=host.Library(library_of("")))
+    image = pipeline.as_intensities(device, synthetic(40, 52, seed=9))
+    parameters = Parameters(n_octaves=1, c_dog=0)
+    space = scale_space.build(device, image, parameters)
+    np.testing.assert_array_equal(
+        extrema.find(device, space, parameters, capacity=3), extrema.find(CpuDevice("float32"), space, parameters)
+    )
+
+
+@pytest.mark.xdist_group("emulated")
+@pytest.mark.parametrize("sanitizer", emulated.SANITIZERS)
+def test_sanitizers_are_silent(library_of, sanitizer):
+    done = emulated.run(library_of(sanitizer), sanitizer)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert not re.search(r"WARNING: ThreadSanitizer|ERROR: AddressSanitizer|runtime error", done.stderr), done.stderr
+    features = pipeline.run(CpuDevice("float32"), small_image(), Parameters(n_octaves=2))
+    assert done.stdout.split() == [str(len(features)), digest(features)]
+
+
+@pytest.mark.xdist_group("emulated")
+@pytest.mark.parametrize("stage", ["scale_space", "extrema", "orientation", "descriptor"])
+def test_a_removed_barrier_is_caught(tmp_path, stage):
+    kernels = tmp_path / "kernels"
+    shutil.copytree(source.folder(), kernels)
+    file = kernels / f"{stage}.cu"
+    text = file.read_text()
+    assert "__syncthreads();" in text
+    file.write_text(text.replace("__syncthreads();", "", 1))
+    done = emulated.run(emulated.build(tmp_path / "build", "thread", kernels), "thread")
+    assert done.returncode == emulated.FOUND, done.stderr[-4000:]
+    assert re.search(rf"WARNING: ThreadSanitizer: data race[\s\S]*{stage}\.cu", done.stderr)

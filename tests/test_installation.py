@@ -1,0 +1,227 @@
+"""What is there to run on, and where the package lies, is found; what is missing is said clearly."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gpusift import device as devices
+from gpusift import host, source
+from gpusift.device import get_device
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# The GPU, present and missing
+
+
+class FakeRuntime:
+    """cupy.cuda.runtime of a machine with so many devices, or with an error in place of a number."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def __init__(self, devices):
+        self.devices = devices
+
+    def getDeviceCount(self):
+        if isinstance(self.devices, str):
+            raise self.CUDARuntimeError(self.devices)
+        return self.devices
+
+    def getDeviceProperties(self, index):
+        return {"name": f"GPU {index}".encode(), "major": 9, "minor": index}
+
+    def memGetInfo(self):
+        return 3, 4
+
+    def driverGetVersion(self):
+        return 13010
+
+    def runtimeGetVersion(self):
+        return 12080
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A function that puts a CuPy in place that finds so many devices, or none: None for no CuPy at all."""
+
+    def put(devices_found):
+        fake = None
+        if devices_found is not None:
+            runtime = FakeRuntime(devices_found)
+            fake = SimpleNamespace(
+                __version__="14.0.0",
+                __name__="cupy",
+                cuda=SimpleNamespace(runtime=runtime, Device=lambda index: nullcontext()),
+            )
+        monkeypatch.setitem(sys.modules, "cupy", fake)
+
+    devices.cuda_info.cache_clear()
+    devices._say_once.cache_clear()
+    yield put
+    devices.cuda_info.cache_clear()
+    devices._say_once.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, ["CuPy could not be imported (ModuleNotFoundError", "pip install gpusift[cuda13]", "gpusift[cuda12]"]),
+        (
+            "cudaErrorInsufficientDriver: too old",
+            ["CuPy 14.0.0", "cudaErrorInsufficientDriver: too old", "nvidia-smi", "--gpus all"],
+        ),
+        (0, ["no device", "CUDA_VISIBLE_DEVICES"]),
+    ],
+)
+def test_without_a_gpu_is_said_what_is_missing_and_the_cpu_is_taken(cupy, found, says, caplog):
+    cupy(found)
+    error = devices.cuda_info()["error"]
+    for words in says:
+        assert words in error
+    with pytest.raises(RuntimeError) as caught:
+        get_device("cuda")
+    assert str(caught.value) == f"device='cuda' cannot be had: {error}"
+    with caplog.at_level(logging.INFO, "gpusift"):
+        assert [get_device("auto").name for _ in range(3)] == ["cpu"] * 3
+    assert [record.getMessage() for record in caplog.records] == ["device='auto' takes cpu"]
+
+
+def test_a_cupy_that_breaks_on_import_is_said_to(cupy, monkeypatch):
+    cupy(None)
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "cupy":
+                raise OSError("libcuda.so.1: invalid ELF header")
+
+    monkeypatch.delitem(sys.modules, "cupy")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert "(OSError: libcuda.so.1: invalid ELF header)" in devices.cuda_info()["error"]
+
+
+def test_the_gpus_that_there_are(cupy, caplog):
+    cupy(2)
+    assert devices.cuda_info() == {
+        "cupy": "14.0.0",
+        "cuda_driver": "13.1",
+        "cuda_runtime": "12.8",
+        "devices": [
+            {"index": 0, "name": "GPU 0", "compute_capability": "9.0", "memory_total": 4, "memory_free": 3},
+            {"index": 1, "name": "GPU 1", "compute_capability": "9.1", "memory_total": 4, "memory_free": 3},
+        ],
+    }
+    with caplog.at_level(logging.INFO, "gpusift"):
+        assert [get_device(name).name for name in ("auto", "cuda", "cuda:0", "cuda:1")] == [
+            "cuda:0",
+            "cuda:0",
+            "cuda:0",
+            "cuda:1",
+        ]
+    assert [record.getMessage() for record in caplog.records] == ["device='auto' takes cuda:0"]
+    with pytest.raises(RuntimeError, match="'cuda:2' cannot be had: there are 2 CUDA devices, numbered from 0"):
+        get_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "", "cpu:0", "auto:1"])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(ValueError, match=rf"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}"):
+        get_device(name)
+
+
+# Where the package lies
+
+
+def python(code, path, **environment):
+    """Runs code in a fresh Python with the packages of `path` and Python's own only."""
+    kept = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if key in os.environ}
+    return subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**kept, "PYTHONPATH": str(path), **environment},
+        cwd=path,
+        capture_output=True,
+        text=True,
+    )
+
+
+WHERE = "from gpusift import source; print(source.folder(), source.checkout())"
+WHICH = "from gpusift import host; print([library.instruction_set for library in host.libraries()])"
+
+
+def copy_package(folder):
+    shutil.copytree(Path(source.__file__).parent, folder / "gpusift", ignore=shutil.ignore_patterns("lib", "kernels"))
+
+
+def test_a_wheel_carries_its_kernels_and_libraries(tmp_path):
+    copy_package(tmp_path)
+    shutil.copytree(source.folder(), tmp_path / "gpusift" / "kernels")
+    assert python(WHERE, tmp_path).stdout.split() == [str(tmp_path / "gpusift" / "kernels"), "None"]
+
+    without = python(WHICH, tmp_path)
+    assert f"RuntimeError: gpusift's CPU library was not found in {tmp_path / 'gpusift' / 'lib'}" in without.stderr
+    assert "install gpusift from a wheel" in without.stderr
+
+    (tmp_path / "gpusift" / "lib").mkdir()
+    for library in host.libraries():
+        shutil.copy(library.path, tmp_path / "gpusift" / "lib")
+    found = python(WHICH, tmp_path)
+    assert found.stdout.strip() == str([library.instruction_set for library in host.libraries()]), found.stderr
+
+
+def test_without_kernels_the_installation_is_said_to_be_incomplete(tmp_path):
+    copy_package(tmp_path)
+    said = python(WHERE, tmp_path).stderr
+    assert f"RuntimeError: gpusift's kernels were not found beside {tmp_path / 'gpusift'}" in said
+    assert "install gpusift again" in said
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the checkout, without what was built."""
+    if source.checkout() is None:
+        pytest.skip("the tests do not run from a checkout")
+    copy_package(tmp_path)
+    shutil.copytree(source.folder(), tmp_path / "kernels")
+    shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
+    return tmp_path
+
+
+def test_a_checkout_has_its_kernels_beside_the_package(checkout):
+    assert python(WHERE, checkout).stdout.split() == [str(checkout / "kernels"), str(checkout)]
+
+
+def test_a_checkout_takes_the_libraries_of_its_sources_only(checkout):
+    built = checkout / "build" / "host"
+    built.mkdir(parents=True)
+    for library in host.libraries():
+        shutil.copy(library.path, built)
+    no_compiler = {"PATH": str(checkout / "nothing"), "CXX": str(checkout / "nothing" / "c++")}
+    names = str([library.instruction_set for library in host.libraries()])
+    assert python(WHICH, checkout, **no_compiler).stdout.strip() == names
+
+    with (checkout / "kernels" / "extrema.cu").open("a") as file:
+        file.write("// changed\n")
+    said = python(WHICH, checkout, **no_compiler).stderr
+    assert "building gpusift's CPU kernels in" in said
+    assert (
+        "RuntimeError: gpusift runs from a checkout whose CPU kernels are not built, and building them failed" in said
+    )
+    assert "pip install cmake" in said
+    assert "apt install g++" in said
+
+
+def test_importing_gpusift_imports_nothing_heavy():
+    heavy = ("numpy", "scipy", "cv2", "cupy", "h5py", "matplotlib", "skimage", "PIL", "click")
+    code = f"import sys, gpusift; print([name for name in {heavy} if name in sys.modules])"
+    code += "; from gpusift import SIFT, Features, match_descriptors; SIFT(device='cpu')"
+    code += f"; print([name for name in {heavy} if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "['numpy']"], done.stderr
