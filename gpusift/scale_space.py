@@ -201,4 +201,4 @@ def _taps(sigma: float, dtype: np.dtype) -> np.ndarray:
 
 
 def _ndimage_blur(device: Device, level: Level, sigma: float, out: Level) -> None:
-    device.ndimage.gaussian_filter(level.image, sigma, output=out.image, mode="reflect")
+    out.image[...] = device.ndimage.gaussian_filter(level.image, sigma, mode="reflect")

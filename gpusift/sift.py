@@ -369,7 +369,8 @@ class SIFT:
             raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
         if hasattr(image, "__dlpack__") and not hasattr(image, "__array__"):
             return np.from_dlpack(image), False
-        return np.asarray(image), False
+        array = np.asarray(image)
+        return array.astype(array.dtype.newbyteorder("="), copy=False), False
 
 
 def _is_on_gpu(image: Any) -> bool:

@@ -148,13 +148,16 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         }
         real norm = 0;
         for (int pass = 0; pass < 2; ++pass) {  // before and after saturation
+            const real limit = pass == 0 ? scale_of(Bits<real>::sum_bits + 3) : saturation * norm;  // none at first
+            VECTORIZE
             for (int v = thread; v < n_values; v += n_threads) {
-                if (pass == 1) values[v] = smaller(values[v], saturation * norm);
+                values[v] = smaller(values[v], limit);
                 squares[v] = values[v] * values[v];
             }
             __syncthreads();
             for (int rest = n_values; rest > 1;) {  // one tree, whatever the number of threads
                 const int kept = (rest + 1) / 2;
+                VECTORIZE
                 for (int v = thread; v < rest - kept; v += n_threads) squares[v] += squares[v + kept];
                 __syncthreads();
                 rest = kept;
@@ -162,8 +165,9 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
             norm = root(squares[0]);
             __syncthreads();
         }
+        VECTORIZE
         for (int v = thread; v < n_values; v += n_threads) {
-            const real value = norm > 0 ? scaled_norm * values[v] / norm : real(0);
+            const real value = scaled_norm * values[v] / (norm > 0 ? norm : real(1));
             descriptors[(long long)i * n_values + v] = (unsigned char)smaller(value, real(255));
         }
         __syncthreads();

@@ -9,6 +9,7 @@
 #include "descriptor.cu"
 
 #include <atomic>
+#include <chrono>
 #include <string_view>
 #include <system_error>
 #include <thread>
@@ -123,24 +124,38 @@ void run(Thunk kernel, Index3 grid, Index3 block, int, void** arguments) {
 #else
 
 // Threads are started for each launch and joined at its end: nothing is kept that a fork, another thread's launch or
-// the interpreter's end could meet half-way. Starting one takes some 10 microseconds.
+// the interpreter's end could meet half-way. To have one running takes some 50 microseconds, so a launch begins alone
+// and calls for help when it has taken that long.
 void run(Thunk kernel, Index3 grid, Index3, int n_threads, void** arguments) {
+    using Clock = std::chrono::steady_clock;
     std::atomic<int> next{0};
-    auto work = [&] {
+    auto one_block = [&] {
+        const int b = next.fetch_add(1, std::memory_order_relaxed);
+        if (b >= grid.x) return false;
+        blockIdx.x = b;
+        kernel(arguments);
+        return true;
+    };
+    auto all_blocks = [&] {
         const FlushSubnormals flush;
         gridDim = grid;
-        for (int b; (b = next.fetch_add(1, std::memory_order_relaxed)) < grid.x;) {
-            blockIdx.x = b;
-            kernel(arguments);
+        while (one_block()) {
         }
     };
     std::vector<std::thread> helpers;
-    try {
-        for (int t = 1; t < n_threads && t < grid.x; ++t) helpers.emplace_back(work);
-    } catch (const std::system_error&) {
-        // no more threads to be had: those there are do the work
+    if (n_threads > 1) {
+        const FlushSubnormals flush;
+        gridDim = grid;
+        const auto alone_until = Clock::now() + std::chrono::microseconds(50);
+        bool more = true;
+        while (more && Clock::now() < alone_until) more = one_block();
+        try {
+            for (int t = 1; more && t < n_threads && next.load() < grid.x; ++t) helpers.emplace_back(all_blocks);
+        } catch (const std::system_error&) {
+            // no more threads to be had: those there are do the work
+        }
     }
-    work();
+    all_blocks();
     for (auto& helper : helpers) helper.join();
 }
 

@@ -309,3 +309,11 @@ def test_small_images(device, upsampling):
                 with pytest.raises(RuntimeError, match="no features"):
                     sift.detect_and_extract(image)
             assert features.descriptors.shape == (len(features), 128)
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">i2", ">f4", ">f8"])
+def test_byte_orders_other_than_the_machines(device, dtype):
+    image = (oracle.photograph("coins")[:120, :150] * (1 / 255 if "f" in dtype else 100)).astype(dtype)
+    foreign = SIFT(device=device).compute(image).to_host()
+    native = SIFT(device=device).compute(image.astype(image.dtype.newbyteorder("="))).to_host()
+    np.testing.assert_array_equal(foreign.descriptors, native.descriptors)
