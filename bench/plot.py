@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="*", help="default: all of bench/results")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     options = parser.parse_args()
-    files = options.files or sorted(RESULTS.glob("*.jsonl"))
+    files = options.files or sorted(RESULTS.glob("20*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     runs = [run for run in newest_runs(rows) if measured(run)]
     if not runs:
