@@ -104,7 +104,7 @@ void run(Thunk kernel, Index3 grid, Index3 block, int, void** arguments) {
     gridDim = grid;
     blockDim = block;
     blockIdx = {0, 0, 0};
-    pthread_barrier_init(&barrier, nullptr, n_threads);
+    for (auto& barrier : barriers) pthread_barrier_init(&barrier, nullptr, n_threads);
     std::vector<std::thread> threads;
     for (int t = 0; t < n_threads; ++t)
         threads.emplace_back([=] {
@@ -118,7 +118,7 @@ void run(Thunk kernel, Index3 grid, Index3 block, int, void** arguments) {
             }
         });
     for (auto& thread : threads) thread.join();
-    pthread_barrier_destroy(&barrier);
+    for (auto& barrier : barriers) pthread_barrier_destroy(&barrier);
 }
 
 #else

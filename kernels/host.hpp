@@ -48,8 +48,11 @@ struct Index3 {
 #define __shared__ static
 static thread_local Index3 threadIdx;
 static Index3 blockIdx, blockDim, gridDim;
-static pthread_barrier_t barrier;
-static inline void __syncthreads() { pthread_barrier_wait(&barrier); }
+// Two barriers in turn: to ThreadSanitizer a thread that leaves one late has seen all that others did before they came
+// to the same one again, and so, with a single barrier, a race right after it would go unseen on a busy machine.
+static pthread_barrier_t barriers[2];
+static thread_local unsigned n_barriers_passed;
+static inline void __syncthreads() { pthread_barrier_wait(&barriers[n_barriers_passed++ % 2]); }
 
 template <typename T>
 T atomicAdd(T* to, T value) {
