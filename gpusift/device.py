@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -50,9 +52,11 @@ class CpuDevice:
         self, dtype: str = "float32", num_threads: int | None = None, library: host.Library | None = None
     ) -> None:
         self.dtype = np.dtype(dtype)
+        self._precision = self.dtype.name
         self.num_threads = num_threads or _cpu_count()
         self.library = library or host.library()
         self._kept: list[np.ndarray] = []
+        self._calls = threading.local()  # the team of the call that a thread is in
 
     @property
     def ndimage(self) -> Any:
@@ -86,19 +90,11 @@ class CpuDevice:
             Sizes of the kernel's shared arrays, for compilers that run now; the host library has the largest.
         """
         values = check_arguments(name, arguments, self.dtype, np)
-        addresses = [v.__array_interface__["data"][0] for v in values]
-        # an array's argument is its address, so the address of that
-        pointers = [np.array(a, np.uintp) for a in addresses]
-        cells = [p if v.ndim else v for p, v in zip(pointers, values)]
-        self.library.launch(
-            self.dtype.name,
-            name,
-            constant,
-            _three(grid),
-            _three(block),
-            self.num_threads,
-            [cell.ctypes.data for cell in cells],
+        packed = _layout(name, self.dtype).pack(
+            *[v.__array_interface__["data"][0] if isinstance(v, np.ndarray) else v for v in values]
         )
+        with self.active():
+            self.library.launch(self._calls.team, self._precision, name, constant, _three(grid), _three(block), packed)
 
     def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
         """The array on this device, C-contiguous."""
@@ -128,9 +124,17 @@ class CpuDevice:
         """The array as NumPy's."""
         return np.asarray(array)
 
-    def active(self) -> AbstractContextManager[Any]:
-        """A context in which this device is the current one."""
-        return nullcontext()
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """A context in which this device is the current one; its launches share their threads."""
+        if getattr(self._calls, "team", None) is not None:
+            yield
+            return
+        with self.library.team(self.num_threads) as self._calls.team:
+            try:
+                yield
+            finally:
+                self._calls.team = None
 
     def synchronize(self) -> None:
         """Waits for what was launched; the CPU's launches end before they return."""
@@ -186,7 +190,7 @@ class CudaDevice:
         """Runs a kernel on the current stream; see `CpuDevice.launch`."""
         values = check_arguments(name, arguments, self.dtype, self.xp)
         function = _cuda_function(name, definitions(name, self.dtype, constant, sizes))
-        function(_three(grid), _three(block), tuple(v if v.ndim else v[()] for v in values))
+        function(_three(grid), _three(block), tuple(values))
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """The array on this device, C-contiguous."""
@@ -266,36 +270,64 @@ def check_arguments(name: str, arguments: tuple[Any, ...], real: np.dtype, xp: A
     Returns
     -------
     list
-        The arrays as they are, and each number as a 0-D NumPy array of its parameter's dtype.
+        The arrays as they are, and each number as a NumPy scalar of its parameter's dtype.
 
     Raises
     ------
     TypeError
         If the number of arguments, a dtype, a layout or a kind differs from the signature.
+    OverflowError
+        If an integer is too large.
     """
-    kernel = source.kernels()[name]
-    if len(arguments) != len(kernel.parameters):
-        raise TypeError(f"kernel {name} takes {len(kernel.parameters)} arguments, got {len(arguments)}")
+    expected = _signature(name, real)
+    if len(arguments) != len(expected):
+        raise TypeError(f"kernel {name} takes {len(expected)} arguments, got {len(arguments)}")
     values = []
-    for parameter, argument in zip(kernel.parameters, arguments):
-        dtype = real if parameter.dtype == "real" else np.dtype(parameter.dtype)
-        what = f"argument {parameter.name!r} of kernel {name}"
+    for (parameter, dtype), argument in zip(expected, arguments):
         if parameter.is_array:
-            if not isinstance(argument, xp.ndarray) or argument.ndim == 0:
-                raise TypeError(f"{what} must be an array of {xp.__name__}, got {type(argument).__name__}")
-            if argument.dtype != dtype or not argument.flags.c_contiguous:
-                layout = "" if argument.flags.c_contiguous else "not contiguous "
-                raise TypeError(f"{what} must be a contiguous array of {dtype}, got {layout}{argument.dtype}")
+            right = isinstance(argument, xp.ndarray) and argument.ndim > 0
+            if not right or argument.dtype != dtype or not argument.flags.c_contiguous:
+                raise TypeError(_array_refused(name, parameter, dtype, argument, xp))
             values.append(argument)
         else:
             if isinstance(argument, np.generic) and argument.dtype != dtype:
-                raise TypeError(f"{what} must be {dtype}, got {argument.dtype}")
+                raise TypeError(f"{_which(name, parameter)} must be {dtype}, got {argument.dtype}")
             if not isinstance(argument, (int, float, np.generic)) or isinstance(argument, bool):
-                raise TypeError(f"{what} must be a number, got {type(argument).__name__}")
+                raise TypeError(f"{_which(name, parameter)} must be a number, got {type(argument).__name__}")
             if dtype.kind == "i" and not isinstance(argument, (int, np.integer)):
-                raise TypeError(f"{what} must be an integer, got {argument!r}")
-            values.append(np.array(argument, dtype))
+                raise TypeError(f"{_which(name, parameter)} must be an integer, got {argument!r}")
+            try:
+                values.append(dtype.type(argument))
+            except OverflowError:
+                raise OverflowError(f"{_which(name, parameter)} must fit into {dtype}, got {argument}") from None
     return values
+
+
+def _array_refused(name: str, parameter: source.Parameter, dtype: np.dtype, argument: Any, xp: Any) -> str:
+    if not isinstance(argument, xp.ndarray):
+        return f"{_which(name, parameter)} must be an array of {xp.__name__}, got {type(argument).__name__}"
+    if argument.ndim == 0:
+        return f"{_which(name, parameter)} must be an array of at least one dimension, got one of none"
+    layout = "" if argument.flags.c_contiguous else "not contiguous "
+    return f"{_which(name, parameter)} must be a contiguous array of {dtype}, got {layout}{argument.dtype}"
+
+
+def _which(name: str, parameter: source.Parameter) -> str:
+    return f"argument {parameter.name!r} of kernel {name}"
+
+
+@cache
+def _signature(name: str, real: np.dtype) -> list[tuple[source.Parameter, np.dtype]]:
+    """A kernel's parameters with their dtypes in a precision."""
+    parameters = source.kernels()[name].parameters
+    return [(p, real if p.dtype == "real" else np.dtype(p.dtype)) for p in parameters]
+
+
+@cache
+def _layout(name: str, real: np.dtype) -> struct.Struct:
+    """How the host library takes a kernel's arguments: an address or a number every 8 bytes."""
+    codes = ["Q" if p.is_array else f"{dtype.char}{8 - dtype.itemsize}x" for p, dtype in _signature(name, real)]
+    return struct.Struct("=" + "".join(codes))
 
 
 def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -37,27 +39,33 @@ class Library:
         self._library.gpusift_instruction_set.restype = ctypes.c_char_p
         self.instruction_set = self._library.gpusift_instruction_set().decode()
         self.runs_here = bool(self._library.gpusift_runs_here())
+        self._library.gpusift_team.restype = ctypes.c_void_p
+        self._library.gpusift_team_end.argtypes = [ctypes.c_void_p]
+        self._launch = {name: getattr(self._library, f"gpusift_launch_{name}") for name in ("float32", "float64")}
+        for function in self._launch.values():
+            function.argtypes = [ctypes.c_void_p, ctypes.c_char_p, *7 * [ctypes.c_int], ctypes.c_char_p]
+
+    @contextmanager
+    def team(self, n_threads: int) -> Iterator[int]:
+        """Threads for the launches inside the context."""
+        team = self._library.gpusift_team(n_threads)
+        try:
+            yield team
+        finally:
+            self._library.gpusift_team_end(team)
 
     def launch(
         self,
+        team: int | None,
         precision: str,
         kernel: str,
         constant: int,
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
-        n_threads: int,
-        arguments: list[int],
+        arguments: bytes,
     ) -> None:
-        """Runs a kernel; `arguments` are the addresses of the arguments' values, as for cuLaunchKernel."""
-        failed = getattr(self._library, f"gpusift_launch_{precision}")(
-            kernel.encode(),
-            ctypes.c_int(constant),
-            (ctypes.c_int * 3)(*grid),
-            (ctypes.c_int * 3)(*block),
-            ctypes.c_int(n_threads),
-            (ctypes.c_void_p * len(arguments))(*arguments),
-        )
-        if failed:
+        """Runs a kernel, with a team or alone; `arguments` holds an array's address or a number every 8 bytes."""
+        if self._launch[precision](team, kernel.encode(), constant, *grid, *block, arguments):
             raise RuntimeError(f"{self.path.name} has no kernel {kernel!r}: build gpusift again")
 
 

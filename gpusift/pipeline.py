@@ -55,18 +55,18 @@ def run(
     with device.active():
         intensities = as_intensities(device, image)
         ended("upload")
-    with device.active(), device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
-        space = scale_space.build(device, intensities, parameters, blur, workspace)
-        ended("scale space")
-        candidates = extrema.find(device, space, parameters)
-        ended("extrema")
-        keypoints = refinement.refine(device, space, candidates, parameters, image.shape)
-        ended("refinement")
-        features = orientation.assign(device, space, keypoints, parameters)
-        ended("orientation")
-        if descriptors:
-            features = features.with_descriptors(descriptor.describe(device, space, features, parameters))
-            ended("descriptor")
+        with device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
+            space = scale_space.build(device, intensities, parameters, blur, workspace)
+            ended("scale space")
+            candidates = extrema.find(device, space, parameters)
+            ended("extrema")
+            keypoints = refinement.refine(device, space, candidates, parameters, image.shape)
+            ended("refinement")
+            features = orientation.assign(device, space, keypoints, parameters)
+            ended("orientation")
+            if descriptors:
+                features = features.with_descriptors(descriptor.describe(device, space, features, parameters))
+                ended("descriptor")
     return features
 
 
@@ -87,11 +87,11 @@ def describe(device: Device, image: Any, features: Features, parameters: Paramet
     """
     with device.active():
         intensities = as_intensities(device, image)
-    with device.active(), device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
-        space = scale_space.build(device, intensities, parameters, blur, workspace)
-        if len(features):
-            _require_levels(features, len(space.shapes), parameters.n_scales)
-        return features.with_descriptors(descriptor.describe(device, space, features, parameters))
+        with device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
+            space = scale_space.build(device, intensities, parameters, blur, workspace)
+            if len(features):
+                _require_levels(features, len(space.shapes), parameters.n_scales)
+            return features.with_descriptors(descriptor.describe(device, space, features, parameters))
 
 
 def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:

@@ -16,7 +16,7 @@ from gpusift.parameters import MAX_RADIUS, Parameters, gaussian_taps
 BLURS = ("auto", "kernel", "ndimage")
 
 LINE = 16  # samples to a multiple of which rows are padded
-ROOM = 64  # samples after the last level, which a host's vectors may read beyond the last row
+ROOM = 64  # samples before the first level and after the last, which a host's vectors may read beyond a row
 BLUR_BLOCK = (64, 4)
 ROW_BLOCK = (128,)  # one block per row
 
@@ -28,7 +28,7 @@ class ScaleSpace:
     Attributes
     ----------
     levels : (S,) array
-        The levels of the first octave, one after the other, then the next octave's, and room at the end. A level's
+        Room, the levels of the first octave, one after the other, then the next octave's, and room again. A level's
         rows are `pitch` samples apart.
     octaves : (n_octaves, 4) array of int64
         Offset in `levels`, rows, columns and pitch of each octave; on the device.
@@ -140,13 +140,13 @@ def _lay_out(device: Device, shapes: list[tuple[int, int]], n_levels: int, works
     *offsets, size = _offsets(shapes, n_levels)
     table = [(offset, rows, cols, pitch(cols)) for offset, (rows, cols) in zip(offsets, shapes)]
     levels = device.xp.empty(size + ROOM, device.dtype) if workspace is None else workspace
-    levels[size:] = 0
+    levels[:ROOM] = levels[size:] = 0
     return ScaleSpace(levels, device.asarray(np.array(table, np.int64).reshape(-1, 4)), shapes, n_levels)
 
 
 def _offsets(shapes: list[tuple[int, int]], n_levels: int) -> list[int]:
     """Where each octave begins in the buffer, and where the last one ends."""
-    return [0, *accumulate(n_levels * rows * pitch(cols) for rows, cols in shapes)]
+    return list(accumulate((n_levels * rows * pitch(cols) for rows, cols in shapes), initial=ROOM))
 
 
 def _upsample(device: Device, image: Any, factor: int, out: Level) -> None:

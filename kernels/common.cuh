@@ -14,7 +14,8 @@
 #define KERNEL_OF(CONSTANT) extern "C" __global__ void  // compiled anew for each value of -DCONSTANT=
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
-#define LANES 1       // samples that one thread takes at a time: the host's threads take a vector of them
+#define LANES 1       // samples of a vector: the host's threads compute with vectors
+#define STRIP 1       // samples of a row that one thread takes at a time; on a host several vectors
 #define MAX_RADIUS 1  // of a blur whose radius is known only when running: a GPU has none
 #define UNROLL _Pragma("unroll")
 #define VECTORIZE          // says of a loop over lanes that its turns are independent
@@ -177,6 +178,9 @@ DEVICE Octave octave_of(const long long* __restrict__ octaves, int o) {
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// The samples of the vectors that hold `count` samples.
+DEVICE int whole_vectors(int count) { return ceil_div(count, LANES) * LANES; }
+
 // Gradient of a level of an octave at (row, col): half the central difference, the one-sided difference at the edges
 // (np.gradient).
 DEVICE void gradient_at(const real* __restrict__ level, Octave octave, int row, int col, real* by_row, real* by_col) {
@@ -189,38 +193,39 @@ DEVICE void gradient_at(const real* __restrict__ level, Octave octave, int row, 
     *by_col = (here[right] - here[left]) * col_step;
 }
 
-// Gradients of LANES samples of a row from `col` on; past the row's end they repeat its last.
-DEVICE void gradients_at(const real* __restrict__ level, Octave octave, int row, int col, real* __restrict__ by_row,
-                         real* __restrict__ by_col) {
-    if (LANES > 1 && row > 0 && row < octave.rows - 1 && col > 0 && col + LANES < octave.cols) {
+// Gradients of `count` samples of a row from `col` on, of whole vectors; those past the row's end mean nothing. A host
+// reads up to LANES samples before and after the row.
+DEVICE void gradients_at(const real* __restrict__ level, Octave octave, int row, int col, int count,
+                         real* __restrict__ by_row, real* __restrict__ by_col) {
+    if (LANES > 1) {
+        const int up = larger(row - 1, 0), down = smaller(row + 1, octave.rows - 1);
+        const real row_step = down - up == 2 ? real(0.5) : real(1);
         const real* here = level + (long long)row * octave.pitch + col;
+        const real* above = level + (long long)up * octave.pitch + col;
+        const real* below = level + (long long)down * octave.pitch + col;
         VECTORIZE
-        for (int lane = 0; lane < LANES; ++lane) {
-            by_row[lane] = (here[lane + octave.pitch] - here[lane - octave.pitch]) * real(0.5);
+        for (int lane = 0; lane < whole_vectors(count); ++lane) {
+            by_row[lane] = (below[lane] - above[lane]) * row_step;
             by_col[lane] = (here[lane + 1] - here[lane - 1]) * real(0.5);
         }
-    } else {
-        for (int lane = 0; lane < LANES; ++lane)
-            gradient_at(level, octave, row, smaller(col + lane, octave.cols - 1), by_row + lane, by_col + lane);
     }
+    const int last = octave.cols - 1 - col;
+    if (LANES == 1 || col == 0) gradient_at(level, octave, row, col, by_row, by_col);
+    if (LANES > 1 && last < count) gradient_at(level, octave, row, octave.cols - 1, by_row + last, by_col + last);
 }
 
-// The larger of `largest` and the squared gradients of the samples [first, last) of a row that this thread looks at.
-DEVICE real largest_gradient(const real* __restrict__ level, Octave octave, int row, int first, int last,
-                             real largest) {
-    real best[LANES];
-    VECTORIZE
-    for (int lane = 0; lane < LANES; ++lane) best[lane] = largest;
+// Makes each of `best`, LANES values, the largest of itself and some of the squared gradients of the samples
+// [first, last) of a row: those that this thread looks at.
+DEVICE void largest_gradients(const real* __restrict__ level, Octave octave, int row, int first, int last,
+                              real* __restrict__ best) {
     for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
         real by_row[LANES], by_col[LANES];
         PREFETCH(level + (long long)smaller(row + 12, octave.rows - 1) * octave.pitch + col);
-        gradients_at(level, octave, row, col, by_row, by_col);
+        gradients_at(level, octave, row, col, LANES, by_row, by_col);
         VECTORIZE
         for (int lane = 0; lane < LANES; ++lane) {
             const real square = by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane];
             best[lane] = larger(best[lane], col + lane < last ? square : real(0));
         }
     }
-    for (int lane = 0; lane < LANES; ++lane) largest = larger(largest, best[lane]);
-    return largest;
 }

@@ -1,20 +1,34 @@
 // Descriptors of the keypoints (Otero & Delbracio 2014, Alg. 12; Lowe 2004, section 6).
 #include "common.cuh"
 
-// Shrinks [first, last), the columns of one row of a patch, to those that can lie in its turned window, where a
-// coordinate is start + step (col - centre) and less than `half` in size; a column or two wider, against rounding.
-DEVICE void clip_columns(real start, real step, real half, real centre, int* first, int* last) {
-    if (magnitude_of(step) < real(1e-3)) return;
-    const real one = (-half - start) / step, other = (half - start) / step;
-    const real from = floor_of(centre + smaller(one, other)) - 1, to = floor_of(centre + larger(one, other)) + 3;
-    *first = from > real(*first) ? int(smaller(from, real(*last))) : *first;
-    *last = to < real(*last) ? int(larger(to, real(*first))) : *last;
-}
+// The square window of a descriptor, turned by the keypoint's orientation; lengths in samples of the octave.
+struct Window {
+    real centre_row, centre_col, half, sine, cosine, per_sine, per_cosine;
 
-// The columns of a patch's row `away_row` from its centre that can lie in the window, in [first, last) already.
-DEVICE void window_columns(real away_row, real centre_col, real sine, real cosine, real half, int* first, int* last) {
-    clip_columns(cosine * away_row, sine, half, centre_col, first, last);
-    clip_columns(-sine * away_row, cosine, half, centre_col, first, last);
+    // Shrinks [first, last), columns of a row, to those that can lie in the window, or little more.
+    DEVICE_MEMBER void clip(real row, int* first, int* last) const {
+        clip_to(cosine * (row - centre_row) * per_sine, half * per_sine, first, last);
+        clip_to(-sine * (row - centre_row) * per_cosine, half * per_cosine, first, last);
+    }
+
+ private:
+    // To columns at most `away` from centre_col - shift; 0: no limit, the side is all but parallel to the row.
+    DEVICE_MEMBER void clip_to(real shift, real away, int* first, int* last) const {
+        if (away == 0) return;
+        const real middle = centre_col - shift, reach = magnitude_of(away);
+        const real from = floor_of(middle - reach), to = floor_of(middle + reach) + 2;
+        *first = from > real(*first) ? int(smaller(from, real(*last))) : *first;
+        *last = to < real(*last) ? int(larger(to, real(*first))) : *last;
+    }
+};
+
+DEVICE Window window_of(real centre_row, real centre_col, real half, real orientation) {
+    real sine, cosine;
+    sine_cosine(orientation, &sine, &cosine);
+    const real least = real(1e-3);
+    const real per_sine = magnitude_of(sine) < least ? real(0) : 1 / sine;
+    const real per_cosine = magnitude_of(cosine) < least ? real(0) : 1 / cosine;
+    return {centre_row, centre_col, half, sine, cosine, per_sine, per_cosine};
 }
 
 // One block per keypoint: n_hist x n_hist histograms of n_ori directions, over a window turned by the keypoint's
@@ -27,7 +41,7 @@ DEVICE void window_columns(real away_row, real centre_col, real sine, real cosin
 // min(floor(scaled_norm value / norm), 255). Sums are fixed-point, on a scale that the window's largest gradient gives,
 // so they do not depend on the order in which threads come.
 //
-//     levels     flat                all octaves' levels; LANES samples of room at the end
+//     levels     flat                all octaves' levels; LANES samples of room at both ends
 //     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
 //     positions  (n, 2)              row, column, input pixels
 //     sigmas     (n,)                input pixels
@@ -49,7 +63,8 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
     __shared__ real values[MAX_VALUES], squares[MAX_VALUES];
     __shared__ fixed steepest;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    const int directions = n_ori + 1, across = n_hist + 1, n_sums = 4 * across * across * directions;
+    const int directions = n_ori + 1, across = n_hist + 1, per_col = 4 * directions, per_row = across * per_col;
+    const int n_sums = across * per_row;
     const int n_values = n_hist * n_hist * n_ori;
     for (int i = blockIdx.x; i < n; i += gridDim.x) {
         const Octave octave = octave_of(octaves, in_octave[i]);
@@ -62,19 +77,20 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         const int col_0 = int(larger(real(0), centre_col - reach + real(0.5)));
         const int row_1 = int(smaller(centre_row + reach + real(0.5), real(octave.rows - 1)));
         const int col_1 = int(smaller(centre_col + reach + real(0.5), real(octave.cols - 1)));
-        real sine, cosine;
-        sine_cosine(orientation, &sine, &cosine);
+        const Window window = window_of(centre_row, centre_col, half, orientation);
 
         for (int sum = thread; sum < n_sums; sum += n_threads) sums[sum] = 0;
         if (thread == 0) steepest = 0;
         __syncthreads();
 
-        real largest_square = 0;
+        real best[LANES] = {};
         for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
             int first = col_0, last = col_1;
-            window_columns(real(row) - centre_row, centre_col, sine, cosine, half, &first, &last);
-            largest_square = largest_gradient(level, octave, row, first, last, largest_square);
+            window.clip(real(row), &first, &last);
+            largest_gradients(level, octave, row, first, last, best);
         }
+        real largest_square = 0;
+        for (int lane = 0; lane < LANES; ++lane) largest_square = larger(largest_square, best[lane]);
         atomicMax_block(&steepest, bits_of(root(largest_square)));
         __syncthreads();
 
@@ -89,17 +105,18 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
             for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
                 const real away_row = real(row) - centre_row;
                 int first = col_0, last = col_1;
-                window_columns(away_row, centre_col, sine, cosine, half, &first, &last);
-                for (int col = first + threadIdx.x * LANES; col < last; col += blockDim.x * LANES) {
-                    int cell[LANES];
-                    real scaled[LANES], row_part[LANES], col_part[LANES], direction_part[LANES];
-                    real by_row[LANES], by_col[LANES];
-                    gradients_at(level, octave, row, col, by_row, by_col);
+                window.clip(real(row), &first, &last);
+                for (int col = first + threadIdx.x * STRIP; col < last; col += blockDim.x * STRIP) {
+                    const int count = smaller(STRIP, last - col);
+                    int cell[STRIP];
+                    real upper[STRIP], lower[STRIP], left[STRIP], right[STRIP], before[STRIP], after[STRIP];
+                    real by_row[STRIP], by_col[STRIP];
+                    gradients_at(level, octave, row, col, count, by_row, by_col);
                     VECTORIZE
-                    for (int lane = 0; lane < LANES; ++lane) {
+                    for (int lane = 0; lane < whole_vectors(count); ++lane) {
                         const real away_col = real(col + lane) - centre_col;
-                        const real turned_row = cosine * away_row + sine * away_col;
-                        const real turned_col = cosine * away_col - sine * away_row;
+                        const real turned_row = window.cosine * away_row + window.sine * away_col;
+                        const real turned_col = window.cosine * away_col - window.sine * away_row;
                         const bool inside = larger(magnitude_of(turned_row), magnitude_of(turned_col)) < half;
                         const real square = turned_row * turned_row + turned_col * turned_col;
                         const real weight = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]) *
@@ -108,26 +125,28 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
                         const real col_place = turned_col * per_cell + first_cell;
                         real direction = (arctangent(by_col[lane], by_row[lane]) - orientation) * per_direction;
                         direction = direction < 0 ? direction + real(n_ori) : direction;
-                        direction = direction < 0 ? direction + real(n_ori) : direction;
-                        direction = direction >= real(n_ori) ? direction - real(n_ori) : direction;
                         const int row_cell = smaller(int(row_place), n_hist);
                         const int col_cell = smaller(int(col_place), n_hist);
                         const int direction_cell = smaller(int(direction), n_ori - 1);
-                        row_part[lane] = row_place - real(row_cell);
-                        col_part[lane] = col_place - real(col_cell);
-                        direction_part[lane] = direction - real(direction_cell);
-                        cell[lane] = inside ? 4 * ((row_cell * across + col_cell) * directions + direction_cell) : -1;
-                        scaled[lane] = weight * scale;
+                        const real scaled = weight * scale;
+                        lower[lane] = scaled * (row_place - real(row_cell));
+                        upper[lane] = scaled - lower[lane];
+                        right[lane] = col_place - real(col_cell);
+                        left[lane] = 1 - right[lane];
+                        after[lane] = direction - real(direction_cell);
+                        before[lane] = 1 - after[lane];
+                        const int first_sum = row_cell * per_row + col_cell * per_col + 4 * direction_cell;
+                        cell[lane] = inside ? first_sum : -1;
                     }
-                    for (int lane = 0; lane < smaller(LANES, last - col); ++lane) {
+                    for (int lane = 0; lane < count; ++lane) {
                         if (cell[lane] < 0) continue;
-                        const real lower = scaled[lane] * row_part[lane], upper = scaled[lane] - lower;
-                        const real right = col_part[lane], left = 1 - right;
-                        const real after = direction_part[lane], before = 1 - after;
+                        const real row_0_part = upper[lane], row_1_part = lower[lane];
+                        const real col_0_part = left[lane], col_1_part = right[lane];
+                        const real direction_0_part = before[lane], direction_1_part = after[lane];
                         VECTORIZE
                         for (int j = 0; j < 8; ++j) {
-                            const real part =
-                                (j & 2 ? lower : upper) * (j & 1 ? right : left) * (j & 4 ? after : before);
+                            const real part = (j & 2 ? row_1_part : row_0_part) * (j & 1 ? col_1_part : col_0_part) *
+                                              (j & 4 ? direction_1_part : direction_0_part);
                             add_to(sums + cell[lane] + j, to_fixed(part));
                         }
                     }
@@ -136,16 +155,22 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         }
         __syncthreads();
 
-        for (int v = thread; v < n_values; v += n_threads) {
-            const int direction = v % n_ori, row = v / n_ori / n_hist, col = v / n_ori % n_hist;
-            fixed sum = 0;
-            for (int corner = 0; corner < 4; ++corner) {  // where this histogram is that corner of the cell
-                const int cell = (row + 1 - corner / 2) * across + col + 1 - corner % 2;
-                sum += sums[4 * (cell * directions + direction) + corner];
-                if (direction == 0) sum += sums[4 * (cell * directions + n_ori) + corner];
+        for (int cell = thread; cell < across * across; cell += n_threads)  // the directions wrap round
+            for (int corner = 0; corner < 4; ++corner)
+                sums[cell * per_col + corner] += sums[cell * per_col + 4 * n_ori + corner];
+        __syncthreads();
+        for (int bin = threadIdx.y; bin < n_hist * n_hist; bin += blockDim.y) {
+            // a histogram is a corner of each of four cells
+            const fixed* above = sums + bin / n_hist * per_row + bin % n_hist * per_col;
+            const fixed* below = above + per_row;
+            VECTORIZE
+            for (int direction = threadIdx.x; direction < n_ori; direction += blockDim.x) {
+                const int at = 4 * direction;
+                const fixed sum = above[at + 3] + above[per_col + at + 2] + below[at + 1] + below[per_col + at];
+                values[bin * n_ori + direction] = real(sum);
             }
-            values[v] = real(sum);
         }
+        __syncthreads();
         real norm = 0;
         for (int pass = 0; pass < 2; ++pass) {  // before and after saturation
             const real limit = pass == 0 ? scale_of(Bits<real>::sum_bits + 3) : saturation * norm;  // none at first

@@ -8,37 +8,31 @@
 #include "orientation.cu"
 #include "descriptor.cu"
 
-#include <atomic>
-#include <chrono>
+#include "host_team.hpp"
+
 #include <string_view>
-#include <system_error>
-#include <thread>
 #include <utility>
-#include <vector>
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
 
-#ifdef EMULATED_THREADS
-#include <mutex>
-#endif
-
 namespace {
 
-using Thunk = void (*)(void** arguments);
+// A kernel that takes its arguments from memory, one every 8 bytes.
+using Thunk = void (*)(const char* arguments);
 
 template <typename... Parameters, size_t... Is>
-void call(void (*kernel)(Parameters...), void** arguments, std::index_sequence<Is...>) {
-    kernel(*static_cast<std::remove_const_t<Parameters>*>(arguments[Is])...);
+void call(void (*kernel)(Parameters...), const char* arguments, std::index_sequence<Is...>) {
+    kernel(*reinterpret_cast<const std::remove_const_t<Parameters>*>(arguments + 8 * Is)...);
 }
 
 template <typename... Parameters>
-void unpack(void (*kernel)(Parameters...), void** arguments) {
+void unpack(void (*kernel)(Parameters...), const char* arguments) {
     call(kernel, arguments, std::index_sequence_for<Parameters...>{});
 }
 
 template <auto kernel>
-void thunk(void** arguments) {
+void thunk(const char* arguments) {
     unpack(kernel, arguments);
 }
 
@@ -97,7 +91,7 @@ class FlushSubnormals {
 
 #ifdef EMULATED_THREADS
 
-void run(Thunk kernel, Index3 grid, Index3 block, int, void** arguments) {
+void run(Team&, Thunk kernel, Index3 grid, Index3 block, const char* arguments) {
     static std::mutex one_launch_at_a_time;
     const std::lock_guard lock(one_launch_at_a_time);
     const int n_threads = block.x * block.y * block.z;
@@ -123,10 +117,9 @@ void run(Thunk kernel, Index3 grid, Index3 block, int, void** arguments) {
 
 #else
 
-// Threads are started for each launch and joined at its end: nothing is kept that a fork, another thread's launch or
-// the interpreter's end could meet half-way. To have one running takes some 50 microseconds, so a launch begins alone
-// and calls for help when it has taken that long.
-void run(Thunk kernel, Index3 grid, Index3, int n_threads, void** arguments) {
+// A launch begins alone, with the helpers that happen to be awake, and calls for more when it has taken as long as it
+// takes to have a sleeping one running.
+void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
     using Clock = std::chrono::steady_clock;
     std::atomic<int> next{0};
     auto one_block = [&] {
@@ -136,27 +129,24 @@ void run(Thunk kernel, Index3 grid, Index3, int n_threads, void** arguments) {
         kernel(arguments);
         return true;
     };
-    auto all_blocks = [&] {
+    const std::function<void()> share = [&] {
         const FlushSubnormals flush;
         gridDim = grid;
         while (one_block()) {
         }
     };
-    std::vector<std::thread> helpers;
-    if (n_threads > 1) {
+    if (!team.has_helpers() || grid.x == 1) return share();
+    team.open(share);
+    {
         const FlushSubnormals flush;
         gridDim = grid;
         const auto alone_until = Clock::now() + std::chrono::microseconds(50);
-        bool more = true;
-        while (more && Clock::now() < alone_until) more = one_block();
-        try {
-            for (int t = 1; more && t < n_threads && next.load() < grid.x; ++t) helpers.emplace_back(all_blocks);
-        } catch (const std::system_error&) {
-            // no more threads to be had: those there are do the work
+        while (Clock::now() < alone_until && one_block()) {
         }
     }
-    all_blocks();
-    for (auto& helper : helpers) helper.join();
+    if (next.load(std::memory_order_relaxed) < grid.x) team.call();
+    share();
+    team.close();
 }
 
 #endif
@@ -169,14 +159,17 @@ void run(Thunk kernel, Index3 grid, Index3, int n_threads, void** arguments) {
 #define PRECISION_double float64
 #define PRECISION PASTE(PRECISION_, REAL)
 
-// Runs a kernel over a grid of blocks. `arguments` points to each argument's value, as for cuLaunchKernel.
-// Returns 0, or 1 if there is no such kernel.
-extern "C" __attribute__((visibility("default"))) int PASTE(gpusift_launch_, PRECISION)(const char* name, int constant,
-                                                                                        const int* grid,
-                                                                                        const int* block, int n_threads,
-                                                                                        void** arguments) {
+// Runs a kernel over a grid of blocks. `arguments` holds their values, one every 8 bytes. `team` is what gpusift_team
+// gave, or null for none. Returns 0, or 1 if there is no such kernel.
+extern "C" __attribute__((visibility("default"))) int PASTE(gpusift_launch_,
+                                                            PRECISION)(void* team, const char* name, int constant,
+                                                                       int grid_x, int grid_y, int grid_z, int block_x,
+                                                                       int block_y, int block_z,
+                                                                       const char* arguments) {
     const Thunk kernel = find(name, constant);
     if (!kernel) return 1;
-    run(kernel, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, n_threads, arguments);
+    Team nobody(1);
+    run(team ? *static_cast<Team*>(team) : nobody, kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z},
+        arguments);
     return 0;
 }

@@ -44,6 +44,7 @@ struct Index3 {
 #ifdef EMULATED_THREADS
 
 #define LANES 1
+#define STRIP 1
 #define VECTORIZE
 #define __shared__ static
 static thread_local Index3 threadIdx;
@@ -72,6 +73,7 @@ void atomicAdd_block(T* to, T value) {
 #else
 
 #define LANES 16
+#define STRIP 128
 #define VECTORIZE _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 #define __shared__ alignas(64)
 static constexpr Index3 threadIdx{0, 0, 0};
@@ -103,7 +105,12 @@ DEVICE int __float_as_int(float x) { return reinterpret_bits<int>(x); }
 DEVICE float __int_as_float(int x) { return reinterpret_bits<float>(x); }
 DEVICE long long __double_as_longlong(double x) { return reinterpret_bits<long long>(x); }
 DEVICE double __longlong_as_double(long long x) { return reinterpret_bits<double>(x); }
-DEVICE int __float2int_rn(float x) { return int(rintf(x)); }
+#ifdef __clang__
+DEVICE int nearest(float x) { return int(rintf(x)); }
+#else
+DEVICE int nearest(float x) { return __builtin_irintf(x); }  // one instruction, also for a vector
+#endif
+DEVICE int __float2int_rn(float x) { return nearest(x); }
 DEVICE long long __double2ll_rn(double x) { return (long long)rint(x); }
 
 // a * b + c rounded once, for processors without the instruction: the product is exact in double, and the sum is

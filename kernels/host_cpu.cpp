@@ -1,4 +1,7 @@
-// What a host library says of itself. Compiled for the plainest processor, so that it can be asked on any.
+// What a host library says of itself, and its threads. Compiled for the plainest processor, so that it can be asked on
+// any.
+#include "host_team.hpp"
+
 extern "C" {
 
 // The hash of the sources that the library was built from; gpusift/host.py looks for it in the file.
@@ -14,5 +17,9 @@ __attribute__((visibility("default"))) int gpusift_runs_here() {
     return 1;
 #endif
 }
+
+// A team of threads for launches that follow each other; see host_team.hpp.
+__attribute__((visibility("default"))) void* gpusift_team(int n_threads) { return new Team(n_threads); }
+__attribute__((visibility("default"))) void gpusift_team_end(void* team) { delete static_cast<Team*>(team); }
 
 }  // extern "C"

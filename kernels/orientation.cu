@@ -14,7 +14,7 @@
 // The half bin is scikit-image's and IPOL's convention. Sums are fixed-point, on a scale that the patch's largest
 // gradient gives, so they do not depend on the order in which threads come.
 //
-//     levels     flat                all octaves' levels; LANES samples of room at the end
+//     levels     flat                all octaves' levels; LANES samples of room at both ends
 //     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
 //     positions  (n, 2)              row, column, input pixels
 //     sigmas     (n,)                input pixels
@@ -46,9 +46,11 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
         if (thread == 0) steepest = 0;
         __syncthreads();
 
-        real largest_square = 0;
+        real best[LANES] = {};
         for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y)
-            largest_square = largest_gradient(level, octave, row, col_0, col_1 + 1, largest_square);
+            largest_gradients(level, octave, row, col_0, col_1 + 1, best);
+        real largest_square = 0;
+        for (int lane = 0; lane < LANES; ++lane) largest_square = larger(largest_square, best[lane]);
         atomicMax_block(&steepest, bits_of(root(largest_square)));
         __syncthreads();
 
@@ -56,28 +58,29 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
         if (largest > 0) {
             const real n_samples = real(row_1 - row_0 + 1) * real(col_1 - col_0 + 1);
             const int exponent = fixed_exponent(n_samples, largest);
+            const real per_angle = real(n_bins) / TWO_PI;
             const real scale = scale_of(exponent), falloff = -1 / (2 * (lambda_ori * sigma) * (lambda_ori * sigma));
             for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y) {
                 const real away_row = real(row) - centre_row;
-                for (int col = col_0 + threadIdx.x * LANES; col <= col_1; col += blockDim.x * LANES) {
-                    fixed weight[LANES];
-                    int bin[LANES];
-                    real by_row[LANES], by_col[LANES];
-                    gradients_at(level, octave, row, col, by_row, by_col);
+                for (int col = col_0 + threadIdx.x * STRIP; col <= col_1; col += blockDim.x * STRIP) {
+                    const int count = smaller(STRIP, col_1 + 1 - col);
+                    fixed weight[STRIP];
+                    int bin[STRIP];
+                    real by_row[STRIP], by_col[STRIP];
+                    gradients_at(level, octave, row, col, count, by_row, by_col);
                     VECTORIZE
-                    for (int lane = 0; lane < LANES; ++lane) {
+                    for (int lane = 0; lane < whole_vectors(count); ++lane) {
                         const real away_col = real(col + lane) - centre_col;
                         const real steep = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]);
                         const real near = exponential((away_row * away_row + away_col * away_col) * falloff);
                         real theta = arctangent(by_col[lane], by_row[lane]);
                         theta = theta < 0 ? theta + TWO_PI : theta;
-                        real place = theta / TWO_PI * real(n_bins) + real(0.5);
+                        real place = theta * per_angle + real(0.5);
                         place = place >= real(n_bins) ? place - real(n_bins) : place;
                         bin[lane] = int(place);
                         weight[lane] = to_fixed(near * steep * scale);
                     }
-                    for (int lane = 0; lane < smaller(LANES, col_1 + 1 - col); ++lane)
-                        add_to(&sums[bin[lane]], weight[lane]);
+                    for (int lane = 0; lane < count; ++lane) add_to(&sums[bin[lane]], weight[lane]);
                 }
             }
         }

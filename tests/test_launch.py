@@ -45,14 +45,15 @@ def refused(name, dtype, arguments, xp=np):
 @in_each_precision
 @of_each_kernel
 def test_the_host_library_knows_every_kernel_of_the_sources(name, dtype):
+    zeros = bytes(8 * len(source.kernels()[name].parameters))
     for library in host.libraries():
-        library.launch(dtype, name, 1, (0, 1, 1), (1, 1, 1), 1, [])  # no block: nothing runs
+        library.launch(None, dtype, name, 1, (0, 1, 1), (1, 1, 1), zeros)  # no block: nothing runs
 
 
 @in_each_precision
 def test_an_unknown_kernel_is_said_to_be_missing(dtype):
     with pytest.raises(RuntimeError, match=r"libgpusift_\w+\.so has no kernel 'sharpen': build gpusift again"):
-        host.library().launch(dtype, "sharpen", 0, (1, 1, 1), (1, 1, 1), 1, [])
+        host.library().launch(None, dtype, "sharpen", 0, (1, 1, 1), (1, 1, 1), b"")
 
 
 def test_a_signature_is_read_as_written():
@@ -128,7 +129,7 @@ def test_each_wrong_argument_is_refused_by_name(name, index, dtype):
             "an array of numpy, got list": [1, 2],
             "an array of numpy, got int": 1,
             f"an array of numpy, got {right.type.__name__}": right.type(1),
-            "an array of numpy, got ndarray": np.array(1, right),
+            "an array of at least one dimension, got one of none": np.array(1, right),
             "an array of numpy, got NoneType": None,
         }
         if right.itemsize > 1:
@@ -152,6 +153,13 @@ def test_each_wrong_argument_is_refused_by_name(name, index, dtype):
         arguments = arguments_of(name, dtype)
         arguments[index] = value
         assert refused(name, dtype, arguments) == f"argument {parameter.name!r} of kernel {name} must be {must_be}"
+
+
+def test_a_number_that_does_not_fit_is_refused_by_name():
+    arguments = arguments_of("decimate", "float32")
+    arguments[1] = 2**31
+    with pytest.raises(OverflowError, match="argument 'rows' of kernel decimate must fit into int32, got 2147483648"):
+        check_arguments("decimate", tuple(arguments), np.dtype("float32"), np)
 
 
 @in_each_precision
