@@ -8,7 +8,7 @@ import numpy as np
 
 from gpusift.device import Device
 from gpusift.features import Features
-from gpusift.parameters import DESCRIPTOR_NORM, SATURATION, Parameters
+from gpusift.parameters import DESCRIPTOR_NORM, LAYOUTS, SATURATION, Parameters
 from gpusift.scale_space import ScaleSpace
 
 BLOCK = (32, 4)
@@ -26,12 +26,13 @@ def describe(device: Device, space: ScaleSpace, features: Features, parameters: 
     features : Features
         N keypoints with their orientations.
     parameters : Parameters
-        lambda_descr, n_hist and n_ori matter here.
+        lambda_descr, n_hist, n_ori, normalization and descriptor_layout matter here.
 
     Returns
     -------
     descriptors : (N, n_hist * n_hist * n_ori) array of uint8
-        Histograms in the order row, column, direction; zero where the window holds no gradient.
+        Histograms in the order row, column, direction, or as `descriptor_layout` says; zero where the window holds no
+        gradient.
     """
     n = len(features)
     descriptors = device.xp.empty((n, parameters.n_values), np.uint8)
@@ -55,6 +56,8 @@ def describe(device: Device, space: ScaleSpace, features: Features, parameters: 
             parameters.n_ori,
             SATURATION,
             DESCRIPTOR_NORM,
+            int(parameters.normalization == "root"),
+            LAYOUTS.index(parameters.descriptor_layout),
             descriptors,
             sizes={"MAX_SUMS": cells, "MAX_VALUES": values},
         )

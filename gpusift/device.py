@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpusift import host, source
+from gpusift.arguments import check_arguments, pack
 
 # What a GPU's kernels are given as -D: a block's tile of samples (a host has its own, in host.hpp).
 TILES = {"BLUR_TILE_ROWS": 8, "BLUR_TILE_COLS": 128, "BLUR_ROWS": 2, "EXTREMA_TILE_ROWS": 8, "EXTREMA_TILE_COLS": 32}
@@ -90,9 +90,7 @@ class CpuDevice:
             Sizes of the kernel's shared arrays, for compilers that run now; the host library has the largest.
         """
         values = check_arguments(name, arguments, self.dtype, np)
-        packed = _layout(name, self.dtype).pack(
-            *[v.__array_interface__["data"][0] if isinstance(v, np.ndarray) else v for v in values]
-        )
+        packed = pack(name, self.dtype, values)
         with self.active():
             self.library.launch(self._calls.team, self._precision, name, constant, _three(grid), _three(block), packed)
 
@@ -231,11 +229,18 @@ def get_device(name: str = "auto", dtype: str = "float32", num_threads: int | No
 
     Raises
     ------
+    TypeError
+        If the name is not a string.
     ValueError
-        If there is no such name.
+        If there is no such name, precision or number of threads.
     RuntimeError
         If the device was asked for by name and cannot be had.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"device must be a string such as 'auto', 'cpu' or 'cuda:0', got {name!r}")
+    if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
+        raise ValueError(f"num_threads must be an integer of at least 1 or None, got {num_threads!r}")
+    dtype = precision(dtype).name
     kind, _, number = name.partition(":")
     if name == "auto":
         chosen: Device = CpuDevice(dtype, num_threads) if "error" in cuda_info() else CudaDevice(0, dtype)
@@ -248,86 +253,20 @@ def get_device(name: str = "auto", dtype: str = "float32", num_threads: int | No
     raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
 
 
+def precision(dtype: Any) -> np.dtype:
+    """The precision of a computation; ValueError if it is not one of the two."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found not in (np.dtype("float32"), np.dtype("float64")) or dtype is None:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return found
+
+
 @cache
 def _say_once(name: str) -> None:
     _log.info("device='auto' takes %s", name)
-
-
-def check_arguments(name: str, arguments: tuple[Any, ...], real: np.dtype, xp: Any) -> list[Any]:
-    """The arguments of a launch, checked against the kernel's signature; CuPy would take anything.
-
-    Parameters
-    ----------
-    name : str
-        The kernel's name.
-    arguments : tuple
-        Arrays of `xp`, and numbers.
-    real : dtype
-        The precision.
-    xp : module
-        NumPy or CuPy.
-
-    Returns
-    -------
-    list
-        The arrays as they are, and each number as a NumPy scalar of its parameter's dtype.
-
-    Raises
-    ------
-    TypeError
-        If the number of arguments, a dtype, a layout or a kind differs from the signature.
-    OverflowError
-        If an integer is too large.
-    """
-    expected = _signature(name, real)
-    if len(arguments) != len(expected):
-        raise TypeError(f"kernel {name} takes {len(expected)} arguments, got {len(arguments)}")
-    values = []
-    for (parameter, dtype), argument in zip(expected, arguments):
-        if parameter.is_array:
-            right = isinstance(argument, xp.ndarray) and argument.ndim > 0
-            if not right or argument.dtype != dtype or not argument.flags.c_contiguous:
-                raise TypeError(_array_refused(name, parameter, dtype, argument, xp))
-            values.append(argument)
-        else:
-            if isinstance(argument, np.generic) and argument.dtype != dtype:
-                raise TypeError(f"{_which(name, parameter)} must be {dtype}, got {argument.dtype}")
-            if not isinstance(argument, (int, float, np.generic)) or isinstance(argument, bool):
-                raise TypeError(f"{_which(name, parameter)} must be a number, got {type(argument).__name__}")
-            if dtype.kind == "i" and not isinstance(argument, (int, np.integer)):
-                raise TypeError(f"{_which(name, parameter)} must be an integer, got {argument!r}")
-            try:
-                values.append(dtype.type(argument))
-            except OverflowError:
-                raise OverflowError(f"{_which(name, parameter)} must fit into {dtype}, got {argument}") from None
-    return values
-
-
-def _array_refused(name: str, parameter: source.Parameter, dtype: np.dtype, argument: Any, xp: Any) -> str:
-    if not isinstance(argument, xp.ndarray):
-        return f"{_which(name, parameter)} must be an array of {xp.__name__}, got {type(argument).__name__}"
-    if argument.ndim == 0:
-        return f"{_which(name, parameter)} must be an array of at least one dimension, got one of none"
-    layout = "" if argument.flags.c_contiguous else "not contiguous "
-    return f"{_which(name, parameter)} must be a contiguous array of {dtype}, got {layout}{argument.dtype}"
-
-
-def _which(name: str, parameter: source.Parameter) -> str:
-    return f"argument {parameter.name!r} of kernel {name}"
-
-
-@cache
-def _signature(name: str, real: np.dtype) -> list[tuple[source.Parameter, np.dtype]]:
-    """A kernel's parameters with their dtypes in a precision."""
-    parameters = source.kernels()[name].parameters
-    return [(p, real if p.dtype == "real" else np.dtype(p.dtype)) for p in parameters]
-
-
-@cache
-def _layout(name: str, real: np.dtype) -> struct.Struct:
-    """How the host library takes a kernel's arguments: an address or a number every 8 bytes."""
-    codes = ["Q" if p.is_array else f"{dtype.char}{8 - dtype.itemsize}x" for p, dtype in _signature(name, real)]
-    return struct.Struct("=" + "".join(codes))
 
 
 def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None) -> tuple[str, ...]:

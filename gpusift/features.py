@@ -47,6 +47,16 @@ class Features:
         """(N, 2) array of int64: the positions rounded to pixels, as (row, column)."""
         return self.positions.round().astype("int64")
 
+    @property
+    def angles(self) -> Any:
+        """(N,) array of float: the orientations in degrees, in [0, 360), from the x axis (columns) towards the y axis.
+
+        That is clockwise as seen, as OpenCV, VLFeat and COLMAP have it.
+        """
+        degrees = (90 - self.orientations.astype("float64") * (180 / np.pi)) % 360
+        degrees = degrees.astype(self.orientations.dtype)
+        return degrees * (degrees < 360)  # float32 may round up to 360
+
     def __len__(self) -> int:
         return int(self.positions.shape[0])
 
@@ -63,6 +73,10 @@ class Features:
     def with_descriptors(self, descriptors: Any) -> Features:
         """The same keypoints with these descriptors."""
         return replace(self, descriptors=descriptors)
+
+    def moved(self, distance: float) -> Features:
+        """The same keypoints, moved down and to the right, by so many input pixels each."""
+        return replace(self, positions=self.positions + self.positions.dtype.type(distance)) if distance else self
 
     def _map(self, function: Any) -> Features:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))

@@ -26,16 +26,19 @@ def assign(device: Device, space: ScaleSpace, features: Features, parameters: Pa
     features : Features
         N keypoints.
     parameters : Parameters
-        n_bins, lambda_ori and c_max matter here.
+        n_bins, lambda_ori, c_max, upright and descriptor_layout matter here.
 
     Returns
     -------
     Features
-        N keypoints with their first orientation, in order of its bin, then the further ones, keypoint by keypoint.
+        N keypoints with their first orientation, in order of its bin, then the further ones, keypoint by keypoint. With
+        `upright`, the N keypoints with one orientation for all.
     """
     xp, n = device.xp, len(features)
     if n == 0:
         return features
+    if parameters.upright:
+        return replace(features, orientations=xp.full(n, parameters.upright_orientation, device.dtype))
     counts = xp.empty(n, np.int32)
     angles = xp.empty((n, parameters.n_bins), device.dtype)
     device.launch(
@@ -54,6 +57,7 @@ def assign(device: Device, space: ScaleSpace, features: Features, parameters: Pa
         parameters.n_bins,
         N_SMOOTHINGS,
         parameters.c_max,
+        parameters.bin_centre,
         counts,
         angles,
         sizes={"MAX_BINS": parameters.n_bins},

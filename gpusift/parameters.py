@@ -27,10 +27,14 @@ MIN_BINS, MAX_BINS = 4, 720  # fewer than 4 are smoothed to one height
 MAX_RADIUS = 320
 SHARED_BYTES = 48 * 1024 - 512
 
+RULES = ("response", "scale", "grid")  # by which max_keypoints are chosen
+NORMALIZATIONS = ("l2", "root")
+LAYOUTS = ("scikit-image", "ubc", "vlfeat")  # as kernels/descriptor.cu numbers them
+
 
 @dataclass(frozen=True)
 class Parameters:
-    """scikit-image's parameters of SIFT, as given; see `gpusift.SIFT` for each.
+    """scikit-image's parameters of SIFT, as given, and our own; see `gpusift.SIFT` for each.
 
     Raises
     ------
@@ -53,6 +57,12 @@ class Parameters:
     lambda_descr: float = 6
     n_hist: int = 4
     n_ori: int = 8
+    max_keypoints: int | None = None
+    keep: str = "response"
+    upright: bool = False
+    normalization: str = "l2"
+    precise_upscale: bool = False
+    descriptor_layout: str = "scikit-image"
 
     def __post_init__(self) -> None:
         for name in ("upsampling", "n_octaves", "n_scales", "n_bins", "n_hist", "n_ori"):
@@ -78,6 +88,15 @@ class Parameters:
                 f"to the first level), got {self.sigma_in:g}; with upsampling={self.upsampling} and "
                 f"sigma_min={self.sigma_min:g}, pass sigma_in={self.first_sigma:g} or less"
             )
+        if self.max_keypoints is not None:
+            object.__setattr__(self, "max_keypoints", _integer("max_keypoints", self.max_keypoints))
+            _require_range("max_keypoints", self.max_keypoints, 1)
+        for name in ("upright", "precise_upscale"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        _require_one_of("keep", self.keep, RULES)
+        _require_one_of("normalization", self.normalization, NORMALIZATIONS)
+        _require_one_of("descriptor_layout", self.descriptor_layout, LAYOUTS)
         cells, values = self.histogram_sizes
         if 8 * cells + 16 * values > SHARED_BYTES:
             raise ValueError(
@@ -104,6 +123,21 @@ class Parameters:
     def edge_threshold(self) -> float:
         """Largest edgeness of a keypoint (IPOL, Alg. 9)."""
         return (self.c_edge + 1) ** 2 / self.c_edge
+
+    @cached_property
+    def position_shift(self) -> float:
+        """What precise_upscale takes off positions, input pixels: the bias of area-aligned enlargement."""
+        return (self.upsampling - 1) / (2 * self.upsampling) if self.precise_upscale else 0.0
+
+    @cached_property
+    def bin_centre(self) -> float:
+        """Where a bin of the orientation histogram has its centre, bins: half a bin high in scikit-image and IPOL."""
+        return 0.5 if self.descriptor_layout == "scikit-image" else 0.0
+
+    @cached_property
+    def upright_orientation(self) -> float:
+        """The orientation that upright gives, radians: along the first axis of the layout's convention."""
+        return 0.0 if self.descriptor_layout == "scikit-image" else math.pi / 2
 
     @cached_property
     def n_levels(self) -> int:
@@ -157,6 +191,26 @@ class Parameters:
             rows, cols = -(-rows // 2), -(-cols // 2)
         return shapes
 
+    def levels_of(self, sigmas: np.ndarray, n_octaves: int) -> tuple[np.ndarray, np.ndarray]:
+        """The levels nearest in blur to keypoints.
+
+        Parameters
+        ----------
+        sigmas : (N,) array of float
+            Input pixels.
+        n_octaves : int
+            Octaves of the image.
+
+        Returns
+        -------
+        octaves, scales : (N,) arrays of int32
+            Index of the octave, and within it of the scale: from 1 to n_scales, or as near as the image has it.
+        """
+        number = np.rint(self.n_scales * np.log2(np.asarray(sigmas, np.float64) / self.first_sigma))
+        octaves = np.clip((number - 1) // self.n_scales, 0, n_octaves - 1)
+        scales = np.clip(number - octaves * self.n_scales, 0, self.n_levels - 1)
+        return octaves.astype(np.int32), scales.astype(np.int32)
+
     def scalespace_sigmas(self, n_octaves: int) -> np.ndarray:
         """(n_octaves, n_levels) float64: blur of every level, input pixels."""
         return 2.0 ** np.arange(n_octaves)[:, None] * np.array(self.level_sigmas)
@@ -206,3 +260,8 @@ def _require_range(name: str, value: int, least: int, most: int | None = None) -
     if value < least or (most is not None and value > most):
         allowed = f"at least {least}" if most is None else f"between {least} and {most}"
         raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

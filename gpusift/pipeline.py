@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusift import descriptor, extrema, orientation, refinement, scale_space
+from gpusift import descriptor, extrema, orientation, refinement, scale_space, selection
 from gpusift.device import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
@@ -21,6 +21,7 @@ def run(
     parameters: Parameters,
     *,
     blur: str = "auto",
+    mask: Any = None,
     descriptors: bool = True,
     on_stage: Callable[[str], None] | None = None,
 ) -> Features:
@@ -36,6 +37,8 @@ def run(
         scikit-image's.
     blur : {"auto", "kernel", "ndimage"}
         How to blur; see `scale_space.build`.
+    mask : (M, N) array, optional
+        Of the device. Zero where no keypoint is wanted.
     descriptors : bool
         Whether to compute them.
     on_stage : callable, optional
@@ -61,16 +64,22 @@ def run(
             candidates = extrema.find(device, space, parameters)
             ended("extrema")
             keypoints = refinement.refine(device, space, candidates, parameters, image.shape)
+            if mask is not None:
+                keypoints = selection.in_mask(device, keypoints, mask, parameters)
+            keypoints = selection.strongest(device, keypoints, parameters, image.shape)
             ended("refinement")
             features = orientation.assign(device, space, keypoints, parameters)
+            features = selection.strongest(device, features, parameters, image.shape)
             ended("orientation")
             if descriptors:
                 features = features.with_descriptors(descriptor.describe(device, space, features, parameters))
                 ended("descriptor")
-    return features
+        return features.moved(-parameters.position_shift)
 
 
-def describe(device: Device, image: Any, features: Features, parameters: Parameters, *, blur: str = "auto") -> Features:
+def describe(
+    device: Device, image: Any, features: Features, parameters: Parameters, *, blur: str = "auto", assign: bool = False
+) -> Features:
     """Describes given keypoints in an image.
 
     Parameters
@@ -79,6 +88,8 @@ def describe(device: Device, image: Any, features: Features, parameters: Paramet
         As for `run`.
     features : Features
         Keypoints, on the device, in its precision.
+    assign : bool
+        Whether to assign their orientations first; a keypoint may then be there several times.
 
     Raises
     ------
@@ -91,7 +102,11 @@ def describe(device: Device, image: Any, features: Features, parameters: Paramet
             space = scale_space.build(device, intensities, parameters, blur, workspace)
             if len(features):
                 _require_levels(features, len(space.shapes), parameters.n_scales)
-            return features.with_descriptors(descriptor.describe(device, space, features, parameters))
+            placed = features.moved(parameters.position_shift)
+            if assign:
+                placed = orientation.assign(device, space, placed, parameters)
+                features = placed.moved(-parameters.position_shift)
+            return features.with_descriptors(descriptor.describe(device, space, placed, parameters))
 
 
 def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
@@ -117,14 +132,8 @@ def as_intensities(device: Device, image: Any) -> Any:
     ValueError
         If it is not 2-D, is empty, or holds NaN, infinity or values too large to square.
     """
+    require_image(image)
     kind = image.dtype.kind
-    if kind not in "buif":
-        raise TypeError(f"image must be an array of booleans, integers or floats, got dtype {image.dtype}")
-    if image.ndim != 2:
-        hint = "; convert a colour image to grey first, e.g. with skimage.color.rgb2gray" if image.ndim == 3 else ""
-        raise ValueError(f"image must be 2-D (rows, columns), got shape {tuple(image.shape)}{hint}")
-    if image.size == 0:
-        raise ValueError(f"image must have at least one pixel, got shape {tuple(image.shape)}")
     xp = device.xp
     image = device.asarray(image)
     if kind in "ui":
@@ -134,6 +143,19 @@ def as_intensities(device: Device, image: Any) -> Any:
     elif kind == "f":
         _require_finite(float(image.min()), float(image.max()))
     return device.asarray(image, device.dtype)
+
+
+def require_image(image: Any) -> tuple[int, int]:
+    """The shape of an image; TypeError or ValueError if it is not a 2-D array of real numbers."""
+    kind = image.dtype.kind
+    if kind not in "buif":
+        raise TypeError(f"image must be an array of booleans, integers or floats, got dtype {image.dtype}")
+    if image.ndim != 2:
+        hint = "; convert a colour image to grey first, e.g. with skimage.color.rgb2gray" if image.ndim == 3 else ""
+        raise ValueError(f"image must be 2-D (rows, columns), got shape {tuple(image.shape)}{hint}")
+    if image.size == 0:
+        raise ValueError(f"image must have at least one pixel, got shape {tuple(image.shape)}")
+    return tuple(image.shape)
 
 
 def _require_finite(low: float, high: float) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpusift import pipeline
-from gpusift.device import Device, get_device
+from gpusift import intake, pipeline
+from gpusift.device import Device, get_device, precision
 from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.scale_space import BLURS
@@ -63,6 +63,26 @@ class SIFT:
         `scipy.ndimage.gaussian_filter`, or CuPy's; it is slower and gives no such promise. "auto" is "kernel".
     num_threads : int, optional
         Threads of the CPU device; by default one for each processor that the process may use.
+    max_keypoints : int, optional
+        At most so many features, chosen by `keep` before orientations, and again before descriptors, are computed. The
+        others, and the order of these, are as without.
+    keep : {"response", "scale", "grid"}, optional
+        The rule: those of the largest absolute response; of the largest sigma; or, for an even coverage, the strongest
+        of each cell of a grid (about max_keypoints / 4 square cells), then the second of each, and so on. Of equals,
+        the one that comes first.
+    upright : bool, optional
+        Do not assign orientations: all are along the first axis of the layout's convention, rows or, for "ubc" and
+        "vlfeat", x. Descriptors are then not invariant to rotation; positions are as without.
+    normalization : {"l2", "root"}, optional
+        "root" gives RootSIFT [3]_: 512 times the root of each value's share in their sum, rounded, as COLMAP has it.
+        Descriptors of the two do not compare; keypoints are as without.
+    precise_upscale : bool, optional
+        Take the bias of upsampling off the positions, see Notes. They are then (u - 1) / (2 u) pixels from
+        scikit-image's; all else is as without.
+    descriptor_layout : {"scikit-image", "ubc", "vlfeat"}, optional
+        The order of a descriptor's values. "ubc" is that of Lowe, OpenCV and COLMAP, "vlfeat" VLFeat's. Both also read
+        an orientation's peak at the centre of its bin, as those programs do, where scikit-image reads it half a bin
+        (5 degrees) higher; positions and sigmas are as without.
 
     Attributes
     ----------
@@ -105,7 +125,7 @@ class SIFT:
 
     scikit-image's conventions hold: rows and columns; the centre of the upper left pixel at (0, 0); an orientation's
     (cos, sin) points along (row, column). With upsampling u its positions are biased by (u - 1) / (2 u) pixels towards
-    the lower right, 0.25 for u = 2, and so are ours.
+    the lower right, 0.25 for u = 2, and so are ours unless ``precise_upscale``.
 
     Where scikit-image is wrong we differ: its ``n_octaves`` stays lowered after a small image, ours is that of each
     image; ``upsampling=4`` with the default ``sigma_in`` dies of a math domain error there, here of a ValueError that
@@ -118,6 +138,7 @@ class SIFT:
            Vision, 2004, vol. 60, pp. 91-110. :DOI:`10.1023/B:VISI.0000029664.99615.94`
     .. [2] I. R. Otero and M. Delbracio. "Anatomy of the SIFT Method", Image Processing On Line, 4 (2014), pp. 370-396.
            :DOI:`10.5201/ipol.2014.82`
+    .. [3] R. Arandjelovic and A. Zisserman. "Three things everyone should know to improve object retrieval", CVPR 2012.
 
     Examples
     --------
@@ -171,29 +192,18 @@ class SIFT:
         dtype: str = "float32",
         blur: str = "auto",
         num_threads: int | None = None,
+        max_keypoints: int | None = None,
+        keep: str = "response",
+        upright: bool = False,
+        normalization: str = "l2",
+        precise_upscale: bool = False,
+        descriptor_layout: str = "scikit-image",
     ) -> None:
-        self.parameters = Parameters(
-            upsampling,
-            n_octaves,
-            n_scales,
-            sigma_min,
-            sigma_in,
-            c_dog,
-            c_edge,
-            n_bins,
-            lambda_ori,
-            c_max,
-            lambda_descr,
-            n_hist,
-            n_ori,
-        )
-        self.float_dtype = _precision(dtype)
+        given = locals()
+        self.parameters = Parameters(**{field: given[field] for field in Parameters.__dataclass_fields__})
+        self.float_dtype = precision(dtype)
         if blur not in BLURS:
             raise ValueError(f"blur must be one of {', '.join(map(repr, BLURS))}, got {blur!r}")
-        if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
-            raise ValueError(f"num_threads must be an integer of at least 1 or None, got {num_threads!r}")
-        if not isinstance(device, str):
-            raise TypeError(f"device must be a string such as 'auto', 'cpu' or 'cuda:0', got {device!r}")
         self.blur = blur
         self.device: Device = get_device(device, self.float_dtype.name, num_threads)
         self.n_octaves = self.parameters.n_octaves
@@ -219,13 +229,15 @@ class SIFT:
         """The sampling distances of all octaves, input pixels."""
         return self.delta_min * np.power(2, np.arange(self.n_octaves), dtype=self.float_dtype)
 
-    def detect(self, image: Any) -> None:
+    def detect(self, image: Any, mask: Any = None) -> None:
         """Detects the keypoints and fills the attributes; descriptors become None.
 
         Parameters
         ----------
         image : (M, N) array
             Any dtype that `skimage.util.img_as_float` takes, with its scaling.
+        mask : (M, N) array of bool or int, optional
+            Zero where no keypoint is wanted: at the pixel nearest to its position.
 
         Raises
         ------
@@ -234,14 +246,16 @@ class SIFT:
         RuntimeError
             If there are no features.
         """
-        self._detect(image, descriptors=False)
+        self._detect(image, mask, descriptors=False)
 
-    def detect_and_extract(self, image: Any) -> None:
+    def detect_and_extract(self, image: Any, mask: Any = None) -> None:
         """Detects the keypoints, extracts their descriptors, and fills the attributes.
 
         Parameters
         ----------
         image : (M, N) array
+            As for `detect`.
+        mask : (M, N) array of bool or int, optional
             As for `detect`.
 
         Raises
@@ -249,7 +263,7 @@ class SIFT:
         TypeError, ValueError, RuntimeError
             As `detect`.
         """
-        self._detect(image, descriptors=True)
+        self._detect(image, mask, descriptors=True)
 
     def extract(self, image: Any) -> None:
         """Extracts the descriptors of the keypoints that the attributes hold, from this image.
@@ -270,28 +284,21 @@ class SIFT:
         held = (self.positions, self.sigmas, self.scales, self.octaves, self.orientations)
         if any(array is None for array in held):
             raise RuntimeError("extract needs keypoints: call detect first")
-        array, _ = self._array(image)
-        device = self.device
-        with device.active():
-            features = Features(
-                positions=device.asarray(self.positions, device.dtype),
-                sigmas=device.asarray(self.sigmas, device.dtype),
-                scales=device.asarray(self.scales, np.int32),
-                octaves=device.asarray(self.octaves, np.int32),
-                orientations=device.asarray(self.orientations, device.dtype),
-                responses=None,
-            )
-            described = pipeline.describe(device, array, features, self.parameters, blur=self.blur)
+        described = self.describe(
+            image, self.positions, self.sigmas, self.orientations, octaves=self.octaves, scales=self.scales
+        )
         on_device = not isinstance(self.positions, np.ndarray)
-        self._set_octaves(array.shape)
-        self.descriptors = described.descriptors if on_device else device.to_host(described.descriptors)
+        self._set_octaves(np.shape(image))
+        self.descriptors = described.descriptors if on_device else self.device.to_host(described.descriptors)
 
-    def compute(self, image: Any) -> Features:
+    def compute(self, image: Any, mask: Any = None) -> Features:
         """Detects and describes without touching the attributes.
 
         Parameters
         ----------
         image : (M, N) array
+            As for `detect`.
+        mask : (M, N) array of bool or int, optional
             As for `detect`.
 
         Returns
@@ -304,8 +311,53 @@ class SIFT:
         TypeError, ValueError
             If the image is not a finite 2-D array of numbers.
         """
-        array, _ = self._array(image)
-        return pipeline.run(self.device, array, self.parameters, blur=self.blur)
+        return self._run(image, mask)[0]
+
+    def describe(
+        self,
+        image: Any,
+        positions: Any,
+        sigmas: Any,
+        orientations: Any = None,
+        *,
+        octaves: Any = None,
+        scales: Any = None,
+    ) -> Features:
+        """Describes keypoints of the user's own, without touching the attributes.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            As for `detect`.
+        positions : (N, 2) array of float
+            Row and column, input pixels.
+        sigmas : (N,) array of float
+            Input pixels.
+        orientations : (N,) array of float, optional
+            Radians: (cos, sin) points along (row, column). By default they are assigned, as those of detected keypoints
+            are; a keypoint with several is then there several times, after all the first ones.
+        octaves, scales : (N,) arrays of int, optional
+            The octave, from 0, and the scale index within it. By default the level whose blur is nearest to sigma.
+
+        Returns
+        -------
+        Features
+            Arrays on the device, in the order given; responses are zero. A keypoint whose window lies outside the image
+            has a descriptor of zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the image is not a finite 2-D array of numbers, or the keypoints are not finite numbers of these shapes,
+            or it does not have their octaves or scales.
+        """
+        array, _ = intake.image_array(self.device, image)
+        shape = pipeline.require_image(array)
+        features = intake.keypoints(
+            self.device, self.parameters, shape, positions, sigmas, orientations, octaves, scales
+        )
+        assign = orientations is None
+        return pipeline.describe(self.device, array, features, self.parameters, blur=self.blur, assign=assign)
 
     def compute_batch(self, images: Iterable[Any]) -> list[Features]:
         """The features of several images, each as `compute` gives them.
@@ -333,14 +385,21 @@ class SIFT:
                 raise type(error)(f"image {number} of the batch: {error}") from error
         return results
 
-    def _detect(self, image: Any, descriptors: bool) -> None:
-        array, from_gpu = self._array(image)
-        features = pipeline.run(self.device, array, self.parameters, blur=self.blur, descriptors=descriptors)
+    def _run(self, image: Any, mask: Any, descriptors: bool = True) -> tuple[Features, tuple[int, int], bool]:
+        """The features of an image, its shape, and whether it came on a GPU."""
+        array, from_gpu = intake.image_array(self.device, image)
+        shape = pipeline.require_image(array)
+        mask = intake.mask_array(self.device, mask, shape)
+        features = pipeline.run(self.device, array, self.parameters, blur=self.blur, mask=mask, descriptors=descriptors)
+        return features, shape, from_gpu
+
+    def _detect(self, image: Any, mask: Any, descriptors: bool) -> None:
+        features, shape, from_gpu = self._run(image, mask, descriptors)
         if len(features) == 0:
             raise RuntimeError(NO_FEATURES)
         if not from_gpu:
             features = features.to_host()
-        self._set_octaves(array.shape)
+        self._set_octaves(shape)
         self.keypoints = features.keypoints
         self.positions = features.positions
         self.sigmas = features.sigmas
@@ -353,40 +412,3 @@ class SIFT:
     def _set_octaves(self, image_shape: tuple[int, int]) -> None:
         self.n_octaves = self.parameters.n_octaves_of(image_shape)
         self.scalespace_sigmas = self.parameters.scalespace_sigmas(self.n_octaves)
-
-    def _array(self, image: Any) -> tuple[Any, bool]:
-        """The image as an array of NumPy or of the device, and whether it came on a GPU."""
-        if _is_on_gpu(image):
-            if self.device.name == "cpu":
-                raise ValueError(
-                    "image is on a GPU, but this SIFT runs on the CPU: pass a NumPy array, or make SIFT(device='cuda')"
-                )
-            with self.device.active():
-                if hasattr(image, "__cuda_array_interface__"):
-                    return self.device.xp.asarray(image), True
-                return self.device.xp.from_dlpack(image), True
-        if image is None or isinstance(image, (str, bytes)):
-            raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
-        if hasattr(image, "__dlpack__") and not hasattr(image, "__array__"):
-            return np.from_dlpack(image), False
-        array = np.asarray(image)
-        return array.astype(array.dtype.newbyteorder("="), copy=False), False
-
-
-def _is_on_gpu(image: Any) -> bool:
-    if isinstance(image, np.ndarray):
-        return False
-    if hasattr(image, "__cuda_array_interface__"):
-        return True
-    cuda_kinds = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
-    return hasattr(image, "__dlpack_device__") and image.__dlpack_device__()[0] in cuda_kinds
-
-
-def _precision(dtype: Any) -> np.dtype:
-    try:
-        precision = np.dtype(dtype)
-    except TypeError:
-        precision = np.dtype(object)
-    if precision not in (np.dtype("float32"), np.dtype("float64")) or dtype is None:
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    return precision

@@ -31,6 +31,13 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
     return {centre_row, centre_col, half, sine, cosine, per_sine, per_cosine};
 }
 
+// The orders of a descriptor's values: histograms by (turned) row, then column, where a row lies along the keypoint's
+// orientation; or as Lowe, OpenCV and COLMAP have them, by y, then x, where x lies along it; or so with each
+// histogram's directions the other way round, from the first.
+#define LAYOUT_SCIKIT_IMAGE 0
+#define LAYOUT_UBC 1
+#define LAYOUT_VLFEAT 2
+
 // One block per keypoint: n_hist x n_hist histograms of n_ori directions, over a window turned by the keypoint's
 // orientation, of half side lambda_descr sigma (n_hist + 1) / n_hist. Each sample adds
 //
@@ -38,8 +45,12 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 //
 // to the two nearest histograms in (turned) row, the two in column and the two nearest directions, in proportion to how
 // near they are. Then values above `saturation` times the norm are cut, and the whole becomes bytes,
-// min(floor(scaled_norm value / norm), 255). Sums are fixed-point, on a scale that the window's largest gradient gives,
-// so they do not depend on the order in which threads come.
+//
+//     min(floor(scaled_norm value / norm), 255),      or, rooted (RootSIFT, Arandjelovic & Zisserman 2012),
+//     min(floor(scaled_norm sqrt(value / sum of the values) + 1/2), 255).
+//
+// Sums are fixed-point, on a scale that the window's largest gradient gives, so they do not depend on the order in which
+// threads come.
 //
 //     levels     flat                all octaves' levels; LANES samples of room at both ends
 //     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
@@ -48,19 +59,21 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 //     orientations (n,)              radians
 //     in_octave, in_scale (n,)       octave, and scale index within it
 //     delta_min                      distance of the first octave's samples, input pixels
+//     rooted                         0 or 1
+//     layout                         order of a descriptor's values: one of the three above
 //     descriptors (n, n_hist n_hist n_ori)
 KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ octaves,
                 const real* __restrict__ positions, const real* __restrict__ sigmas,
                 const real* __restrict__ orientations, const int* __restrict__ in_octave,
                 const int* __restrict__ in_scale, const int n, const real delta_min, const real lambda_descr,
-                const int n_hist, const int n_ori, const real saturation, const real scaled_norm,
-                unsigned char* __restrict__ descriptors) {
+                const int n_hist, const int n_ori, const real saturation, const real scaled_norm, const int rooted,
+                const int layout, unsigned char* __restrict__ descriptors) {
     // A sample lies between four histograms and two directions. What it adds to them lies together here, by the cell
     // between the histograms (n_hist + 1 of them each way, those on the rim with histograms missing) and the direction
     // (one after the n_ori, where they wrap round): eight neighbouring sums, first the four histograms of one
     // direction.
     __shared__ fixed sums[MAX_SUMS];
-    __shared__ real values[MAX_VALUES], squares[MAX_VALUES];
+    __shared__ real values[MAX_VALUES], terms[MAX_VALUES];
     __shared__ fixed steepest;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
     const int directions = n_ori + 1, across = n_hist + 1, per_col = 4 * directions, per_row = across * per_col;
@@ -174,26 +187,39 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         real norm = 0;
         for (int pass = 0; pass < 2; ++pass) {  // before and after saturation
             const real limit = pass == 0 ? scale_of(Bits<real>::sum_bits + 3) : saturation * norm;  // none at first
+            const bool is_sum = pass == 1 && rooted;
             VECTORIZE
             for (int v = thread; v < n_values; v += n_threads) {
                 values[v] = smaller(values[v], limit);
-                squares[v] = values[v] * values[v];
+                terms[v] = is_sum ? values[v] : values[v] * values[v];
             }
             __syncthreads();
             for (int rest = n_values; rest > 1;) {  // one tree, whatever the number of threads
                 const int kept = (rest + 1) / 2;
                 VECTORIZE
-                for (int v = thread; v < rest - kept; v += n_threads) squares[v] += squares[v + kept];
+                for (int v = thread; v < rest - kept; v += n_threads) terms[v] += terms[v + kept];
                 __syncthreads();
                 rest = kept;
             }
-            norm = root(squares[0]);
+            norm = is_sum ? terms[0] : root(terms[0]);
             __syncthreads();
         }
         VECTORIZE
         for (int v = thread; v < n_values; v += n_threads) {
-            const real value = scaled_norm * values[v] / (norm > 0 ? norm : real(1));
-            descriptors[(long long)i * n_values + v] = (unsigned char)smaller(value, real(255));
+            const real one = norm > 0 ? norm : real(1);
+            const real value = rooted ? scaled_norm * root(values[v] / one) + real(0.5) : scaled_norm * values[v] / one;
+            values[v] = smaller(value, real(255));
+        }
+        __syncthreads();
+        for (int bin = threadIdx.y; bin < n_hist * n_hist; bin += blockDim.y) {
+            const int across_first = (n_hist - 1 - bin % n_hist) * n_hist + bin / n_hist;
+            const int to = layout == LAYOUT_SCIKIT_IMAGE ? bin : across_first;
+            unsigned char* histogram = descriptors + (long long)i * n_values + to * n_ori;
+            VECTORIZE
+            for (int direction = threadIdx.x; direction < n_ori; direction += blockDim.x) {
+                const int from = layout == LAYOUT_VLFEAT && direction > 0 ? n_ori - direction : direction;
+                histogram[direction] = (unsigned char)values[bin * n_ori + from];
+            }
         }
         __syncthreads();
     }

@@ -9,10 +9,10 @@
 // names; smoothed n_smoothings times by (1/3, 1/3, 1/3), as a circle; each bin that is not less than its neighbours and
 // at least c_max times the highest gives an orientation, refined by a parabola through the three:
 //
-//     2 pi (bin + (h_- - h_+) / (2 (h_- + h_+ - 2 h)) + 1/2) / n_bins
+//     2 pi (bin + (h_- - h_+) / (2 (h_- + h_+ - 2 h)) + bin_centre) / n_bins
 //
-// The half bin is scikit-image's and IPOL's convention. Sums are fixed-point, on a scale that the patch's largest
-// gradient gives, so they do not depend on the order in which threads come.
+// A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, on a scale
+// that the patch's largest gradient gives, so they do not depend on the order in which threads come.
 //
 //     levels     flat                all octaves' levels; LANES samples of room at both ends
 //     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
@@ -20,13 +20,15 @@
 //     sigmas     (n,)                input pixels
 //     in_octave, in_scale (n,)       octave, and scale index within it
 //     delta_min                      distance of the first octave's samples, input pixels
+//     bin_centre                     bins
 //     counts     (n,)                number of orientations
 //     angles     (n, n_bins)         the orientations, radians in (-pi, pi], in the order of their bins
 KERNEL assign_orientations(const real* __restrict__ levels, const long long* __restrict__ octaves,
                            const real* __restrict__ positions, const real* __restrict__ sigmas,
                            const int* __restrict__ in_octave, const int* __restrict__ in_scale, const int n,
                            const real delta_min, const real lambda_ori, const int n_bins, const int n_smoothings,
-                           const real c_max, int* __restrict__ counts, real* __restrict__ angles) {
+                           const real c_max, const real bin_centre, int* __restrict__ counts,
+                           real* __restrict__ angles) {
     __shared__ fixed sums[MAX_BINS];
     __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
     __shared__ fixed steepest;  // the bits of a positive float sort as the float does
@@ -109,7 +111,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
                 if (h[bin] < c_max * highest || before > h[bin] || after > h[bin]) continue;
                 const real bend = 2 * (before + after - 2 * h[bin]);
                 const real fit = bend < 0 ? (before - after) / bend : real(0);  // flat: the bin's own angle
-                real angle = (real(bin) + fit + real(0.5)) * TWO_PI / real(n_bins);
+                real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
                 if (angle > PI) angle -= TWO_PI;
                 angles[(long long)i * n_bins + count++] = angle;
             }

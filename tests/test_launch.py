@@ -9,7 +9,8 @@ import pytest
 
 from gpusift import device as devices
 from gpusift import host, source
-from gpusift.device import check_arguments, definitions, get_device
+from gpusift.arguments import check_arguments
+from gpusift.device import definitions, get_device
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("float32", "float64")
