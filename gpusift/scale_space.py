@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -36,39 +36,46 @@ class ScaleSpace:
         Rows and columns of each octave's levels.
     n_levels : int
         Levels of an octave.
+    offsets : list of int
+        Where each octave begins in `levels`, and where the last one ends.
     """
 
     levels: Any
     octaves: Any
     shapes: list[tuple[int, int]]
     n_levels: int
+    offsets: list[int]
 
     def octave(self, index: int) -> Any:
         """(n_levels, rows, cols) view of an octave's levels."""
         rows, cols = self.shapes[index]
-        size = self.n_levels * rows * pitch(cols)
-        start = _offsets(self.shapes, self.n_levels)[index]
-        return self.levels[start : start + size].reshape(self.n_levels, rows, pitch(cols))[:, :, :cols]
+        start, end = self.offsets[index : index + 2]
+        return self.levels[start:end].reshape(self.n_levels, rows, pitch(cols))[:, :, :cols]
 
     def level(self, index: int, level: int) -> Level:
         """One level of an octave, as the kernels take it."""
         rows, cols = self.shapes[index]
-        start = _offsets(self.shapes, self.n_levels)[index] + level * rows * pitch(cols)
-        return Level(self.levels[start : start + rows * pitch(cols)], rows, cols)
+        size = rows * pitch(cols)
+        start = self.offsets[index] + level * size
+        return Level(self.levels[start : start + size], rows, cols, pitch(cols))
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One level: a flat array of rows, `pitch(cols)` samples apart."""
+    """One level: a flat array of rows, `pitch` samples apart."""
 
     samples: Any
     rows: int
     cols: int
+    pitch: int
 
     @property
     def image(self) -> Any:
         """(rows, cols) view."""
-        return self.samples.reshape(self.rows, pitch(self.cols))[:, : self.cols]
+        return self.samples.reshape(self.rows, self.pitch)[:, : self.cols]
+
+
+Blur = Callable[[Level, Level], None]
 
 
 def pitch(cols: int) -> int:
@@ -107,16 +114,18 @@ def build(device: Device, image: Any, parameters: Parameters, blur: str = "auto"
         If a blur is too wide for the kernel.
     """
     space = _lay_out(device, parameters.octave_shapes(image.shape), parameters.n_levels, workspace)
-    smooth = _ndimage_blur if blur == "ndimage" else _kernel_blur
+    blur_by = _ndimage_blur if blur == "ndimage" else _kernel_blur
+    first_blur, *blurs = (blur_by(device, sigma) for sigma in (parameters.first_blur, *parameters.blurs))
     for o in range(len(space.shapes)):
         if o == 0:
             enlarged = space.level(0, 1)  # its place is free until level 1 is computed
             _upsample(device, image, parameters.upsampling, enlarged)
-            smooth(device, enlarged, parameters.first_blur, space.level(0, 0))
+            first_blur(enlarged, space.level(0, 0))
         else:
             _decimate(device, space.level(o - 1, parameters.n_scales), space.level(o, 0))
-        for s, sigma in enumerate(parameters.blurs):
-            smooth(device, space.level(o, s), sigma, space.level(o, s + 1))
+        levels = [space.level(o, s) for s in range(space.n_levels)]
+        for blur_to_next, level, following in zip(blurs, levels, levels[1:]):
+            blur_to_next(level, following)
     return space
 
 
@@ -137,11 +146,12 @@ def from_octaves(device: Device, octaves: Sequence[np.ndarray]) -> ScaleSpace:
 
 
 def _lay_out(device: Device, shapes: list[tuple[int, int]], n_levels: int, workspace: Any = None) -> ScaleSpace:
-    *offsets, size = _offsets(shapes, n_levels)
+    offsets = _offsets(shapes, n_levels)
+    size = offsets[-1]
     table = [(offset, rows, cols, pitch(cols)) for offset, (rows, cols) in zip(offsets, shapes)]
     levels = device.xp.empty(size + ROOM, device.dtype) if workspace is None else workspace
     levels[:ROOM] = levels[size:] = 0
-    return ScaleSpace(levels, device.asarray(np.array(table, np.int64).reshape(-1, 4)), shapes, n_levels)
+    return ScaleSpace(levels, device.asarray(np.array(table, np.int64).reshape(-1, 4)), shapes, n_levels, offsets)
 
 
 def _offsets(shapes: list[tuple[int, int]], n_levels: int) -> list[int]:
@@ -151,7 +161,7 @@ def _offsets(shapes: list[tuple[int, int]], n_levels: int) -> list[int]:
 
 def _upsample(device: Device, image: Any, factor: int, out: Level) -> None:
     rows, cols = image.shape
-    device.launch("upsample", (rows,), ROW_BLOCK, image, rows, cols, out.samples, pitch(out.cols), constant=factor)
+    device.launch("upsample", (rows,), ROW_BLOCK, image, rows, cols, out.samples, out.pitch, constant=factor)
 
 
 def _decimate(device: Device, level: Level, out: Level) -> None:
@@ -162,13 +172,14 @@ def _decimate(device: Device, level: Level, out: Level) -> None:
         level.samples,
         level.rows,
         level.cols,
-        pitch(level.cols),
+        level.pitch,
         out.samples,
-        pitch(out.cols),
+        out.pitch,
     )
 
 
-def _kernel_blur(device: Device, level: Level, sigma: float, out: Level) -> None:
+def _kernel_blur(device: Device, sigma: float) -> Blur:
+    """Our kernel, for one sigma in samples."""
     taps = _taps(sigma, device.dtype)
     radius = len(taps) - 1
     if radius > MAX_RADIUS:
@@ -176,23 +187,18 @@ def _kernel_blur(device: Device, level: Level, sigma: float, out: Level) -> None
             f"blur='kernel' takes Gaussians of a radius up to {MAX_RADIUS} samples, got {radius} (sigma {sigma:g} "
             "samples); pass blur='ndimage' or smaller sigma_min"
         )
-    if radius == 0:
-        out.samples[...] = level.samples
-        return
-    tiles = -(-level.rows // TILES["BLUR_TILE_ROWS"]) * -(-level.cols // TILES["BLUR_TILE_COLS"])
-    device.launch(
-        "blur",
-        (tiles,),
-        BLUR_BLOCK,
-        level.samples,
-        level.rows,
-        level.cols,
-        pitch(level.cols),
-        device.asarray(taps),
-        radius,
-        out.samples,
-        constant=radius,
-    )
+    on_device = device.asarray(taps)
+
+    def blur(level: Level, out: Level) -> None:
+        if radius == 0:
+            out.samples[...] = level.samples
+            return
+        rows, cols = level.rows, level.cols
+        tiles = -(-rows // TILES["BLUR_TILE_ROWS"]) * -(-cols // TILES["BLUR_TILE_COLS"])
+        arguments = level.samples, rows, cols, level.pitch, on_device, radius, out.samples
+        device.launch("blur", (tiles,), BLUR_BLOCK, *arguments, constant=radius)
+
+    return blur
 
 
 @cache
@@ -200,5 +206,10 @@ def _taps(sigma: float, dtype: np.dtype) -> np.ndarray:
     return gaussian_taps(sigma).astype(dtype) if sigma > 0 else np.ones(1, dtype)
 
 
-def _ndimage_blur(device: Device, level: Level, sigma: float, out: Level) -> None:
-    out.image[...] = device.ndimage.gaussian_filter(level.image, sigma, mode="reflect")
+def _ndimage_blur(device: Device, sigma: float) -> Blur:
+    """The array library's filter, for one sigma in samples."""
+
+    def blur(level: Level, out: Level) -> None:
+        out.image[...] = device.ndimage.gaussian_filter(level.image, sigma, mode="reflect")
+
+    return blur
