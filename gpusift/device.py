@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -91,8 +91,9 @@ class CpuDevice:
         """
         values = check_arguments(name, arguments, self.dtype, np)
         packed = pack(name, self.dtype, values)
-        with self.active():
-            self.library.launch(self._calls.team, self._precision, name, constant, _three(grid), _three(block), packed)
+        team = getattr(self._calls, "team", None)  # threads of its own outside a call
+        with nullcontext(team) if team else self.library.team(self.num_threads) as team:
+            self.library.launch(team, self._precision, name, constant, _three(grid), _three(block), packed)
 
     def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
         """The array on this device, C-contiguous."""
