@@ -10,6 +10,8 @@ from gpusift.device import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
 
+LARGEST = 1e9  # of a keypoint's numbers, which a kernel squares in float32
+
 
 def image_array(device: Device, image: Any) -> tuple[Any, bool]:
     """The image as an array of NumPy or of the device, and whether it came on a GPU.
@@ -43,9 +45,7 @@ def mask_array(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
         return None
     array = _from_gpu(device, mask, "mask") if is_on_gpu(mask) else _from_host(mask)
     if array.dtype.kind not in "bui":
-        raise TypeError(
-            f"mask must hold booleans or integers, zero where no keypoint is wanted, got {array.dtype}"
-        )
+        raise TypeError(f"mask must hold booleans or integers, zero where no keypoint is wanted, got {array.dtype}")
     if tuple(array.shape) != tuple(image_shape):
         raise ValueError(f"mask must have the image's shape {tuple(image_shape)}, got {tuple(array.shape)}")
     with device.active():
@@ -133,9 +133,11 @@ def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
     if array.ndim != len(shape) or any(side not in (-1, got) for side, got in zip(shape, array.shape)):
         wanted = ", ".join("N" if side == -1 else str(side) for side in shape)
         raise ValueError(f"{name} must have the shape ({wanted}{',' * (len(shape) == 1)}), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
-    return array.astype(np.float64)
+    numbers = array.astype(np.float64)
+    wrong = numbers[~(np.abs(numbers) <= LARGEST)]
+    if wrong.size:
+        raise ValueError(f"{name} must be finite and at most {LARGEST:g} in size, got {wrong[0]}")
+    return numbers
 
 
 def _within_a_turn(angles: np.ndarray) -> np.ndarray:

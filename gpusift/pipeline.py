@@ -110,6 +110,8 @@ def describe(
 
 
 def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
+    if n_octaves == 0:
+        raise ValueError("the image is too small for an octave, so no keypoint can be described in it")
     octave, scale = int(features.octaves.max()), int(features.scales.max())
     if octave >= n_octaves or int(features.octaves.min()) < 0:
         raise ValueError(

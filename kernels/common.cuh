@@ -20,6 +20,11 @@
 #define UNROLL _Pragma("unroll")
 #define VECTORIZE          // says of a loop over lanes that its turns are independent
 #define PREFETCH(address)  // a GPU hides the latency of memory behind other threads
+#define WORD_PARTS 1       // a word of four bytes is multiplied at once
+template <typename T>
+struct VectorOf {
+    using type = T;
+};
 #else
 #include "host.hpp"
 #endif
@@ -75,6 +80,12 @@ template <typename T>
 DEVICE T larger(T a, T b) {
     return a > b ? a : b;
 }
+
+// The sum and the products of the four bytes of two words.
+DEVICE int add_products(int a, int b, int sum) { return int(__dp4a(unsigned(a), unsigned(b), unsigned(sum))); }
+#if WORD_PARTS == 1
+DEVICE int part_of(int word, int) { return word; }
+#endif
 
 // 2^x; relative error at most 1.2e-7 for |x| <= 126, clamped beyond.
 DEVICE float power_of_two(float x) {
@@ -175,6 +186,9 @@ DEVICE Octave octave_of(const long long* __restrict__ octaves, int o) {
     const long long* row = octaves + 4 * o;
     return {row[0], int(row[1]), int(row[2]), int(row[3])};
 }
+
+// The integer part of x, at least -1 and at most `most`, however far x is.
+DEVICE int whole_within(real x, int most) { return int(smaller(larger(x, real(-1)), real(most))); }
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 

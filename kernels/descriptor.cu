@@ -49,8 +49,8 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 //     min(floor(scaled_norm value / norm), 255),      or, rooted (RootSIFT, Arandjelovic & Zisserman 2012),
 //     min(floor(scaled_norm sqrt(value / sum of the values) + 1/2), 255).
 //
-// Sums are fixed-point, on a scale that the window's largest gradient gives, so they do not depend on the order in which
-// threads come.
+// Sums are fixed-point, on a scale that the window's largest gradient gives, so they do not depend on the order in
+// which threads come.
 //
 //     levels     flat                all octaves' levels; LANES samples of room at both ends
 //     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
@@ -86,10 +86,10 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
         const real sigma = sigmas[i] / delta, orientation = orientations[i];
         const real half = lambda_descr * (1 + real(1) / real(n_hist)) * sigma, reach = root(real(2)) * half;
-        const int row_0 = int(larger(real(0), centre_row - reach + real(0.5)));
-        const int col_0 = int(larger(real(0), centre_col - reach + real(0.5)));
-        const int row_1 = int(smaller(centre_row + reach + real(0.5), real(octave.rows - 1)));
-        const int col_1 = int(smaller(centre_col + reach + real(0.5), real(octave.cols - 1)));
+        const int row_0 = larger(0, whole_within(centre_row - reach + real(0.5), octave.rows));
+        const int col_0 = larger(0, whole_within(centre_col - reach + real(0.5), octave.cols));
+        const int row_1 = whole_within(centre_row + reach + real(0.5), octave.rows - 1);
+        const int col_1 = whole_within(centre_col + reach + real(0.5), octave.cols - 1);
         const Window window = window_of(centre_row, centre_col, half, orientation);
 
         for (int sum = thread; sum < n_sums; sum += n_threads) sums[sum] = 0;

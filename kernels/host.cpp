@@ -7,6 +7,7 @@
 #include "refinement.cu"
 #include "orientation.cu"
 #include "descriptor.cu"
+#include "matching.cu"
 
 #include "host_team.hpp"
 
@@ -59,6 +60,9 @@ Thunk find(std::string_view name, int constant) {
     if (name == "refine") return thunk<refine>;
     if (name == "assign_orientations") return thunk<assign_orientations>;
     if (name == "describe") return thunk<describe>;
+    if (name == "square_lengths") return thunk<square_lengths>;
+    if (name == "nearest_bytes") return thunk<nearest_bytes>;
+    if (name == "nearest_reals") return thunk<nearest_reals>;
     return nullptr;
 }
 

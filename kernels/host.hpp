@@ -9,6 +9,9 @@
 
 #include <cmath>
 #include <cstdint>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 #ifdef EMULATED_THREADS
 #include <pthread.h>
 #endif
@@ -35,6 +38,15 @@ struct Index3 {
 #define BLUR_ROWS 8
 #define EXTREMA_TILE_ROWS 16
 #define EXTREMA_TILE_COLS 512
+#define MATCH_STRIPS 1
+#define MATCH_OTHERS 4
+#define MATCH_GROUPS 1
+#define MATCH_BYTES 2048
+#if defined(__AVX512BW__)
+#define MATCH_VECTORS 4
+#else
+#define MATCH_VECTORS 2
+#endif
 #endif
 #define MAX_RADIUS 320
 #define MAX_BINS 720
@@ -46,6 +58,11 @@ struct Index3 {
 #define LANES 1
 #define STRIP 1
 #define VECTORIZE
+#define WORD_PARTS 1
+template <typename T>
+struct VectorOf {
+    using type = T;
+};
 #define __shared__ static
 static thread_local Index3 threadIdx;
 static Index3 blockIdx, blockDim, gridDim;
@@ -81,6 +98,34 @@ static constexpr Index3 blockDim{1, 1, 1};
 static thread_local Index3 blockIdx, gridDim;
 DEVICE void __syncthreads() {}
 
+// A vector register, for loops over sums that must stay in registers.
+#if defined(__AVX512BW__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+template <typename T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+
+// Bytes are multiplied as 16-bit numbers: of the four in a word first those at even places, then those at odd ones.
+#define WORD_PARTS 2
+DEVICE int part_of(int word, int part) { return word >> 8 * part & 0x00ff00ff; }
+DEVICE VectorOf<int>::type add_products(VectorOf<int>::type a, int b, VectorOf<int>::type sums) {
+#if defined(__AVX512BW__)
+    return sums + VectorOf<int>::type(_mm512_madd_epi16(__m512i(a), _mm512_set1_epi32(b)));
+#elif defined(__AVX2__)
+    return sums + VectorOf<int>::type(_mm256_madd_epi16(__m256i(a), _mm256_set1_epi32(b)));
+#elif defined(__SSE2__)
+    return sums + VectorOf<int>::type(_mm_madd_epi16(__m128i(a), _mm_set1_epi32(b)));
+#else
+    return sums + (a & 0xffff) * (b & 0xffff) + (a >> 16) * (b >> 16);
+#endif
+}
+
 template <typename T>
 DEVICE T atomicAdd(T* to, T value) {
     return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
@@ -112,6 +157,10 @@ DEVICE int nearest(float x) { return __builtin_irintf(x); }  // one instruction,
 #endif
 DEVICE int __float2int_rn(float x) { return nearest(x); }
 DEVICE long long __double2ll_rn(double x) { return (long long)rint(x); }
+DEVICE unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
+    for (int shift = 0; shift < 32; shift += 8) sum += (a >> shift & 255) * (b >> shift & 255);
+    return sum;
+}
 
 // a * b + c rounded once, for processors without the instruction: the product is exact in double, and the sum is
 // rounded to odd, so that rounding it again to float gives the right result (Boldo & Melquiond 2008).

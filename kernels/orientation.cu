@@ -39,10 +39,10 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
         const real delta = delta_min * real(1LL << in_octave[i]);
         const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
         const real sigma = sigmas[i] / delta, radius = 3 * lambda_ori * sigma;
-        const int row_0 = int(larger(real(0), centre_row - radius + real(0.5)));
-        const int col_0 = int(larger(real(0), centre_col - radius + real(0.5)));
-        const int row_1 = int(smaller(centre_row + radius + real(0.5), real(octave.rows - 1)));
-        const int col_1 = int(smaller(centre_col + radius + real(0.5), real(octave.cols - 1)));
+        const int row_0 = larger(0, whole_within(centre_row - radius + real(0.5), octave.rows));
+        const int col_0 = larger(0, whole_within(centre_col - radius + real(0.5), octave.cols));
+        const int row_1 = whole_within(centre_row + radius + real(0.5), octave.rows - 1);
+        const int col_1 = whole_within(centre_col + radius + real(0.5), octave.cols - 1);
 
         for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
         if (thread == 0) steepest = 0;

@@ -272,8 +272,12 @@ def test_lists_numbers_and_none_at_all(device):
     for nothing in ([], np.empty((0, 2))):
         for orientations in ([], None):
             assert len(sift.describe(HALF, nothing, [], orientations)) == 0
-    outside = sift.describe(HALF, [[-500.0, 10.0], [1e6, 1e6]], [2.0, 2.0], [0.0, 0.0]).to_host()
-    assert (outside.descriptors == 0).all()
+    for far in (500.0, 1e6, 1e9):
+        outside = sift.describe(HALF, [[-far, 10.0], [10.0, -far], [far, far]], [2.0] * 3, [0.0] * 3).to_host()
+        assert (outside.descriptors == 0).all()
+        assert len(sift.describe(HALF, [[-far, far]], [2.0])) == 1
+    with pytest.raises(ValueError, match="image is too small for an octave"):
+        sift.describe(HALF[:4, :4], [[1, 1]], [1.0])
 
 
 def test_an_orientation_may_be_any_number_of_turns(device):
@@ -289,8 +293,8 @@ WRONG = [
     (([1.0, 2.0], [1.0]), {}, ValueError, r"positions must have the shape \(N, 2\), got \(2,\)"),
     (([[1, 2]], [1.0, 2.0]), {}, ValueError, r"sigmas must have the shape \(1,\), got \(2,\)"),
     (([[1, 2]], [0.0]), {}, ValueError, "sigmas must be greater than 0, got 0.0"),
-    (([[1, np.nan]], [1.0]), {}, ValueError, "positions must be finite, got nan"),
-    (([[1, 2]], [np.inf]), {}, ValueError, "sigmas must be finite, got inf"),
+    (([[1, np.nan]], [1.0]), {}, ValueError, "positions must be finite and at most 1e.09 in size, got nan"),
+    (([[1, 2]], [np.inf]), {}, ValueError, "sigmas must be finite and .* got inf"),
     (([["a", "b"]], [1.0]), {}, TypeError, "positions must hold real numbers, got <U1"),
     (([[1, 2]], [1.0], [0.0, 1.0]), {}, ValueError, r"orientations must have the shape \(1,\), got \(2,\)"),
     (([[1, 2]], [1.0], [0.0]), {"octaves": [0]}, ValueError, "octaves and scales must be given both or neither"),
