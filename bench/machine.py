@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "scipy": ("scipy",),
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
     "scikit-image": ("scikit-image",),
+    "pycolmap": ("pycolmap",),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
 }
 
