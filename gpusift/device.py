@@ -20,8 +20,19 @@ import numpy as np
 from gpusift import host, source
 from gpusift.arguments import check_arguments, pack
 
-# What a GPU's kernels are given as -D: a block's tile of samples (a host has its own, in host.hpp).
-TILES = {"BLUR_TILE_ROWS": 8, "BLUR_TILE_COLS": 128, "BLUR_ROWS": 2, "EXTREMA_TILE_ROWS": 8, "EXTREMA_TILE_COLS": 32}
+# What a GPU's kernels are given as -D: a block's tile of samples or descriptors (a host has its own, in host.hpp).
+TILES = {
+    "BLUR_TILE_ROWS": 8,
+    "BLUR_TILE_COLS": 128,
+    "BLUR_ROWS": 2,
+    "EXTREMA_TILE_ROWS": 8,
+    "EXTREMA_TILE_COLS": 32,
+    "MATCH_STRIPS": 32,
+    "MATCH_VECTORS": 4,
+    "MATCH_GROUPS": 4,
+    "MATCH_OTHERS": 8,
+    "MATCH_BYTES": 128,
+}
 
 CACHE_LINE = 64  # bytes
 KEPT_AT_MOST = 4  # times what is asked for: a workspace larger than that is given back to the system
@@ -57,6 +68,11 @@ class CpuDevice:
         self.library = library or host.library()
         self._kept: list[np.ndarray] = []
         self._calls = threading.local()  # the team of the call that a thread is in
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of a launch with which all of the device has work to its end."""
+        return 4 * self.num_threads if self.num_threads > 1 else 1
 
     @property
     def ndimage(self) -> Any:
@@ -169,6 +185,11 @@ class CudaDevice:
         self.name = f"cuda:{index}"
         self.xp = cupy
         self.dtype = np.dtype(dtype)
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of a launch with which all of the device has work to its end."""
+        return 8 * int(self.xp.cuda.Device(self.index).attributes["MultiProcessorCount"])
 
     @property
     def ndimage(self) -> Any:

@@ -1,44 +1,71 @@
-"""Brute-force matching of descriptors (Lowe 2004, section 7.1), with scikit-image's results."""
+"""Matching of descriptors (Lowe 2004, section 7.1): scikit-image's function, and one for features and pairs of images.
+
+Descriptors of bytes, and others that hold integers of which the largest is at most 255 above the least, are compared by
+their exact squared distances.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-# Largest number of distances held at once: 32 MiB in float64.
-BLOCK_SIZE = 1 << 22
-# Every integer up to these is exact in the type.
-EXACT_FLOAT32 = 1 << 24
-EXACT_FLOAT64 = 1 << 53
-# Metrics that scale by statistics of both whole sets, so rows cannot be taken in blocks.
-WHOLE_SET_METRICS = frozenset({"s", "se", "seuclidean", "mah", "mahal", "mahalanobis"})
+from gpusift import metrics, nearest
+from gpusift.descriptor_intake import as_bytes, descriptor_array, device_of, mask_array, require_alike
+from gpusift.device import get_device
+from gpusift.features import Features
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Matches between the features of two images, in the order of the first.
+
+    Attributes
+    ----------
+    indices : (Q, 2) array of int64
+        Index into the first and into the second image's features.
+    distances : (Q,) array of float32
+        Euclidean distances of the descriptors.
+    """
+
+    indices: Any
+    distances: Any
+
+    def __len__(self) -> int:
+        return int(self.indices.shape[0])
+
+    def to_host(self) -> Matches:
+        """The same matches as NumPy arrays; copied from a GPU if they are there."""
+        return Matches(*(each.get() if hasattr(each, "get") else each for each in (self.indices, self.distances)))
 
 
 def match_descriptors(
-    descriptors1: ArrayLike,
-    descriptors2: ArrayLike,
+    descriptors1: Any,
+    descriptors2: Any,
     metric: str | Callable[..., float] | None = None,
     p: float = 2,
     max_distance: float = np.inf,
     cross_check: bool = True,
     max_ratio: float = 1.0,
-) -> NDArray[np.int64]:
+    *,
+    device: str = "auto",
+) -> Any:
     """Match each descriptor of one set with the nearest of another.
 
     The result is that of ``skimage.feature.match_descriptors``, to the last element. Among
-    descriptors that are equally near, the one with the lowest index is taken.
+    descriptors that are equally near, the one with the lowest index is taken. Memory does not grow
+    with the product of the two numbers of descriptors.
 
-    Descriptors that hold integers (SIFT's do) are compared through one matrix product, which is
-    exact and many times faster than the distances taken one by one. Memory does not grow with the
-    product of the two numbers of descriptors.
+    Descriptors that hold integers of one byte's range (SIFT's do) are compared on `device` under
+    the Euclidean metric; all others on the host, by SciPy.
 
     Parameters
     ----------
     descriptors1 : (M, P) array
-        Descriptors of the first image. CuPy arrays are copied to the host.
+        Descriptors of the first image, of NumPy or, on a GPU, of CuPy or of anything with
+        ``__cuda_array_interface__`` or DLPack.
     descriptors2 : (N, P) array
         Descriptors of the second image.
     metric : str or callable, optional
@@ -53,19 +80,25 @@ def match_descriptors(
     max_ratio : float, optional
         Below 1, the distance to the nearest descriptor over that to the second nearest of the
         second set must be smaller than this; 0.8 is usual for SIFT.
+    device : str, optional
+        ``"auto"`` (where the descriptors are, if on a GPU; otherwise a GPU if there is one),
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
     Returns
     -------
     matches : (Q, 2) int64 array
         Indices into the first and the second set, in the order of the first. Empty if either set is
-        empty.
+        empty. Of CuPy if descriptors were on a GPU, otherwise of NumPy.
 
     Raises
     ------
     TypeError
         If descriptors are not real numbers.
     ValueError
-        If descriptors are not 2-D, hold NaN, or differ in length.
+        If descriptors are not 2-D, hold NaN, differ in length, or are on a GPU and `device` is the
+        CPU; or if there is no such device.
+    RuntimeError
+        If the device cannot be had.
 
     Examples
     --------
@@ -77,131 +110,181 @@ def match_descriptors(
     array([[0, 1],
            [1, 0]])
     """
-    first = _as_descriptors(descriptors1, "descriptors1")
-    second = _as_descriptors(descriptors2, "descriptors2")
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            "Descriptor length must equal. Got descriptors1 of shape "
-            f"{first.shape} and descriptors2 of shape {second.shape}."
-        )
-    if metric is None:
-        metric = "hamming" if first.dtype == bool else "euclidean"
-    if not len(first) or not len(second):
-        return np.empty((0, 2), dtype=np.int64)
-
-    exact_dtype = _exact_dtype(first, second) if metric == "euclidean" else None
-    if exact_dtype is not None:
-        blocks = _integer_blocks(first.astype(exact_dtype), second.astype(exact_dtype))
-    else:
-        blocks = _cdist_blocks(first, second, metric, p)
-
-    nearest1 = np.empty(len(first), dtype=np.int64)
-    best1 = np.empty(len(first))
-    second_best1 = np.empty(len(first))
-    nearest2 = np.zeros(len(second), dtype=np.int64)
-    best2 = np.full(len(second), np.inf)
-    for start, distances in blocks:
-        rows = np.arange(len(distances))
-        block = slice(start, start + len(distances))
-        nearest1[block] = nearest = np.argmin(distances, axis=1)
-        best1[block] = distances[rows, nearest]
-        if cross_check:
-            _update_nearest(nearest2, best2, start, distances)
-        if max_ratio < 1:
-            distances[rows, nearest] = np.inf
-            second_best1[block] = distances[rows, np.argmin(distances, axis=1)]
-    if exact_dtype is not None:
-        best1, second_best1 = np.sqrt(best1), np.sqrt(second_best1)
-
-    indices = np.arange(len(first))
-    keep = np.ones(len(first), dtype=bool)
-    if cross_check:
-        keep &= nearest2[nearest1] == indices
-    if max_distance < np.inf:
-        keep &= best1 < max_distance
-    if max_ratio < 1:
-        second_best1[second_best1 == 0] = np.finfo(np.float64).eps
-        with np.errstate(invalid="ignore"):
-            keep &= best1 / second_best1 < max_ratio
-    return np.column_stack((indices[keep], nearest1[keep]))
+    given = {"descriptors1": descriptors1, "descriptors2": descriptors2}
+    here, on_gpu = device_of(device, given)
+    with here.active():
+        first, second = (descriptor_array(here, array, name) for name, array in given.items())
+        if first.shape[1] != second.shape[1]:
+            raise ValueError(
+                "Descriptor length must equal. Got descriptors1 of shape "
+                f"{first.shape} and descriptors2 of shape {second.shape}."
+            )
+        if metric is None:
+            metric = "hamming" if first.dtype == bool else "euclidean"
+        xp = here.xp if on_gpu else np
+        if not len(first) or not len(second):
+            return xp.empty((0, 2), dtype=np.int64)
+        options: dict[str, Any] = {
+            "max_ratio": max_ratio,
+            "cross_check": cross_check,
+            "max_distance": max_distance,
+        }
+        integers = as_bytes([first, second], nearest.LARGEST_WIDTH) if metric == "euclidean" else None
+        if integers is not None:
+            sets = nearest.upload(here, integers)
+            ((indices, _),) = nearest.match(sets, np.array([[0, 1]]), on_host=not on_gpu, **options)
+            return indices
+        indices = metrics.match(here.to_host(first), here.to_host(second), metric, p, **options)
+        return xp.asarray(indices)
 
 
-def _as_descriptors(descriptors: Any, name: str) -> NDArray[Any]:
-    """The descriptors on the host, checked."""
-    if hasattr(descriptors, "__cuda_array_interface__") and hasattr(descriptors, "get"):
-        descriptors = descriptors.get()
-    array = np.asarray(descriptors)
-    if array.dtype.kind not in "buif":
-        raise TypeError(
-            f"{name} must hold real numbers, got dtype {array.dtype}; pass the descriptors attribute of a SIFT object"
-        )
-    if array.ndim != 2:
-        raise ValueError(f"{name} must be 2-D, one row a descriptor, got an array of shape {array.shape}")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        row = int(np.flatnonzero(np.isnan(array).any(axis=1))[0])
-        raise ValueError(f"{name} must not hold NaN, got one in row {row}; drop such descriptors")
-    return array
+def match(
+    features_a: Any,
+    features_b: Any,
+    *,
+    max_ratio: float = 0.8,
+    cross_check: bool = True,
+    max_distance: float = np.inf,
+    mask: Any = None,
+    device: str = "auto",
+) -> Matches:
+    """Match the features of two images by their descriptors' Euclidean distances.
 
+    Among descriptors that are equally near, the one with the lowest index is taken. Memory does not
+    grow with the product of the two numbers of features (a mask does).
 
-def _exact_dtype(first: NDArray[Any], second: NDArray[Any]) -> type[np.floating] | None:
-    """The smallest type in which a matrix product gives exact squared distances, or None.
+    Parameters
+    ----------
+    features_a, features_b : Features or (N, D) array
+        Features with descriptors, or descriptors, of one dtype.
+    max_ratio : float, optional
+        Below 1, the distance to the nearest descriptor over that to the second nearest of
+        `features_b` must be smaller than this (Lowe 2004). Where the mask allows but one, the
+        second nearest is infinitely far. 1: not asked for.
+    cross_check : bool, optional
+        Whether each feature of a match must be the nearest to the other.
+    max_distance : float, optional
+        Matches must be nearer than this.
+    mask : (M, N) array of bool, optional
+        Which features may match: M of `features_a`, N of `features_b`.
+    device : str, optional
+        ``"auto"`` (where the descriptors are, if on a GPU; otherwise a GPU if there is one),
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
-    With integers of magnitude m and P elements, no term or partial sum of |a|² + |b|² - 2 a.b
-    exceeds 4 P m² (2 P m² where none is negative). SIFT's uint8 fit float32 up to P = 129.
+    Returns
+    -------
+    Matches
+        Empty if a side has fewer than two features, as nearest and second nearest are compared.
+        Arrays of CuPy if descriptors were on a GPU, otherwise of NumPy.
+
+    Raises
+    ------
+    TypeError
+        If descriptors are not real numbers or differ in dtype, or the mask does not hold booleans.
+    ValueError
+        If features have no descriptors; if these are not 2-D, not finite, differ in length, or are
+        on a GPU and `device` is the CPU; if the mask's shape is not (M, N), `max_ratio` is not in
+        (0, 1], `max_distance` is not above 0, or there is no such device.
+    RuntimeError
+        If the device cannot be had.
     """
-    largest = 0
-    negative = False
-    for array in (first, second):
-        if not array.size:
-            return None
-        low, high = array.min(), array.max()
-        if array.dtype.kind == "f" and not (
-            np.isfinite(low) and np.isfinite(high) and np.array_equal(array, np.rint(array))
-        ):
-            return None
-        largest = max(largest, int(high), -int(low))
-        negative |= bool(low < 0)
-    bound = (4 if negative else 2) * first.shape[1] * largest**2
-    if bound <= EXACT_FLOAT32:
-        return np.float32
-    # Roots of different integers differ in float64 only below 2**51.
-    return np.float64 if bound <= EXACT_FLOAT64 // 4 else None
+    given = {"features_a": features_a, "features_b": features_b}
+    return _match(given, [(0, 1)], max_ratio, cross_check, max_distance, {"mask": mask}, device)[0]
 
 
-def _integer_blocks(first: NDArray[Any], second: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Exact squared distances of blocks of rows, each with the index of its first row."""
-    squares2 = np.einsum("ij,ij->i", second, second)
-    minus_twice = -2 * second.T
-    rows = max(1, BLOCK_SIZE // len(second))
-    for start in range(0, len(first), rows):
-        block = first[start : start + rows]
-        distances = block @ minus_twice
-        distances += np.einsum("ij,ij->i", block, block)[:, np.newaxis]
-        distances += squares2
-        yield start, distances
+def match_pairs(
+    features: Sequence[Any],
+    pairs: Iterable[tuple[int, int]],
+    *,
+    max_ratio: float = 0.8,
+    cross_check: bool = True,
+    max_distance: float = np.inf,
+    mask: Sequence[Any] | None = None,
+    device: str = "auto",
+) -> list[Matches]:
+    """Match many pairs of images in one call; each image's descriptors go to the device once.
+
+    Parameters
+    ----------
+    features : sequence of Features or (N, D) array
+        For each image its features with descriptors, or its descriptors, of one dtype.
+    pairs : sequence of (int, int)
+        Indices of the two images of each pair.
+    max_ratio, cross_check, max_distance, device
+        As for `match`.
+    mask : sequence of (M, N) array of bool or None, optional
+        For each pair which features may match; None if all may.
+
+    Returns
+    -------
+    list of Matches
+        For each pair what `match` gives.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `match`; and ValueError if a pair is not of two indices of images, or there is not one
+        mask for each pair.
+    """
+    listed = []
+    for k, pair in enumerate(pairs):
+        inside = [int(i) for i in pair if isinstance(i, (int, np.integer)) and 0 <= i < len(features)]
+        if len(pair) != 2 or len(inside) != 2:
+            raise ValueError(f"pairs[{k}] must be two indices of {len(features)} features, got {tuple(pair)}")
+        listed.append((inside[0], inside[1]))
+    if mask is not None and len(mask) != len(listed):
+        raise ValueError(
+            f"mask must be a sequence of one mask or None for each of {len(listed)} pairs, got {len(mask)}"
+        )
+    given = {f"features[{i}]": each for i, each in enumerate(features)}
+    masks = {f"mask[{k}]": None if mask is None else mask[k] for k in range(len(listed))}
+    return _match(given, listed, max_ratio, cross_check, max_distance, masks, device)
 
 
-def _cdist_blocks(
-    first: NDArray[Any], second: NDArray[Any], metric: str | Callable[..., float], p: float
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Distances of blocks of rows by SciPy, each with the index of its first row."""
-    from scipy.spatial.distance import cdist
-
-    # SciPy raises an error for p with any other metric.
-    options = {"p": p} if metric == "minkowski" else {}
-    rows = max(1, BLOCK_SIZE // len(second))
-    if isinstance(metric, str) and metric.lower() in WHOLE_SET_METRICS:
-        rows = len(first)
-    for start in range(0, len(first), rows):
-        yield start, cdist(first[start : start + rows], second, metric=metric, **options)
-
-
-def _update_nearest(nearest: NDArray[np.int64], best: NDArray[Any], start: int, distances: NDArray[Any]) -> None:
-    """Let the rows of a block that are nearer to a column than all before take their place."""
-    # A contiguous copy: argmin along the other axis is six times slower.
-    candidates = np.argmin(np.ascontiguousarray(distances.T), axis=1)
-    values = distances[candidates, np.arange(distances.shape[1])]
-    # Like argmin: the first NaN (a zero vector under "cosine", say) comes before all numbers.
-    nearer = (values < best) | (np.isnan(values) & ~np.isnan(best))
-    nearest[nearer] = candidates[nearer] + start
-    best[nearer] = values[nearer]
+def _match(
+    features: dict[str, Any],
+    pairs: list[tuple[int, int]],
+    max_ratio: float,
+    cross_check: bool,
+    max_distance: float,
+    masks: dict[str, Any],
+    device: str,
+) -> list[Matches]:
+    """The matches of pairs; features and masks by the names that messages call them."""
+    if not 0 < max_ratio <= 1:
+        raise ValueError(f"max_ratio must be above 0 and at most 1, got {max_ratio}")
+    if not max_distance > 0:
+        raise ValueError(f"max_distance must be above 0, got {max_distance}")
+    given = {}
+    for name, each in features.items():
+        given[name] = each.descriptors if isinstance(each, Features) else each
+        if given[name] is None:
+            raise ValueError(f"{name} must have descriptors, got none: compute them with SIFT.compute")
+    here, on_gpu = device_of(device, given)
+    with here.active():
+        arrays = [descriptor_array(here, array, name, finite=True) for name, array in given.items()]
+        require_alike(dict(zip(given, arrays)))
+        allowed = [
+            mask_array(here, mask, name, (len(arrays[i]), len(arrays[j])))
+            for (name, mask), (i, j) in zip(masks.items(), pairs)
+        ]
+        worth = [k for k, (i, j) in enumerate(pairs) if min(len(arrays[i]), len(arrays[j])) > 1]
+        used = sorted({i for k in worth for i in pairs[k]})
+        xp = here.xp if on_gpu else np
+        empty = Matches(xp.empty((0, 2), np.int64), xp.empty(0, np.float32))
+        found = [empty] * len(pairs)
+        if not worth or not arrays[0].shape[1]:
+            return found
+        reals = [arrays[i] for i in used]
+        integers = as_bytes(reals, nearest.LARGEST_WIDTH)
+        if integers is None:
+            single = reals[0].dtype.kind == "f" and reals[0].dtype.itemsize <= 4
+            here = get_device(here.name, "float32" if single else "float64")
+    with here.active():
+        sets = nearest.upload(here, reals if integers is None else integers)
+        numbers = np.searchsorted(used, np.array([pairs[k] for k in worth]))
+        options: dict[str, Any] = {"max_ratio": max_ratio, "cross_check": cross_check, "max_distance": max_distance}
+        matched = nearest.match(sets, numbers, masks=[allowed[k] for k in worth], on_host=not on_gpu, **options)
+    for k, (indices, distances) in zip(worth, matched):
+        found[k] = Matches(indices, distances)
+    return found

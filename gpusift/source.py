@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-STAGES = ("scale_space", "extrema", "refinement", "orientation", "descriptor")
+STAGES = ("scale_space", "extrema", "refinement", "orientation", "descriptor", "matching")
 
 _TYPES = {"int": "int32", "long long": "int64", "unsigned char": "uint8"}
 _KERNEL = re.compile(r"^KERNEL(?:_OF\((?P<constant>\w+)\))? (?P<name>\w+)\((?P<parameters>[^)]*)\)", re.MULTILINE)

@@ -123,8 +123,8 @@ DEVICE void find_nearest(Of of, const typename Of::Number* __restrict__ descript
     using Integer = typename Of::Integer;
     using Vector = typename Of::Vector;
     using Rows = typename VectorOf<Integer>::type;
-    __shared__ alignas(16) Number query_parts[T::PARTS * T::QUERY_PITCH];
-    __shared__ alignas(16) Number other_parts[T::PARTS * (T::OTHERS + T::PADDING)];
+    alignas(16) __shared__ Number query_parts[T::PARTS * T::QUERY_PITCH];
+    alignas(16) __shared__ Number other_parts[T::PARTS * (T::OTHERS + T::PADDING)];
     __shared__ Number other_squares[T::OTHERS];
     __shared__ Number nearest_of[MATCH_GROUPS][T::QUERIES], second_of[MATCH_GROUPS][T::QUERIES];
     __shared__ Integer rows_of[MATCH_GROUPS][T::QUERIES];

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from cuda.bindings import nvrtc
 
-from gpusift import device, pipeline, source
+from gpusift import device, nearest, pipeline, source
 from gpusift.parameters import MAX_BINS, Parameters
 
 # Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
@@ -200,9 +200,19 @@ def launches_of(parameters: Parameters) -> tuple[Launch, ...]:
     return tuple(sorted(recorder.launches, key=order))
 
 
+@cache
+def matching_launches() -> tuple[Launch, ...]:
+    """The launches of matching bytes and reals, sorted."""
+    recorder = Recorder()
+    for dtype in (np.uint8, np.float32):
+        sets = nearest.upload(recorder, 2 * [np.eye(3, 8, dtype=dtype)])
+        nearest.match(sets, np.array([[0, 1]]), max_ratio=0.8, cross_check=True, max_distance=np.inf)
+    return tuple(sorted(recorder.launches, key=order))
+
+
 def default_launches() -> tuple[Launch, ...]:
-    """The launches of a run with the default parameters, sorted."""
-    return launches_of(Parameters())
+    """The launches of a run with the default parameters, and of matching, sorted."""
+    return (*launches_of(Parameters()), *matching_launches())
 
 
 def extreme_launches() -> tuple[Launch, ...]:

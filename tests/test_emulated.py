@@ -4,12 +4,13 @@ import re
 import shutil
 from functools import cache
 
+import brute_force
 import emulated
 import numpy as np
 import pytest
 from same_bytes import digest, small_image, synthetic
 
-from gpusift import host, pipeline, source
+from gpusift import host, nearest, pipeline, source
 from gpusift.device import CpuDevice
 from gpusift.parameters import Parameters
 
@@ -38,9 +39,19 @@ def test_emulated_threads_give_the_bytes_of_one_thread(library_of, parameters, d
     emulated_device.launch = lambda name, *rest, **options: (launched.add(name), launch(name, *rest, **options))
     ours = pipeline.run(emulated_device, image, parameters)
     one_thread = pipeline.run(CpuDevice(dtype), image, parameters)
-    assert launched == set(source.kernels())
+    assert launched == {name for name, kernel in source.kernels().items() if kernel.stage != "matching"}
     assert len(ours) > 0
     assert digest(ours) == digest(one_thread)
+
+
+@pytest.mark.xdist_group("emulated")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("block", [nearest.BLOCK, (1, 1), (7, 3), (64, 4)])
+def test_matching_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, monkeypatch, block, dtype):
+    """With blocks of any shape: fewer threads than there is work for, and more."""
+    expected = brute_force.digest(CpuDevice(dtype))
+    monkeypatch.setattr(nearest, "BLOCK", block)
+    assert brute_force.digest(CpuDevice(dtype, library=host.Library(library_of("")))) == expected
 
 
 @pytest.mark.xdist_group("emulated")
@@ -63,11 +74,12 @@ def test_sanitizers_are_silent(library_of, sanitizer):
     assert done.returncode == 0, done.stderr[-4000:]
     assert not re.search(r"WARNING: ThreadSanitizer|ERROR: AddressSanitizer|runtime error", done.stderr), done.stderr
     features = pipeline.run(CpuDevice("float32"), small_image(), Parameters(n_octaves=2))
-    assert done.stdout.split() == [str(len(features)), digest(features)]
+    matches = brute_force.digest(CpuDevice("float32"))
+    assert done.stdout.split() == [str(len(features)), digest(features), matches]
 
 
 @pytest.mark.xdist_group("emulated")
-@pytest.mark.parametrize("stage", ["scale_space", "extrema", "orientation", "descriptor"])
+@pytest.mark.parametrize("stage", ["scale_space", "extrema", "orientation", "descriptor", "matching"])
 def test_a_removed_barrier_is_caught(tmp_path, stage):
     kernels = tmp_path / "kernels"
     shutil.copytree(source.folder(), kernels)

@@ -1,4 +1,4 @@
-"""match_descriptors returns the array of scikit-image's, element for element."""
+"""match_descriptors returns the array of scikit-image's, element for element. For `match` see test_match.py."""
 
 import subprocess
 import sys
@@ -6,12 +6,12 @@ import sys
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from skimage.feature import match_descriptors as skimage_match_descriptors
 
-from gpusift import matching
+from gpusift import metrics
 from gpusift.matching import match_descriptors
 
 OPTIONS = {
@@ -21,10 +21,13 @@ OPTIONS = {
 }
 
 
-def assert_same(first, second, **options):
+on_each_device = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def assert_same(first, second, device="cpu", **options):
     with np.errstate(invalid="ignore"):
         theirs = skimage_match_descriptors(first, second, **options)
-    ours = match_descriptors(first, second, **options)
+    ours = match_descriptors(first, second, device=device, **options)
     assert_array_equal(ours, theirs)
     assert ours.dtype == theirs.dtype
 
@@ -44,13 +47,20 @@ def pairs_of(dtype, elements):
 def small_blocks():
     """Blocks of a few rows, so that small sets cross their boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "BLOCK_SIZE", 24)
+        patch.setattr(metrics, "BLOCK_SIZE", 24)
         yield
 
 
+@on_each_device
 @given(pairs_of(np.uint8, st.sampled_from([0, 1, 2, 255])), st.fixed_dictionaries(OPTIONS))
-def test_ties_of_integers(pair, options):
-    assert_same(*pair, **options)
+def test_ties_of_integers(device, pair, options):
+    assert_same(*pair, device, **options)
+
+
+@on_each_device
+@given(pairs_of(np.int16, st.sampled_from([-100, -99, 155])), st.fixed_dictionaries(OPTIONS))
+def test_ties_of_integers_of_a_bytes_range(device, pair, options):
+    assert_same(*pair, device, **options)
 
 
 @given(pairs_of(np.float64, st.sampled_from([0.0, 0.5, 1.0, -1.0])), st.fixed_dictionaries(OPTIONS))
@@ -89,38 +99,37 @@ def test_callable_metric():
 @pytest.mark.parametrize(
     ("dtype", "largest", "width"),
     [
-        (np.uint8, 255, 128),  # exact in float32
-        (np.uint8, 255, 130),  # just too wide for float32
+        (np.uint8, 255, 128),
+        (np.uint8, 255, 130),
         (np.int8, 127, 128),
         (np.uint16, 65535, 128),
-        (np.int32, 2**31 - 1, 128),  # too large for a product
+        (np.int32, 2**31 - 1, 128),
         (np.int64, 2**62, 16),
         (np.uint64, 2**63, 16),
         (np.float32, 255, 128),  # integers in floats, as OpenCV gives them
     ],
 )
 @pytest.mark.parametrize("max_ratio", [1.0, 0.99])
-def test_largest_values(dtype, largest, width, max_ratio):
-    """Extreme values, where a product in too small a type would round."""
+def test_largest_values(device, dtype, largest, width, max_ratio):
+    """Extreme values, where sums in too small a type would overflow or round."""
     rng = np.random.default_rng(1)
     low = -largest if np.dtype(dtype).kind == "i" else 0
     values = np.array([low, low + 1, 0, largest - 1, largest], dtype=dtype)
     first, second = rng.choice(values, (20, width)), rng.choice(values, (30, width))
     second[:10] = first[:10]
     second[:10, -1] = rng.choice(values, 10)
-    assert_same(first, second, max_ratio=max_ratio)
+    assert_same(first, second, device, max_ratio=max_ratio)
 
 
-def test_close_rivals_of_sift_descriptors(monkeypatch):
+def test_close_rivals_of_sift_descriptors(device):
     """Many descriptors of full size, whole blocks: the same indices as from distances."""
-    monkeypatch.setattr(matching, "BLOCK_SIZE", 1 << 14)
     rng = np.random.default_rng(2)
     first = rng.integers(0, 256, (600, 128), dtype=np.uint8)
     second = first[rng.permutation(600)]
     second[::2, 5] += 1
     for options in ({}, {"max_ratio": 0.8}, {"cross_check": False, "max_distance": 100}):
-        assert_same(first, second, **options)
-    matches = match_descriptors(first, second)
+        assert_same(first, second, device, **options)
+    matches = match_descriptors(first, second, device=device)
     assert len(matches) == 600
     assert np.abs(first[matches[:, 0]] - second[matches[:, 1]].astype(int)).max() <= 255
 
@@ -146,26 +155,38 @@ def test_no_descriptors(shapes, dtype):
     assert matches.dtype == np.int64
 
 
+def test_wide_integers():
+    """Squared distances that would not fit 32 bits."""
+    first, second = np.zeros((2, 40000), np.uint8), np.full((3, 40000), 255, np.uint8)
+    second[1] -= 1
+    assert_same(first, second, max_ratio=0.999)
+
+
+@pytest.mark.parametrize("bad", ["gpu", "cuda:x", ""])
+def test_unknown_device(bad):
+    for dtype in (np.uint8, np.float64):
+        with pytest.raises(ValueError, match="device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got"):
+            match_descriptors(np.zeros((3, 4), dtype), np.zeros((3, 4), dtype), device=bad)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", [None, "cityblock"])
+def test_cupy_in_cupy_out(metric):
+    import cupy
+
+    first, second = np.random.default_rng(0).integers(0, 9, (2, 30, 8), dtype=np.uint8)
+    ours = match_descriptors(cupy.asarray(first), cupy.asarray(second), metric)
+    assert isinstance(ours, cupy.ndarray)
+    assert_array_equal(ours.get(), skimage_match_descriptors(first, second, metric))
+    assert isinstance(match_descriptors(cupy.asarray(first[:0]), second), cupy.ndarray)
+
+
 def test_inputs_are_not_changed():
     first = np.arange(12, dtype=np.float64).reshape(4, 3)
     second = first[::-1].copy()
     match_descriptors(first, second, max_ratio=0.8)
     assert_array_equal(first, np.arange(12).reshape(4, 3))
     assert_array_equal(second, first[::-1])
-
-
-def test_cupy_like_arrays_are_copied_to_the_host():
-    class OnDevice:
-        def __init__(self, array):
-            self.array = array
-            self.__cuda_array_interface__ = {}
-
-        def get(self):
-            return self.array
-
-    first, second = np.uint8([[1, 2], [3, 4]]), np.uint8([[3, 4], [1, 2]])
-    matches = match_descriptors(OnDevice(first), OnDevice(second))
-    assert_array_equal(matches, match_descriptors(first, second))
 
 
 GOOD = np.zeros((3, 4), dtype=np.uint8)
