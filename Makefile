@@ -1,4 +1,4 @@
-# make demo    features of scikit-image's photographs, by the command line, into demo/
+# make demo    features and matches of scikit-image's photographs, by the command line, into demo/
 # make test    the tests
 # make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
 # make gpu     on a machine with a GPU: the tests on it, the kept hashes, then the bench; with the Python that is there

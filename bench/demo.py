@@ -1,15 +1,18 @@
 """Show the whole way on the photographs that scikit-image carries: `make demo`.
 
     python bench/demo.py [FOLDER]
+    python bench/demo.py --picture      # the README's: bench/results/matches.jpg
 
 Copies the photographs to FOLDER/images, runs `gpusift extract` on them (FOLDER/features.h5), draws
 the keypoints (FOLDER/<name>.png) and prints a table: time, and agreement with scikit-image. Two
 keypoints agree if they have one octave and scale index and lie within half an octave sample, one to
-one. Fails if agreement is bad.
+one. Then runs `gpusift match` on the stereo pair (FOLDER/matches.png, matches.json). Fails if
+agreement is bad, or the pair is not found to be rectified: the rows of what matches are equal.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import sysconfig
 import time
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import skimage.data
@@ -25,8 +29,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from gpusift import SIFT, Features
+from gpusift.files import write_whole
+from gpusift.geometry import verify
 from gpusift.images import read_image
-from gpusift.plot import draw_keypoints, write_png
+from gpusift.matching import match
+from gpusift.plot import draw_keypoints, draw_matches, write_png
 
 PHOTOGRAPHS = (
     "motorcycle_left.png",
@@ -47,6 +54,13 @@ MAX_DISTANCE = 0.5
 
 # In percent; the tests hold every stage to more.
 LEAST_AGREEMENT = 99.0
+
+# Of verified matches of the stereo pair, which is rectified; in pixels.
+MAX_ROW_DIFFERENCE = 1.0
+
+PICTURE = Path(__file__).with_name("results") / "matches.jpg"
+PICTURE_WIDTH = 1600
+PICTURE_QUALITY = 88
 
 
 def agreement(ours: Features, theirs: skimage.feature.SIFT) -> tuple[float, float]:
@@ -74,16 +88,39 @@ def agreement(ours: Features, theirs: skimage.feature.SIFT) -> tuple[float, floa
     return 100 * len(j) / max(len(ours), len(theirs.positions)), 100 * equal.mean()
 
 
+def gpusift(*arguments: str | Path) -> None:
+    """Run a command as a user does, and show it."""
+    print("$ gpusift", *arguments, flush=True)
+    subprocess.run([Path(sysconfig.get_path("scripts"), "gpusift"), *arguments], check=True)
+
+
+def match_stereo_pair(folder: Path) -> float:
+    """Write FOLDER/matches.png and matches.json; return the median difference of rows of verified matches, pixels."""
+    pair = [folder / "images" / name for name in PHOTOGRAPHS[:2]]
+    gpusift("match", *pair, "-o", folder / "matches.png", "--json", folder / "matches.json", "--overwrite")
+    points = np.array(json.loads((folder / "matches.json").read_text())["points"]).reshape(-1, 4)
+    return float(np.median(np.abs(points[:, 1] - points[:, 3]))) if len(points) else np.inf
+
+
+def write_picture() -> None:
+    """Draw the stereo pair's matches for the README."""
+    images = [read_image(Path(skimage.data.__file__).with_name(name)) for name in PHOTOGRAPHS[:2]]
+    features = [SIFT().compute(image).to_host() for image in images]
+    matches = match(*features)
+    inliers = verify(*features, matches).inliers
+    picture = draw_matches(*images, *features, matches, inliers, width=PICTURE_WIDTH)
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+    write_whole(PICTURE, data.tobytes())
+    print(f"{PICTURE}: {picture.shape[1]} x {picture.shape[0]}, {data.size / 1000:.0f} kB")
+
+
 def main(folder: Path) -> int:
     """Run the demo; return the exit code."""
     images, features_file = folder / "images", folder / "features.h5"
     images.mkdir(parents=True, exist_ok=True)
     for name in PHOTOGRAPHS:
         shutil.copyfile(Path(skimage.data.__file__).with_name(name), images / name)
-    gpusift = Path(sysconfig.get_path("scripts"), "gpusift")
-    arguments = ["extract", str(images), "-o", str(features_file), "--overwrite"]
-    print("$ gpusift", *arguments, flush=True)
-    subprocess.run([gpusift, *arguments], check=True)
+    gpusift("extract", images, "-o", features_file, "--overwrite")
 
     sift = SIFT()
     print(
@@ -116,7 +153,12 @@ def main(folder: Path) -> int:
             f"{keypoints:>10.2f}%{elements:>18.2f}%",
             flush=True,
         )
-    print(f"\n{features_file} and {folder}/*.png are written.")
+    print()
+    row_difference = match_stereo_pair(folder)
+    print(f"\n{features_file} and {folder}/*.png are written; {folder}/matches.png is the one to look at.")
+    if row_difference > MAX_ROW_DIFFERENCE:
+        print(f"rows of the pair must differ by at most {MAX_ROW_DIFFERENCE} px, got {row_difference:.2f}")
+        return 1
     if worst < LEAST_AGREEMENT:
         print(f"agreement must be at least {LEAST_AGREEMENT} %, got {worst:.2f} %")
         return 1
@@ -124,4 +166,7 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo")))
+    if sys.argv[1:] == ["--picture"]:
+        write_picture()
+    else:
+        sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo")))

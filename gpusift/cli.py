@@ -1,99 +1,48 @@
-"""The `gpusift` command: extract features from photographs, show them, say what it runs on."""
+"""The `gpusift` command: extract features from photographs, show, match and hand them on, say what it runs on."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpusift import __version__
-from gpusift.parameters import Parameters
+from gpusift.cli_colmap import colmap
+from gpusift.cli_match import match
+from gpusift.cli_options import (
+    INTERRUPTED,
+    check_new,
+    check_png,
+    compute,
+    make_sift,
+    reason_of,
+    say,
+    sift_options,
+    writing,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from gpusift.features import Features
     from gpusift.hdf5 import Hdf5File
     from gpusift.npz import NpzFolder
     from gpusift.sift import SIFT
 
-INTERRUPTED = 130  # exit code of a program that Ctrl-C ended, by the shells' convention
-
 # A small photograph is enlarged by `show` until its longer side has about this many pixels.
 SHOWN_SIZE = 1500
 MAX_ZOOM = 4
-
-PARAMETER_HELP = {
-    "upsampling": "Enlarge the image this many times first: 1, 2 or 4.",
-    "n_octaves": "Most octaves; small images have fewer.",
-    "n_scales": "Scales in each octave.",
-    "sigma_min": "Blur of the first scale, in input pixels.",
-    "sigma_in": "Blur assumed to be in the image, in input pixels.",
-    "c_dog": "Least contrast of a keypoint (difference of Gaussians).",
-    "c_edge": "Largest ratio of curvatures of a keypoint, against edges.",
-    "n_bins": "Bins of the orientation histogram.",
-    "lambda_ori": "Window of the orientation histogram, in sigmas.",
-    "c_max": "Share of the highest peak that makes a further orientation.",
-    "lambda_descr": "Window of the descriptor, in sigmas.",
-    "n_hist": "Histograms along each side of the descriptor.",
-    "n_ori": "Bins in each histogram of the descriptor.",
-}
-
-
-def sift_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add an option for every parameter of SIFT, with SIFT's default."""
-    options = [
-        click.option(
-            "--device",
-            default="auto",
-            metavar="auto|cuda|cuda:N|cpu",
-            show_default=True,
-            help="Where to compute; auto takes a GPU if there is one.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "float64"]),
-            default="float32",
-            show_default=True,
-            help="Precision to compute in.",
-        ),
-        click.option(
-            "--blur",
-            type=click.Choice(["auto", "kernel", "ndimage"]),
-            default="auto",
-            show_default=True,
-            help="What blurs: gpusift's kernel, or SciPy's and CuPy's ndimage.",
-        ),
-        click.option("--num-threads", type=int, help="CPU threads to compute with.  [default: all]"),
-        click.option("--no-exif", is_flag=True, help="Leave the image as stored, whatever EXIF says of up."),
-    ]
-    defaults = {f.name: f.default for f in fields(Parameters)}
-    for name, text in PARAMETER_HELP.items():
-        whole = name == "upsampling" or name.startswith("n_")
-        options.append(
-            click.option(
-                "--" + name.replace("_", "-"),
-                type=int if whole else float,
-                default=defaults[name],
-                show_default=True,
-                help=text,
-            )
-        )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="gpusift %(version)s")
 def main() -> None:
     """Find SIFT features in photographs, on an NVIDIA GPU or the CPU."""
+
+
+main.add_command(match)
+main.add_command(colmap)
 
 
 @main.command(short_help="Write the features of photographs to a file or folder.")
@@ -132,22 +81,22 @@ def extract(
         found = find_images(paths, root)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    sift = _make_sift(parameters)
+    sift = make_sift(parameters)
     for path, reason in found.failures:
-        _say(f"failed: {path}: {reason}")
+        say(f"failed: {path}: {reason}")
     if not found.images:
         raise click.ClickException(f"no image found in {' '.join(paths)}")
-    files = _open_output(output, list(found.images), overwrite)
+    files = _open_output(output, list(found.images), overwrite, sift.parameters.normalization)
     run = Run(sift, files, not no_exif, failures=len(found.failures))
 
     try:
         run.extract(found.images, progress=not quiet and sys.stderr.isatty())
     except KeyboardInterrupt:
-        _say(f"interrupted after {run.summary(len(found.images))}, kept in {run.unfinished()}")
+        say(f"interrupted after {run.summary(len(found.images))}, kept in {run.unfinished()}")
         sys.exit(INTERRUPTED)
     except (OSError, RuntimeError) as error:  # of writing: those of reading are the image's failures
         raise click.ClickException(
-            f"cannot write to {output}: {_reason(error)}; stopped after "
+            f"cannot write to {output}: {reason_of(error)}; stopped after "
             f"{run.summary(len(found.images))}, kept in {run.unfinished()}"
         ) from None
     if not quiet:
@@ -177,12 +126,12 @@ class Run:
             try:
                 image, features = compute(self.sift, path, self.exif_orientation)
             except Exception as error:  # whatever is wrong with one image, the others go on
-                self.fail(str(path), _reason(error))
+                self.fail(str(path), reason_of(error))
                 continue
             try:
                 self.output.write(name, features, image.shape)
             except ValueError as error:  # a name that the file format cannot hold
-                self.fail(str(path), _reason(error))
+                self.fail(str(path), reason_of(error))
                 continue
             self.images += 1
             self.keypoints += len(features)
@@ -191,7 +140,7 @@ class Run:
     def fail(self, path: str, reason: str) -> None:
         """Count and report a file that gave no features."""
         self.failures += 1
-        _say(f"failed: {path}: {reason}")
+        say(f"failed: {path}: {reason}")
 
     def summary(self, total: int) -> str:
         """Say what was done so far, in one line."""
@@ -206,63 +155,18 @@ class Run:
         return str(self.output.unfinished()) if self.images else "no file"
 
 
-def compute(sift: SIFT, path: Path, exif_orientation: bool) -> tuple[np.ndarray, Features]:
-    """Read an image and find its features; pass on what the decoder had to say.
-
-    Returns
-    -------
-    image : (M, N) array
-        Grey values, see `gpusift.images.read_image`.
-    features : Features
-        On the host.
-    """
-    from gpusift.images import ImageReadError, decoder_messages, read_image
-
-    try:
-        with decoder_messages() as messages:
-            image = read_image(path, exif_orientation=exif_orientation)
-    except ImageReadError as error:
-        said = f" (decoder: {messages[0]})" if messages else ""
-        raise ImageReadError(path, error.reason + said) from None
-    for message in dict.fromkeys(messages):
-        _say(f"warning: {path}: decoder: {message}")
-    return image, sift.compute(image).to_host()
-
-
-def _make_sift(parameters: dict[str, Any]) -> SIFT:
-    from gpusift.sift import SIFT
-
-    try:
-        return SIFT(**parameters)
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _open_output(output: str, names: list[str], overwrite: bool) -> Hdf5File | NpzFolder:
+def _open_output(output: str, names: list[str], overwrite: bool, normalization: str) -> Hdf5File | NpzFolder:
     from gpusift.hdf5 import SUFFIXES, Hdf5File
     from gpusift.npz import NpzFolder
 
     try:
         if output.endswith(SUFFIXES):
-            return Hdf5File(output, overwrite=overwrite)
+            return Hdf5File(output, overwrite=overwrite, normalization=normalization)
         return NpzFolder(output, names, overwrite=overwrite)
     except FileExistsError as error:
         raise click.ClickException(f"{error.strerror or error} (--overwrite)") from None
     except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line what is the matter, without the path, which the caller has."""
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    return " ".join(str(reason).split()) or type(error).__name__
-
-
-def _say(message: str) -> None:
-    """Print a line on stderr, above the progress bar if there is one."""
-    from tqdm import tqdm
-
-    tqdm.write(message, file=sys.stderr)
+        raise click.ClickException(f"cannot write {output}: {reason_of(error)}") from None
 
 
 @main.command(short_help="Draw the keypoints of a photograph.")
@@ -278,21 +182,17 @@ def show(image: str, output: str, zoom: int | None, overwrite: bool, no_exif: bo
     """
     from gpusift.plot import draw_keypoints, write_png
 
-    if not output.lower().endswith(".png"):
-        raise click.UsageError(f"the picture must be a .png file, got {output}")
-    if os.path.exists(output) and not overwrite:
-        raise click.ClickException(f"{output} exists; choose another name (--overwrite)")
-    sift = _make_sift(parameters)
+    check_png(output)
+    check_new(output, overwrite)
+    sift = make_sift(parameters)
     try:
         pixels, features = compute(sift, Path(image), not no_exif)
     except Exception as error:
-        raise click.ClickException(f"{image}: {_reason(error)}") from None
+        raise click.ClickException(f"{image}: {reason_of(error)}") from None
     if zoom is None:
         zoom = min(max(round(SHOWN_SIZE / max(pixels.shape)), 1), MAX_ZOOM)
-    try:
+    with writing(output):
         write_png(output, draw_keypoints(pixels, features, zoom=zoom))
-    except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {_reason(error)}") from None
     click.echo(f"{len(features)} keypoints on {sift.device.name} -> {output}")
 
 

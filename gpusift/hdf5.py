@@ -1,6 +1,6 @@
-"""Features in one HDF5 file with the layout of hloc's `features.h5`, which hloc reads as its own.
+"""Features, and matches, in HDF5 files with the layout of hloc's, which hloc reads as its own.
 
-A group per image, called as the image: a name with slashes makes nested groups. In it, for N
+In `features.h5` there is a group per image, called as the image: a name with slashes makes nested groups. In it, for N
 features with descriptors of D values:
 
 =============  ==================  ================================================================
@@ -19,6 +19,17 @@ dataset        shape, dtype        meaning
 =============  ==================  ================================================================
 
 The descriptor bytes themselves are in the `.npz` files (`gpusift.npz`).
+
+In `matches.h5` there is a group per pair of images, `<first>/<second>` with `-` for each slash in the two names. In it:
+
+==================  ===============  ==============================================================
+dataset             shape, dtype     meaning
+==================  ===============  ==============================================================
+`matches0`          (N,) int16       for each keypoint of the first image the index of that of the
+                                     second, or -1; int32 where the second has more than 32767
+`matching_scores0`  (N,) float16     (1 + c) / 2, where c is the cosine of the two RootSIFT
+                                     descriptors, as hloc's nearest neighbours score; 0 for none
+==================  ===============  ==============================================================
 """
 
 from __future__ import annotations
@@ -27,10 +38,13 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.geometry import match_indices
+from gpusift.parameters import NORMALIZATIONS
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -38,7 +52,7 @@ SUFFIXES = (".h5", ".hdf5")
 UNCERTAINTY = 1.0
 
 
-def hloc_arrays(features: Features, image_shape: Sequence[int]) -> dict[str, np.ndarray]:
+def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: str = "l2") -> dict[str, np.ndarray]:
     """Convert features to hloc's names, shapes and conventions.
 
     Parameters
@@ -47,6 +61,8 @@ def hloc_arrays(features: Features, image_shape: Sequence[int]) -> dict[str, np.
         The N features, on any device.
     image_shape : (2,) sequence of int
         Rows and columns of the image.
+    normalization : {"l2", "root"}, optional
+        That of the SIFT which made them.
 
     Returns
     -------
@@ -58,49 +74,94 @@ def hloc_arrays(features: Features, image_shape: Sequence[int]) -> dict[str, np.
         "keypoints": host.positions[:, ::-1].astype(np.float32),
         "scores": np.abs(host.responses).astype(np.float32),
         "scales": host.sigmas.astype(np.float32),
-        "oris": orientation_degrees(host.orientations),
+        "oris": host.angles.astype(np.float32) % 360,  # float32 may round up to 360
         "image_size": np.array([image_shape[1], image_shape[0]], dtype=np.int64),
     }
     if host.descriptors is not None:
-        arrays["descriptors"] = root_sift(host.descriptors).T.astype(np.float16)
+        arrays["descriptors"] = root_sift(host.descriptors, normalization).T.astype(np.float16)
     return arrays
 
 
-def orientation_degrees(orientations: np.ndarray) -> np.ndarray:
-    """Turn angles from the row axis into angles from the column axis.
+def hloc_matches(
+    features_a: Features, features_b: Features, matches: Any, normalization: str = "l2"
+) -> dict[str, np.ndarray]:
+    """Convert matches to hloc's names, shapes and conventions.
 
     Parameters
     ----------
-    orientations : (N,) array of float
-        Radians; the direction is cos along rows and sin along columns (scikit-image's convention).
+    features_a, features_b : Features
+        Of the two images, with descriptors, on any device.
+    matches : Matches or (Q, 2) array of int
+        Indices into the one and the other; at most one match for each feature of the first.
+    normalization : {"l2", "root"}, optional
+        That of the SIFT which made the features.
 
     Returns
     -------
-    degrees : (N,) float32 array
-        In [0, 360); the direction is cos along columns (x) and sin along rows (y).
+    arrays : dict
+        The datasets listed at the head of this module.
+
+    Raises
+    ------
+    ValueError
+        If features have no descriptors, or the matches are no pairs of indices into the features, or use one of the
+        first image's twice.
     """
-    degrees = np.mod(90 - np.rad2deg(orientations.astype(np.float64)), 360).astype(np.float32)
-    return np.where(degrees < 360, degrees, np.float32(0))  # float32 may round up to 360
+    if features_a.descriptors is None or features_b.descriptors is None:
+        raise ValueError("features must have descriptors, from which the scores come, got None; use SIFT.compute")
+    first, second = match_indices(features_a, features_b, matches).T
+    if len(np.unique(first)) < len(first):
+        raise ValueError(
+            f"hloc's layout holds one match a feature of the first image, got {len(first)} for "
+            f"{len(np.unique(first))} features; match with cross_check, or drop all but the best"
+        )
+    descriptors = [
+        root_sift(features.to_host()[indices].descriptors, normalization)
+        for features, indices in ((features_a, first), (features_b, second))
+    ]
+    largest = len(features_b) - 1
+    arrays = {
+        "matches0": np.full(len(features_a), -1, np.int16 if largest <= np.iinfo(np.int16).max else np.int32),
+        "matching_scores0": np.zeros(len(features_a), np.float16),
+    }
+    arrays["matches0"][first] = second
+    arrays["matching_scores0"][first] = (1 + np.einsum("ij,ij->i", *descriptors)) / 2
+    return arrays
 
 
-def root_sift(descriptors: np.ndarray) -> np.ndarray:
+def root_sift(descriptors: np.ndarray, normalization: str = "l2") -> np.ndarray:
     """Scale descriptors so that their scalar product is the Hellinger kernel.
 
     Parameters
     ----------
     descriptors : (N, D) array of uint8
         Gradient histograms.
+    normalization : {"l2", "root"}, optional
+        "root" if they hold the square roots already, see `gpusift.SIFT`.
 
     Returns
     -------
     rooted : (N, D) float32 array
         Rows of length 1 (0 where a descriptor is all zeros).
     """
-    total = descriptors.sum(axis=1, dtype=np.float32, keepdims=True)
-    return np.sqrt(descriptors / np.maximum(total, 1)).astype(np.float32)
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got {normalization!r}")
+    histograms = descriptors.astype(np.float32) ** (2 if normalization == "root" else 1)
+    return np.sqrt(histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1))
 
 
-def write(path: str | os.PathLike[str], name: str, features: Features, image_shape: Sequence[int]) -> None:
+def pair_name(name_a: str, name_b: str) -> str:
+    """Return the group of a pair of images, see the head of this module."""
+    return f"{name_a.replace('/', '-')}/{name_b.replace('/', '-')}"
+
+
+def write(
+    path: str | os.PathLike[str],
+    name: str,
+    features: Features,
+    image_shape: Sequence[int],
+    normalization: str = "l2",
+) -> None:
     """Put one image's features into a file, in place of those it has under that name.
 
     Parameters
@@ -113,18 +174,65 @@ def write(path: str | os.PathLike[str], name: str, features: Features, image_sha
         The N features, on any device.
     image_shape : (2,) sequence of int
         Rows and columns of the image.
+    normalization : {"l2", "root"}, optional
+        That of the SIFT which made the features.
     """
+    arrays = hloc_arrays(features, image_shape, normalization)
+    _write_group(path, name, arrays, [name], {"keypoints": {"uncertainty": UNCERTAINTY}})
+
+
+def write_matches(
+    path: str | os.PathLike[str],
+    name_a: str,
+    name_b: str,
+    features_a: Features,
+    features_b: Features,
+    matches: Any,
+    normalization: str = "l2",
+) -> None:
+    """Put the matches of one pair of images into a file, in place of those it has of them in either order.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, made if there is none. It is closed again, so that it is whole between two calls.
+    name_a, name_b : str
+        The images' names, as for `write`.
+    features_a, features_b : Features
+        All their features, in the order in which `write` wrote them; on any device.
+    matches : Matches or (Q, 2) array of int
+        Indices into the one and the other.
+    normalization : {"l2", "root"}, optional
+        That of the SIFT which made the features.
+
+    Raises
+    ------
+    ValueError
+        As `hloc_matches`.
+    """
+    arrays = hloc_matches(features_a, features_b, matches, normalization)
+    name = pair_name(name_a, name_b)
+    _write_group(path, name, arrays, [name, pair_name(name_b, name_a)], {})
+
+
+def _write_group(
+    path: str | os.PathLike[str],
+    name: str,
+    arrays: dict[str, np.ndarray],
+    replaced: Sequence[str],
+    attributes: dict[str, dict[str, float]],
+) -> None:
+    """Write the datasets of a group after deleting the groups it replaces; all of it or nothing."""
     import h5py
 
-    arrays = hloc_arrays(features, image_shape)
     with h5py.File(path, "a", libver="latest") as file:
-        if name in file:
-            del file[name]
+        for old in replaced:
+            if old in file:
+                del file[old]
         try:
             group = file.create_group(name)
             for key, array in arrays.items():
-                group.create_dataset(key, data=array)
-            group["keypoints"].attrs["uncertainty"] = UNCERTAINTY
+                group.create_dataset(key, data=array).attrs.update(attributes.get(key, {}))
         except BaseException:  # a full disk or Ctrl-C must not leave half an image behind
             with suppress(Exception):
                 del file[name]
@@ -132,7 +240,7 @@ def write(path: str | os.PathLike[str], name: str, features: Features, image_sha
 
 
 class Hdf5File:
-    """An hloc features file, filled one image at a time.
+    """An hloc file of features, or of matches, filled one image, or pair, at a time.
 
     It grows as `<stem>.partial<suffix>` beside its final place, readable after each image, and
     takes that place when finished. An interrupted run leaves the partial file.
@@ -143,6 +251,8 @@ class Hdf5File:
         The final file; its folder is made if it does not exist.
     overwrite : bool, optional
         Replace `path`, when finished, and an earlier partial file, now.
+    normalization : {"l2", "root"}, optional
+        That of the SIFT which makes the features.
 
     Raises
     ------
@@ -150,8 +260,9 @@ class Hdf5File:
         One of the two is there, and `overwrite` is not set.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False, normalization: str = "l2") -> None:
         self.result = Path(path)
+        self.normalization = normalization
         self.partial = self.result.with_name(f"{self.result.stem}.partial{self.result.suffix}")
         for file in (self.result, self.partial):
             if file.exists() and not overwrite:
@@ -161,10 +272,14 @@ class Hdf5File:
 
     def write(self, name: str, features: Features, image_shape: Sequence[int]) -> None:
         """Write one image's features, see `gpusift.hdf5.write`."""
-        write(self.partial, name, features, image_shape)
+        write(self.partial, name, features, image_shape, self.normalization)
+
+    def write_matches(self, name_a: str, name_b: str, features_a: Features, features_b: Features, matches: Any) -> None:
+        """Write the matches of one pair, see `gpusift.hdf5.write_matches`."""
+        write_matches(self.partial, name_a, name_b, features_a, features_b, matches, self.normalization)
 
     def finish(self) -> None:
-        """Give the file its final name; with no image written there is none."""
+        """Give the file its final name; with nothing written there is none."""
         if self.partial.exists():
             os.replace(self.partial, self.result)
 

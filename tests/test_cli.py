@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from gpusift import SIFT, __version__, cli, hdf5, npz
+from gpusift import SIFT, __version__, cli, cli_options, hdf5, npz
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
 
@@ -50,7 +50,8 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 def assert_same(entry: h5py.Group, path: Path, **parameters: object) -> None:
     image = read_image(path)
-    expected = hdf5.hloc_arrays(SIFT(device="cpu", **parameters).compute(image), image.shape)
+    sift = SIFT(device="cpu", **parameters)
+    expected = hdf5.hloc_arrays(sift.compute(image), image.shape, sift.parameters.normalization)
     assert set(entry) == set(expected)
     for key, array in expected.items():
         np.testing.assert_array_equal(entry[key], array)
@@ -190,10 +191,10 @@ def test_an_output_that_cannot_be_written(photos, out):
 def test_a_full_disk_stops_and_keeps_what_is_done(photos, monkeypatch):
     write = hdf5.write
 
-    def full(path, name, features, shape):
+    def full(path, name, *arguments):
         if name == "sub/a.png":
             raise OSError(28, "No space left on device")
-        write(path, name, features, shape)
+        write(path, name, *arguments)
 
     monkeypatch.setattr(hdf5, "write", full)
     result = run("extract", "photos", "-o", "f.h5", "--device", "cpu")
@@ -208,24 +209,27 @@ def test_options_reach_sift(photos):
     options = {"upsampling": 1, "n_octaves": 2, "n_scales": 4, "sigma_min": 1.5, "sigma_in": 0.4, "c_dog": 0.005}
     options |= {"c_edge": 12.0, "n_bins": 24, "lambda_ori": 1.2, "c_max": 0.7, "lambda_descr": 5.0}
     options |= {"n_hist": 3, "n_ori": 6, "dtype": "float64", "blur": "ndimage", "num_threads": 1}
+    options |= {"max_keypoints": 5, "keep": "grid", "normalization": "root", "descriptor_layout": "vlfeat"}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    options |= {"upright": True, "precise_upscale": True}
+    flags += ["--upright", "--precise-upscale"]
     result = run("extract", photos, "-o", "f.h5", "--device=cpu", *flags)
     assert result.exit_code == 0, result.output
     with h5py.File("f.h5") as file:
-        assert file["a.png/descriptors"].shape[0] == 3 * 3 * 6
+        assert file["a.png/descriptors"].shape == (3 * 3 * 6, 5)
         assert_same(file["a.png"], photos / "a.png", **options)
 
 
 def test_every_parameter_is_an_option_with_its_default():
-    assert set(cli.PARAMETER_HELP) == set(Parameters.__dataclass_fields__)
-    for command in (cli.extract, cli.show):
+    assert set(cli_options.PARAMETER_HELP) == set(Parameters.__dataclass_fields__)
+    for command in (cli.extract, cli.show, cli.match):
         options = {option.name: option for option in command.params}
         for name, parameter in Parameters.__dataclass_fields__.items():
             assert options[name].default == parameter.default
 
 
 def test_wrong_parameters_are_told_and_nothing_is_written(photos):
-    for flag in ("--n-scales=0", "--upsampling=3", "--device=gpu", "--num-threads=0"):
+    for flag in ("--n-scales=0", "--upsampling=3", "--device=gpu", "--num-threads=0", "--max-keypoints=0"):
         result = run("extract", photos, "-o", "f.h5", flag)
         assert result.exit_code != 0
         assert result.stderr.startswith("Error: ")
@@ -361,5 +365,5 @@ def test_version_and_help():
     assert run("--version").stdout == f"gpusift {__version__}\n"
     code = "import gpusift.cli, sys; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    slow = {"cv2", "h5py", "scipy", "cupy", "tqdm", "skimage"}
+    slow = {"cv2", "h5py", "scipy", "cupy", "tqdm", "skimage", "pycolmap", "torch"}
     assert not slow & set(modules.stdout.split())

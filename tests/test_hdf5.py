@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import h5py
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -97,16 +100,36 @@ def test_root_sift_compares_by_scalar_product():
     assert not hdf5.root_sift(np.zeros((1, 8), np.uint8)).any()
 
 
+@pytest.mark.parametrize("device_dtype", ["float32", "float64"])
 @given(hnp.arrays(np.float64, 9, elements=st.floats(-7, 7)))
-def test_orientations_are_the_same_directions(radians):
-    degrees = hdf5.orientation_degrees(radians)
+def test_orientations_are_the_same_directions(device_dtype, radians):
+    features = replace(some_features(9), orientations=radians.astype(device_dtype))
+    degrees = hdf5.hloc_arrays(features, SHAPE)["oris"]
+    assert degrees.dtype == np.float32
     assert ((degrees >= 0) & (degrees < 360)).all()
     np.testing.assert_allclose(np.cos(np.deg2rad(degrees)), np.sin(radians), atol=1e-5)
     np.testing.assert_allclose(np.sin(np.deg2rad(degrees)), np.cos(radians), atol=1e-5)
 
 
 def test_orientation_just_under_a_full_turn():
-    assert hdf5.orientation_degrees(np.array([np.pi / 2 + 1e-12])) == 0
+    features = replace(some_features(1), orientations=np.array([np.pi / 2 + 1e-12]))
+    assert hdf5.hloc_arrays(features, SHAPE)["oris"] == 0
+
+
+def test_root_descriptors_are_not_rooted_again(device):
+    """Those of both normalizations are the same histograms, rounded to bytes at different places."""
+    image = skimage.data.camera()
+    arrays = [
+        hdf5.hloc_arrays(SIFT(device=device, normalization=n).compute(image), SHAPE, n)["descriptors"].astype(float)
+        for n in ("l2", "root")
+    ]
+    assert (arrays[0] * arrays[1]).sum(axis=0).min() > 0.99
+    assert np.abs(arrays[0] - arrays[1]).max() < 0.05
+
+
+def test_unknown_normalization():
+    with pytest.raises(ValueError, match="normalization must be one of 'l2', 'root', got 'l1'"):
+        hdf5.hloc_arrays(some_features(1), SHAPE, "l1")
 
 
 def test_geometry_is_that_of_opencv(device):

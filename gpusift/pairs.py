@@ -1,0 +1,157 @@
+"""Which images to match with which: lists of pairs of names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations, groupby
+from pathlib import Path
+
+Pair = tuple[str, str]
+KINDS = ("exhaustive", "sequential", "pairs")
+
+
+def exhaustive(names: Iterable[str]) -> list[Pair]:
+    """Every pair of images, in the order of their names."""
+    return list(combinations(sorted(names), 2))
+
+
+def sequential(names: Iterable[str], overlap: int = 10) -> list[Pair]:
+    """Each image with the next ones, in the order of names: COLMAP's sequential matcher without quadratic_overlap.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The images' names.
+    overlap : int, optional
+        With how many of the next ones.
+
+    Returns
+    -------
+    pairs : list of (str, str)
+
+    Raises
+    ------
+    ValueError
+        If `overlap` is less than 1.
+    """
+    if overlap < 1:
+        raise ValueError(f"overlap must be at least 1, got {overlap}")
+    ordered = sorted(names)
+    return [(first, second) for i, first in enumerate(ordered) for second in ordered[i + 1 : i + 1 + overlap]]
+
+
+def choose(
+    match: str | None,
+    names: Sequence[str],
+    overlap: int = 10,
+    pairs: str | os.PathLike[str] | Iterable[Pair] | None = None,
+) -> list[Pair]:
+    """The pairs of a kind.
+
+    Parameters
+    ----------
+    match : {"exhaustive", "sequential", "pairs"} or None
+        The kind; None gives no pairs.
+    names : sequence of str
+        The images' names.
+    overlap : int, optional
+        For "sequential".
+    pairs : path or iterable of (str, str), optional
+        For "pairs": a list of pairs, or a file of one.
+
+    Returns
+    -------
+    pairs : list of (str, str)
+
+    Raises
+    ------
+    OSError, ValueError
+        See `sequential` and `read`; or the kind is unknown, or `pairs` is missing, or of names that there are not.
+    """
+    if match is not None and match not in KINDS:
+        raise ValueError(f"match must be one of {', '.join(map(repr, KINDS))} or None, got {match!r}")
+    if (match == "pairs") != (pairs is not None):
+        raise ValueError(f"pairs must be given with match='pairs', and only then; got match={match!r}, pairs={pairs!r}")
+    if match is None:
+        return []
+    if match == "exhaustive":
+        return exhaustive(names)
+    if match == "sequential":
+        return sequential(names, overlap)
+    if isinstance(pairs, (str, os.PathLike)):
+        return read(pairs, names)
+    given, known = [(first, second) for first, second in pairs or ()], set(names)
+    for pair in given:
+        if not known.issuperset(pair) or pair[0] == pair[1]:
+            raise ValueError(f"pairs must be of names of two different images, got {pair}")
+    return given
+
+
+def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
+    """Read a list of pairs as COLMAP and hloc have it: on each line two names with a space between them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A text file. Empty lines and those that begin with # are left out.
+    names : iterable of str
+        The names there are; they may hold spaces.
+
+    Returns
+    -------
+    pairs : list of (str, str)
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        A line is not two different names of these.
+    """
+    known = set(names)
+    pairs = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        gaps = [i for i, character in enumerate(text) if character.isspace()]
+        splits = {(text[:gap].rstrip(), text[gap:].lstrip()) for gap in gaps}
+        found = [(a, b) for a, b in splits if a in known and b in known and a != b]
+        if len(found) != 1:
+            raise ValueError(
+                f"{os.fspath(path)}, line {number}: must be the names of two different images, relative to the folder "
+                f"of all images, with a space between them, got {text!r}"
+            )
+        pairs += found
+    return pairs
+
+
+def blocks(pairs: Iterable[Pair], size: int) -> Iterator[tuple[list[str], list[tuple[int, int]]]]:
+    """Cut pairs into groups, so that the descriptors of a few images at a time need be held.
+
+    Parameters
+    ----------
+    pairs : iterable of (str, str)
+        In any order.
+    size : int
+        A group concerns at most twice as many images.
+
+    Yields
+    ------
+    names : list of str
+        The images of the group.
+    numbers : list of (int, int)
+        Its pairs, as numbers of these.
+    """
+    pairs = list(pairs)
+    number = {name: i for i, name in enumerate(sorted({name for pair in pairs for name in pair}))}
+
+    def block(pair: Pair) -> tuple[int, int]:
+        return number[pair[0]] // size, number[pair[1]] // size
+
+    for _, group in groupby(sorted(pairs, key=block), key=block):
+        members: Sequence[Pair] = list(group)
+        names = sorted({name for pair in members for name in pair})
+        place = {name: i for i, name in enumerate(names)}
+        yield names, [(place[first], place[second]) for first, second in members]

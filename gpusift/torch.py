@@ -1,0 +1,147 @@
+"""Features as PyTorch tensors and back, with no copy, and as LightGlue takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpusift.features import Features
+from gpusift.parameters import NORMALIZATIONS
+
+if TYPE_CHECKING:
+    import torch
+
+
+def tensors(features: Features) -> dict[str, torch.Tensor]:
+    """The arrays of features as tensors on the same device, in the same memory: what changes one changes the other.
+
+    Parameters
+    ----------
+    features : Features
+        On any device.
+
+    Returns
+    -------
+    tensors : dict
+        The attributes of `Features`, by their names and of their dtypes, without those that are None.
+
+    Raises
+    ------
+    ImportError
+        PyTorch is not installed.
+    """
+    torch = _torch()
+    arrays = ((field.name, getattr(features, field.name)) for field in fields(features))
+    return {name: torch.from_dlpack(array) for name, array in arrays if array is not None}
+
+
+def features(tensors: Mapping[str, torch.Tensor]) -> Features:
+    """The reverse of `tensors`: features in the memory of these tensors.
+
+    Parameters
+    ----------
+    tensors : mapping
+        For each attribute of `Features` a tensor of its shape; all but `descriptors` must be there. Other names are
+        passed over.
+
+    Returns
+    -------
+    Features
+        NumPy arrays for tensors on the CPU, CuPy arrays for those on a GPU.
+
+    Raises
+    ------
+    ValueError
+        A tensor is missing, or their numbers of keypoints or devices differ.
+    ImportError
+        The tensors are on a GPU, and CuPy is not installed.
+    """
+    names = [field.name for field in fields(Features)]
+    given = {name: tensors[name].detach() for name in names if name in tensors}
+    missing = [name for name in names if name not in given and name != "descriptors"]
+    if missing:
+        raise ValueError(f"tensors must have all of {', '.join(names[:-1])}; {', '.join(missing)} are missing")
+    found = {name: (len(tensor), str(tensor.device)) for name, tensor in given.items()}
+    if len(set(found.values())) > 1:
+        raise ValueError(f"tensors must be of one length, on one device, got {found}")
+    if given["positions"].is_cuda:
+        try:
+            import cupy
+        except ImportError:
+            raise ImportError(
+                "tensors on a GPU become CuPy arrays, but CuPy is not installed: pip install 'gpusift[cuda13]' (or "
+                "cuda12), or pass tensors of the CPU"
+            ) from None
+        return Features(**{name: cupy.from_dlpack(tensor) for name, tensor in given.items()})
+    return Features(**{name: np.from_dlpack(tensor) for name, tensor in given.items()})
+
+
+def lightglue(features: Features, image_shape: Sequence[int], *, normalization: str = "l2") -> dict[str, torch.Tensor]:
+    """What LightGlue takes for one image: ``LightGlue(features="sift")({"image0": ..., "image1": ...})``.
+
+    Its network was trained with the SIFT of COLMAP (github.com/cvg/LightGlue/issues/110 and 130), so make the features
+    with ``SIFT(descriptor_layout="ubc")``: other orders of a descriptor's values, and scikit-image's angles, are
+    strange to it. For N features, with a batch dimension:
+
+    ===================  ================  =====================================================================
+    `keypoints`          (1, N, 2) float32   x (column) and y (row), the centre of the upper left pixel at (0, 0)
+    `scales`             (1, N) float32      sigma, input pixels, as COLMAP has it (OpenCV's size is twice that)
+    `oris`               (1, N) float32      radians in [0, 2 pi), from the x axis towards the y axis
+    `descriptors`        (1, N, 128) float32 RootSIFT of length 1
+    `keypoint_scores`    (1, N) float32      absolute value of the difference of Gaussians
+    `image_size`         (1, 2) float32      width and height
+    ===================  ================  =====================================================================
+
+    Parameters
+    ----------
+    features : Features
+        With descriptors, on any device; the tensors are on the same.
+    image_shape : (2,) sequence of int
+        Rows and columns of the image.
+    normalization : {"l2", "root"}, optional
+        That of the SIFT which made the features.
+
+    Returns
+    -------
+    data : dict
+        The tensors.
+
+    Raises
+    ------
+    ValueError
+        The features have no descriptors, or the normalization is unknown.
+    ImportError
+        PyTorch is not installed.
+    """
+    torch = _torch()
+    if features.descriptors is None:
+        raise ValueError("features must have descriptors, got None; make them with SIFT.compute")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got {normalization!r}")
+    given = tensors(features)
+    descriptors = given["descriptors"].float()
+    if normalization == "l2":
+        descriptors = descriptors.sqrt()
+    data = {
+        "keypoints": given["positions"].flip(1),
+        "scales": given["sigmas"],
+        "oris": torch.from_dlpack(features.angles).deg2rad(),
+        "descriptors": torch.nn.functional.normalize(descriptors, dim=1),
+        "keypoint_scores": given["responses"].abs(),
+        "image_size": torch.tensor([image_shape[1], image_shape[0]], device=descriptors.device),
+    }
+    return {name: tensor.float()[None] for name, tensor in data.items()}
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            "PyTorch must be installed, but it is not: pip install torch (for the CPU alone, with "
+            "--index-url https://download.pytorch.org/whl/cpu)"
+        ) from None
+    return torch

@@ -1,0 +1,206 @@
+"""`gpusift colmap`, as a user calls it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2  # before pycolmap, see gpusift.colmap_import
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from gpusift import SIFT, cli
+from gpusift.colmap import SIFT_PARAMETERS, Database, keypoint_rows
+from gpusift.images import read_image
+from gpusift.parameters import Parameters
+
+pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
+
+SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()", "colmap"]
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(cli.main, ["colmap", *map(str, arguments), "--device", "cpu"])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def textured(seed: int, shape: tuple[int, int] = (80, 100)) -> np.ndarray:
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).random(shape), None, 2)
+    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """A folder of two pictures that share much; its parent is the current one."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    picture = textured(0, (120, 160))
+    cv2.imwrite(str(folder / "a.png"), picture)
+    cv2.imwrite(str(folder / "sub" / "b.png"), picture[10:, 20:])
+    monkeypatch.chdir(tmp_path)
+    SIFT(device="cpu").compute(picture)  # a checkout builds its kernels on first use, and says so
+    return folder
+
+
+def assert_same(database: str, folder: Path, **parameters: object) -> None:
+    sift = SIFT(**{**SIFT_PARAMETERS, **parameters}, device="cpu")
+    with pycolmap.Database.open(database) as opened:
+        for image in opened.read_all_images():
+            features = sift.compute(read_image(folder / image.name))
+            np.testing.assert_array_equal(opened.read_keypoints(image.image_id), keypoint_rows(features))
+            np.testing.assert_array_equal(opened.read_descriptors(image.image_id).data, features.descriptors)
+
+
+def count(database: str, what: str) -> int:
+    with pycolmap.Database.open(database) as opened:
+        return getattr(opened, f"num_{what}")()
+
+
+@pytest.mark.parametrize("kind", ["exhaustive", "sequential", "pairs"])
+def test_features_and_matches(photos, kind):
+    Path("pairs.txt").write_text("sub/b.png a.png\n")
+    extra = ["--pairs", "pairs.txt"] if kind == "pairs" else []
+    result = run("photos", "-o", "new/c.db", "--match", kind, *extra)
+    assert result.exit_code == 0, result.output
+    assert_same("new/c.db", photos)
+    keypoints = count("new/c.db", "keypoints")
+    assert keypoints > 100
+    assert result.stdout.startswith(f"2 of 2 images, {keypoints} keypoints, 1 pairs matched, 1 verified, ")
+    assert result.stdout.endswith(" s on cpu, 0 failed -> new/c.db\n")
+    assert result.stderr == ""
+    assert count("new/c.db", "inlier_matches") > 30
+
+
+def test_features_only(photos):
+    result = run("photos/**/*.png", "-o", "c.db", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert (count("c.db", "images"), count("c.db", "matches")) == (2, 0)
+    result = run("photos/sub/b.png", "--root", "photos", "-o", "d.db")
+    assert "1 of 1 images" in result.stdout
+    assert "pairs" not in result.stdout
+    with pycolmap.Database.open("d.db") as database:
+        assert database.read_all_images()[0].name == "sub/b.png"
+
+
+def test_nothing_else_is_printed(photos):
+    """COLMAP logs on the process's stderr."""
+    Path("photos/bad.png").write_bytes(b"no picture")
+    command = [*SCRIPT, "photos", "-o", "c.db", "--match", "exhaustive", "--device", "cpu"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("failed: ")
+    assert "bad.png" in result.stderr
+    assert result.stdout.count("\n") == 1
+    assert "2 of 3 images" in result.stdout
+    assert "1 failed" in result.stdout
+
+
+def test_options_reach_sift_and_colmap(photos):
+    options = {"upsampling": 1, "n_octaves": 2, "n_scales": 4, "c_dog": 0.003, "max_keypoints": 50, "keep": "grid"}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    camera = ["--camera-model=SIMPLE_PINHOLE", "--camera-params=99,50,40.5"]
+    result = run("photos", "-o", "c.db", "--upright", "--normalization=l2", *flags, *camera)
+    assert result.exit_code == 0, result.output
+    assert_same("c.db", photos, upright=True, normalization="l2", **options)
+    with pycolmap.Database.open("c.db") as database:
+        assert [list(camera.params) for camera in database.read_all_cameras()] == [[99, 50, 40.5]] * 2
+    assert run("photos/a.png", "photos/sub/../a.png", "-o", "d.db", "--single-camera").exit_code == 0
+
+
+def test_defaults_of_sift_are_colmaps():
+    options = {option.name: option for option in cli.main.commands["colmap"].params}
+    settled = {"n_hist", "n_ori", "precise_upscale", "descriptor_layout"}
+    assert settled.isdisjoint(options)
+    assert "no_exif" not in options
+    for name, parameter in Parameters.__dataclass_fields__.items():
+        if name not in settled:
+            assert options[name].default == SIFT_PARAMETERS.get(name, parameter.default)
+    extract = {option.name: option for option in cli.extract.params}
+    assert extract["max_keypoints"].default is None  # each command has options of its own
+    text = " ".join(run("--help").stdout.split())
+    assert "At most so many features. [default: 8192]" in text
+
+
+def test_a_database_is_not_replaced_unless_asked(photos):
+    assert run("photos", "-o", "c.db").exit_code == 0
+    before = Path("c.db").read_bytes()
+    result = run("photos/sub", "-o", "c.db")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: c.db exists; choose another name, or overwrite it (--overwrite)\n"
+    assert Path("c.db").read_bytes() == before
+    assert run("photos/sub", "-o", "c.db", "--overwrite").exit_code == 0
+    assert count("c.db", "images") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none", "-o", "c.db"], "Error: no image found in none"),
+        (["photos", "-o", "c.db", "--match", "pairs"], "Error: pairs must be given with match='pairs'"),
+        (["photos", "-o", "c.db", "--pairs", "p.txt"], "Error: pairs must be given with match='pairs'"),
+        (["photos", "-o", "c.db", "--match", "pairs", "--pairs", "p.txt"], "No such file or directory: 'p.txt'"),
+        (["photos", "-o", "c.db", "--root", "other"], "Error: images must lie under root other"),
+        (["photos", "-o", "c.db", "--camera-model", "LENS"], "Error: camera_model must be one of SIMPLE_PINHOLE"),
+        (["photos", "-o", "c.db", "--camera-params", "1,2"], "Error: camera_params of SIMPLE_RADIAL must be f, cx"),
+        (["photos", "-o", "c.db", "--camera-params", "f"], "Error: could not convert string to float"),
+        (["photos", "-o", "c.db", "--max-keypoints", "0"], "Error: max_keypoints must be"),
+        (["photos", "-o", "photos/a.png/c.db"], "Error: cannot write photos/a.png/c.db: File exists"),
+    ],
+)
+def test_wrong_arguments(photos, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert not list(Path().glob("*.db*"))
+
+
+def test_without_pycolmap(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    result = run("photos", "-o", "c.db")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: COLMAP databases need pycolmap: pip install pycolmap")
+    assert not list(Path().glob("*.db*"))
+
+
+def test_a_full_disk_stops_and_keeps_what_is_done(photos, monkeypatch):
+    add = Database.add
+
+    def full(self, name, *arguments):
+        if name == "sub/b.png":
+            raise RuntimeError("database or disk is full")
+        add(self, name, *arguments)
+
+    monkeypatch.setattr(Database, "add", full)
+    result = run("photos", "-o", "c.db")
+    assert result.exit_code == 1
+    assert "cannot write to c.db: database or disk is full; stopped after 1 of 2 images" in result.stderr
+    assert result.stderr.endswith("kept in c.partial.db\n")
+    assert not Path("c.db").exists()
+    assert count("c.partial.db", "images") == 1
+
+
+def test_ctrl_c_keeps_what_is_done(photos):
+    for index in range(300):
+        cv2.imwrite(str(photos / f"b{index:03}.png"), textured(index, (300, 400)))
+    command = [*SCRIPT, "photos", "-o", "c.db", "--match", "exhaustive", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    written = Path("c.partial.db-wal")
+    while not (written.exists() and written.stat().st_size > 500_000):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert stderr.startswith("interrupted after ")
+    assert stderr.endswith("kept in c.partial.db\n")
+    assert not Path("c.db").exists()
+    done = int(stderr.split()[2])
+    assert done >= 1
+    assert done <= count("c.partial.db", "images") <= done + 1

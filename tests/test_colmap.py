@@ -1,0 +1,417 @@
+"""The COLMAP database, as COLMAP itself reads it: through pycolmap."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import cv2  # before pycolmap, see gpusift.colmap_import
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from skimage import data
+
+from gpusift import SIFT, colmap, pairs
+from gpusift.colmap import SIFT_PARAMETERS, Database, keypoint_rows, write_database
+from gpusift.images import read_image
+
+pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
+pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
+
+ROWS, COLS = 300, 400
+PLANAR = {"PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC"}
+
+
+def photo() -> np.ndarray:
+    return np.ascontiguousarray(data.camera()[:ROWS, 60 : 60 + COLS])
+
+
+def textured(seed: int, shape: tuple[int, int] = (80, 100)) -> np.ndarray:
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).random(shape), None, 2)
+    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def save(folder: Path, **pictures: np.ndarray) -> Path:
+    """Write PNG files, called by the keywords."""
+    folder.mkdir(exist_ok=True, parents=True)
+    for name, picture in pictures.items():
+        cv2.imwrite(str(folder / f"{name}.png"), picture)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of three small pictures, one of them in a folder of its own."""
+    folder = save(tmp_path / "photos", a=textured(0), b=textured(1))
+    save(folder / "sub", **{"a b": textured(2)})
+    return folder
+
+
+def sift(device: str = "cpu", **parameters) -> SIFT:
+    return SIFT(**{**SIFT_PARAMETERS, **parameters}, device=device)
+
+
+def write(images, path, **options):
+    return write_database(images, path, sift=sift(), **options)
+
+
+def read(path: Path) -> dict[str, tuple]:
+    """Keypoints (x, y, scale, angle) and descriptors of each image, by name."""
+    with pycolmap.Database.open(path) as database:
+        return {image.name: read_image_of(database, image.image_id) for image in database.read_all_images()}
+
+
+def read_image_of(database, number: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = database.read_keypoints(number)
+    if rows.shape[1] == 6:  # an affine frame
+        a, c = rows[:, 2], rows[:, 4]
+        rows = np.column_stack((rows[:, :2], np.hypot(a, c), np.arctan2(c, a)))
+    return rows, database.read_descriptors(number).data
+
+
+def matched(path: Path, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of keypoints that the database says match."""
+    with pycolmap.Database.open(path) as database:
+        numbers = [database.read_image_with_name(name).image_id for name in (first, second)]
+        matches = database.read_matches(*numbers)
+        rows = [read_image_of(database, number)[0] for number in numbers]
+    return rows[0][matches[:, 0]], rows[1][matches[:, 1]]
+
+
+def geometry(path: Path, first: str, second: str):
+    with pycolmap.Database.open(path) as database:
+        return database.read_two_view_geometry(
+            *(database.read_image_with_name(name).image_id for name in (first, second))
+        )
+
+
+def turned(angles: np.ndarray) -> np.ndarray:
+    """Angles in (-pi, pi]."""
+    return np.angle(np.exp(1j * np.asarray(angles, np.float64)))
+
+
+# What COLMAP reads in it.
+
+
+def test_positions_and_angles_turn_with_the_image(tmp_path, device):
+    """Exact turns: an error of half a pixel in a coordinate moves the mean difference by a whole one."""
+    picture = photo()
+    folder = save(tmp_path / "in", a=picture, half=np.rot90(picture, 2), quarter=np.rot90(picture))
+    write_database(folder, tmp_path / "c.db", sift=sift(device), match="exhaustive")
+    here, there = matched(tmp_path / "c.db", "a.png", "half.png")
+    assert len(here) > 300
+    assert_turned(there, np.array([COLS, ROWS]) - here[:, :2], here, np.pi)
+    here, there = matched(tmp_path / "c.db", "a.png", "quarter.png")
+    assert len(here) > 300
+    assert_turned(there, np.column_stack((here[:, 1], COLS - here[:, 0])), here, -np.pi / 2)
+
+
+def assert_turned(there, positions, here, angle):
+    near = np.hypot(*(there[:, :2] - positions).T) < 2
+    assert near.mean() > 0.95
+    offsets = (there[:, :2] - positions)[near]
+    assert np.abs(offsets.mean(axis=0)).max() < 0.02  # seen: 0.003
+    assert np.abs(np.median(turned(there[:, 3] - here[:, 3] - angle)[near])) < 0.01
+    assert np.median(np.abs(turned(there[:, 3] - here[:, 3] - angle)[near])) < 0.02
+    np.testing.assert_allclose(np.median(there[near, 2] / here[near, 2]), 1, atol=0.01)
+
+
+def test_features_are_those_of_colmaps_own_extractor(tmp_path, device):
+    """On the same image: the same positions, scales, angles, and descriptors at counterparts."""
+    folder = save(tmp_path / "in", a=photo())
+    write_database(folder, tmp_path / "ours.db", sift=sift(device))
+    pycolmap.Database.open(tmp_path / "theirs.db").close()
+    pycolmap.extract_features(tmp_path / "theirs.db", folder)
+    ours, descriptors = read(tmp_path / "ours.db")["a.png"]
+    theirs, reference = read(tmp_path / "theirs.db")["a.png"]
+    turn = np.abs(turned(ours[:, np.newaxis, 3] - theirs[:, 3]))
+    ratio = np.abs(np.log2(ours[:, np.newaxis, 2] / theirs[:, 2]))
+    cost = np.linalg.norm(ours[:, np.newaxis, :2] - theirs[:, :2], axis=2) + turn + ratio
+    i = np.flatnonzero(cost.min(axis=1) < 1)
+    j = cost.argmin(axis=1)[i]
+    assert len(i) > 0.7 * len(ours)  # seen: 0.78; VLFeat blurs and refines otherwise
+    assert len(set(j)) > 0.7 * len(theirs)  # seen: 0.80
+    assert np.abs(np.median(ours[i, :2] - theirs[j, :2], axis=0)).max() < 0.02  # seen: 0.003
+    assert np.abs(np.median(turned(ours[i, 3] - theirs[j, 3]))) < 0.005  # seen: 0.0002
+    assert np.abs(np.median(ours[i, 2] / theirs[j, 2]) - 1) < 0.02  # seen: 0.005
+    a, b = descriptors[i].astype(np.float64), reference[j].astype(np.float64)
+    cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert np.median(cosines) > 0.99  # seen: 0.9993
+    lengths = np.linalg.norm(descriptors.astype(np.float64), axis=1)
+    np.testing.assert_allclose(np.median(lengths), 512, atol=2)
+
+
+def test_a_homography_is_verified(tmp_path):
+    """COLMAP's verification finds the homography that the image was warped by, in its coordinates."""
+    picture = data.camera()
+    warp = np.array([[0.9, 0.15, 20], [-0.1, 1.05, 30], [1e-4, -5e-5, 1]])
+    there = cv2.warpPerspective(picture, warp, (500, 480), flags=cv2.INTER_AREA)
+    folder = save(tmp_path / "in", a=picture, b=there)
+    written = write(folder, tmp_path / "c.db", match="exhaustive")
+    assert (written.pairs, written.verified) == (1, 1)
+    found = geometry(tmp_path / "c.db", "a.png", "b.png")
+    assert pycolmap.TwoViewGeometryConfiguration(found.config).name in PLANAR
+    assert len(found.inlier_matches) > 200
+    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    expected = shift @ warp @ np.linalg.inv(shift)
+    corners = np.array([[50, 50, 1], [450, 50, 1], [50, 450, 1], [450, 450, 1]], np.float64).T
+    (x, y, w), (u, v, z) = found.H @ corners, expected @ corners
+    assert np.hypot(x / w - u / z, y / w - v / z).max() < 0.3
+
+
+def test_a_stereo_pair_is_verified(tmp_path):
+    """Rectified photographs: what COLMAP verifies lies on one row, at disparities of the scene."""
+    left, right = (cv2.cvtColor(p, cv2.COLOR_RGB2BGR) for p in data.stereo_motorcycle()[:2])
+    folder = save(tmp_path / "in", left=left, right=right)
+    assert write(folder, tmp_path / "c.db", match="sequential", single_camera=True).verified == 1
+    found = geometry(tmp_path / "c.db", "left.png", "right.png")
+    assert len(found.inlier_matches) > 500
+    points = read(tmp_path / "c.db")
+    here, there = (points[n][0][m] for n, m in zip(("left.png", "right.png"), found.inlier_matches.T))
+    assert np.abs(np.median(here[:, 1] - there[:, 1])) < 0.25
+    assert np.percentile(np.abs(here[:, 1] - there[:, 1]), 90) < 1.5
+    assert np.median(here[:, 0] - there[:, 0]) > 5
+
+
+def test_what_the_database_holds(photos, tmp_path):
+    written = write(photos, tmp_path / "c.db", match="exhaustive")
+    assert sorted(read(tmp_path / "c.db")) == ["a.png", "b.png", "sub/a b.png"]
+    for name, (rows, descriptors) in read(tmp_path / "c.db").items():
+        features = sift().compute(read_image(photos / name))
+        np.testing.assert_array_equal(rows, keypoint_rows(features))
+        np.testing.assert_array_equal(descriptors, features.descriptors)
+        assert (rows[:, 2] > 0).all()
+        assert (rows[:, 3] >= 0).all()
+        assert (rows[:, 3] < 2 * np.pi).all()
+    with pycolmap.Database.open(tmp_path / "c.db") as database:
+        cameras = database.read_all_cameras()
+        assert [(c.model.name, c.width, c.height) for c in cameras] == [("SIMPLE_RADIAL", 100, 80)] * 3
+        assert {tuple(c.params) for c in cameras} == {(120.0, 50.0, 40.0, 0.0)}  # 1.2 times the longer side
+        images = database.read_all_images()
+        assert {image.frame_id for image in images} == {frame.frame_id for frame in database.read_all_frames()}
+        assert database.read_descriptors(1).type == pycolmap.FeatureExtractorType.SIFT
+        assert written.keypoints == database.num_keypoints() > 30
+        numbers = sorted(image.image_id for image in images)
+    expected = [2147483647 * i + j for i in numbers for j in numbers if i < j]
+    with sqlite3.connect(tmp_path / "c.db") as raw:
+        for table in ("matches", "two_view_geometries"):
+            assert [pair for (pair,) in raw.execute(f"SELECT pair_id FROM {table} ORDER BY pair_id")] == expected
+    raw.close()
+    assert (written.images, written.pairs, written.failures) == (3, 3, [])
+    assert not list(tmp_path.glob("*partial*")) + list(tmp_path.glob("*-wal"))
+
+
+def test_an_image_without_features_has_empty_rows(photos, tmp_path):
+    save(photos, flat=np.full((40, 50), 9, np.uint8), speck=np.full((1, 1), 9, np.uint8))
+    assert write(photos, tmp_path / "c.db", match="exhaustive").images == 5
+    for name in ("flat.png", "speck.png"):
+        rows, descriptors = read(tmp_path / "c.db")[name]
+        assert rows.shape[0] == descriptors.shape[0] == 0
+        assert descriptors.shape[1] == 128
+        assert matched(tmp_path / "c.db", "a.png", name)[0].shape[0] == 0
+
+
+def test_the_same_twice(tmp_path):
+    folder = save(tmp_path / "in", a=photo(), b=np.rot90(photo(), 2), c=photo()[20:, 30:])
+    dumps = []
+    for name in ("one.db", "two.db"):
+        write(folder, tmp_path / name, match="exhaustive")
+        with sqlite3.connect(tmp_path / name) as raw:
+            dumps.append(list(raw.iterdump()))
+        raw.close()
+    assert dumps[0] == dumps[1]
+
+
+# Cameras.
+
+
+def test_cameras_are_colmaps_own(tmp_path):
+    """EXIF: the focal length for a 35 mm film, one camera for images of one, and the stored picture, not turned."""
+    exif = Picture.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", "Model", 6
+    exif.get_ifd(0x8769)[0xA405] = 28
+    folder = save(tmp_path / "in", c=textured(3))
+    for name, seed in (("a", 1), ("b", 2)):
+        Picture.fromarray(textured(seed)).save(folder / f"{name}.jpg", exif=exif, quality=95)
+    assert write(folder, tmp_path / "c.db").images == 3
+    pycolmap.Database.open(tmp_path / "theirs.db").close()
+    pycolmap.import_images(tmp_path / "theirs.db", folder)
+    with (
+        pycolmap.Database.open(tmp_path / "c.db") as ours,
+        pycolmap.Database.open(tmp_path / "theirs.db") as theirs,
+    ):
+        assert str(ours.read_all_cameras()) == str(theirs.read_all_cameras())
+        assert str(ours.read_all_rigs()) == str(theirs.read_all_rigs())
+        assert str(ours.read_all_frames()) == str(theirs.read_all_frames())
+        assert str(ours.read_all_images()) == str(theirs.read_all_images())
+        assert str(ours.read_all_pose_priors()) == str(theirs.read_all_pose_priors())
+        turned_one = ours.read_camera(ours.read_image_with_name("a.jpg").camera_id)
+        assert (turned_one.width, turned_one.height, ours.num_cameras()) == (100, 80, 2)
+        assert turned_one.has_prior_focal_length
+    expected = sift().compute(read_image(folder / "a.jpg", exif_orientation=False))
+    np.testing.assert_array_equal(read(tmp_path / "c.db")["a.jpg"][0], keypoint_rows(expected))
+
+
+def test_a_single_camera_that_is_given(photos, tmp_path):
+    params = [110.5, 111.5, 50.25, 40.75]
+    write(photos, tmp_path / "c.db", single_camera=True, camera_model="PINHOLE", camera_params=params)
+    with pycolmap.Database.open(tmp_path / "c.db") as database:
+        (camera,) = database.read_all_cameras()
+        assert camera.model.name == "PINHOLE"
+        assert camera.has_prior_focal_length
+        np.testing.assert_array_equal(camera.params, params)
+        assert {image.camera_id for image in database.read_all_images()} == {camera.camera_id}
+
+
+def test_images_of_another_size_do_not_share_a_camera(photos, tmp_path):
+    save(photos, z=textured(5, (60, 70)))
+    written = write(photos, tmp_path / "c.db", single_camera=True)
+    ((path, reason),) = written.failures
+    assert path == str(photos / "z.png")
+    assert "of the first one's size if there is a single camera" in reason
+    assert sorted(read(tmp_path / "c.db")) == ["a.png", "b.png", "sub/a b.png"]
+
+
+# Which images are matched.
+
+
+def test_pairs_that_are_given(photos, tmp_path):
+    given = [("b.png", "a.png"), ("a.png", "b.png"), ("sub/a b.png", "a.png")]
+    save(photos, c=textured(0))
+    assert write(photos, tmp_path / "c.db", match="pairs", pairs=given).pairs == 2
+    (tmp_path / "pairs.txt").write_text("# of two\n\nc.png sub/a b.png\na.png\tc.png\n")
+    assert write(photos, tmp_path / "d.db", match="pairs", pairs=tmp_path / "pairs.txt").pairs == 2
+    here, there = matched(tmp_path / "d.db", "a.png", "c.png")
+    assert len(here) > 10
+    np.testing.assert_array_equal(here, there)
+
+
+def test_many_images_are_matched_in_blocks(tmp_path, monkeypatch):
+    """Every picture matches its copy, whichever blocks the two are in."""
+    monkeypatch.setattr(colmap, "BLOCK_IMAGES", 2)
+    folder = save(tmp_path / "in", **{f"{k}{i}": textured(i) for i in range(4) for k in "ab"})
+    done = []
+    names = sorted(path.name for path in folder.iterdir())
+    database = Database(tmp_path / "c.db", folder, names)
+    for name in names:
+        image = read_image(folder / name)
+        database.add(name, sift().compute(image), image.shape)
+    every = pairs.exhaustive(names)
+    assert database.match(every, on_pairs=done.append, device="cpu")[0] == 28 == sum(done)
+    assert len(done) > 5
+    database.finish()
+    for one, two in every:
+        here, there = matched(tmp_path / "c.db", one, two)
+        if one[1] == two[1]:
+            assert len(here) > 10
+            np.testing.assert_array_equal(here, there)
+        else:
+            assert len(here) < 5
+
+
+# When something is wrong.
+
+
+def test_a_database_is_not_replaced_unless_asked(photos, tmp_path):
+    path = tmp_path / "new" / "c.db"
+    write(photos, path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"c\.db exists; choose another name"):
+        write(photos / "sub", path)
+    assert path.read_bytes() == before
+    write(photos / "sub", path, overwrite=True)
+    assert list(read(path)) == ["a b.png"]
+    path.rename(path.with_name("d.partial.db"))
+    with pytest.raises(FileExistsError, match=r"d\.partial\.db exists"):
+        write(photos, path.with_name("d.db"))
+    assert list(read(path.with_name("d.partial.db"))) == ["a b.png"]
+
+
+@pytest.mark.parametrize("during", ["add", "match"])
+def test_an_interrupted_run_leaves_no_database(photos, tmp_path, monkeypatch, during):
+    whole = getattr(Database, during)
+
+    def interrupted(self, name, *arguments, **options):
+        if during == "match" or name == "sub/a b.png":
+            raise KeyboardInterrupt
+        return whole(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Database, during, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(photos, tmp_path / "c.db", match="exhaustive")
+    assert not (tmp_path / "c.db").exists()
+    done = read(tmp_path / "c.partial.db")
+    assert list(done) == ["a.png", "b.png"] + ["sub/a b.png"] * (during == "match")
+    assert all(len(rows) == len(descriptors) > 0 for rows, descriptors in done.values())
+
+
+def test_bad_files_do_not_stop_the_rest(photos, tmp_path):
+    (photos / "0_truncated.png").write_bytes((photos / "a.png").read_bytes()[:2000])
+    (photos / "0_gone.png").symlink_to("nowhere")
+    cv2.imwrite(str(photos / "0_only_opencv.ras"), textured(7))
+    written = write(photos, tmp_path / "c.db", match="exhaustive")
+    assert sorted(read(tmp_path / "c.db")) == ["a.png", "b.png", "sub/a b.png"]
+    assert (written.images, written.pairs) == (3, 3)
+    reasons = {Path(path).name: reason for path, reason in written.failures}
+    assert sorted(reasons) == ["0_gone.png", "0_only_opencv.ras", "0_truncated.png"]
+    assert "an image that COLMAP reads" in reasons["0_only_opencv.ras"]
+    assert "truncated" in reasons["0_truncated.png"]
+
+
+def test_no_image_leaves_no_database(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"no picture")
+    assert len(write(tmp_path / "in", tmp_path / "c.db", match="exhaustive").failures) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"match": "all"}, "match must be one of 'exhaustive', 'sequential', 'pairs' or None, got 'all'"),
+        ({"match": "pairs"}, "pairs must be given with match='pairs', and only then"),
+        ({"pairs": [("a.png", "b.png")]}, "and only then; got match=None"),
+        ({"match": "pairs", "pairs": [("a.png", "c.png")]}, r"names of two different images, got \('a.png', 'c.png'\)"),
+        ({"match": "pairs", "pairs": [("a.png", "a.png")]}, "two different images"),
+        ({"match": "sequential", "overlap": 0}, "overlap must be at least 1, got 0"),
+        ({"camera_model": "LENS"}, "camera_model must be one of SIMPLE_PINHOLE, .*, got 'LENS'"),
+        ({"camera_model": "PINHOLE", "camera_params": [1, 2]}, r"of PINHOLE must be fx, fy, cx, cy, got \[1.0, 2.0\]"),
+        ({"sift": SIFT(device="cpu")}, "descriptor_layout of COLMAP must be 'ubc', got 'scikit-image'"),
+        ({"root": "elsewhere"}, "images must lie under root elsewhere"),
+    ],
+)
+def test_wrong_options(photos, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        write_database(photos, tmp_path / "c.db", **{"sift": sift(), **options})
+    assert not list(tmp_path.glob("*.db*"))
+
+
+def test_wrong_images(photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="must be a folder with images, or images, and there are none"):
+        write(tmp_path / "empty", tmp_path / "c.db")
+    (tmp_path / "pairs.txt").write_text("a.png b.png\na.png none.png\n")
+    with pytest.raises(ValueError, match=r"pairs\.txt, line 2: must be the names of two .*, got 'a.png none.png'"):
+        write(photos, tmp_path / "c.db", match="pairs", pairs=tmp_path / "pairs.txt")
+    with pytest.raises(OSError, match="File exists"):
+        write(photos, photos / "a.png" / "c.db")
+    database = Database(tmp_path / "c.db", photos, ["a.png"])
+    image = read_image(photos / "a.png")
+    with pytest.raises(ValueError, match="the 80 rows and 100 columns that COLMAP reads, got 100 and 80"):
+        database.add("a.png", sift().compute(image), image.T.shape)
+    with pytest.raises(ValueError, match="descriptors must be of 128 bytes, got 32 of uint8; use n_hist=4 and n_ori=8"):
+        database.add("a.png", sift(n_hist=2).compute(image), image.shape)
+    database.finish()
+    assert not list(tmp_path.glob("*.db*"))
+
+
+def test_without_pycolmap(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(ImportError, match="need pycolmap: pip install pycolmap"):
+        write(photos, tmp_path / "c.db")
+    monkeypatch.setitem(sys.modules, "pycolmap", type(sys)("pycolmap"))
+    sys.modules["pycolmap"].__version__ = "3.10.0"
+    with pytest.raises(ImportError, match=r"must be at least 4\.0, got 3\.10\.0"):
+        write(photos, tmp_path / "c.db")
+    assert not list(tmp_path.glob("*.db*"))
