@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpusift.features import Features
-    from gpusift.matching import match_descriptors
+    from gpusift.matching import Matches, match, match_descriptors, match_pairs
     from gpusift.sift import SIFT
 
 __version__ = "0.1.0"
-__all__ = ["SIFT", "Features", "match_descriptors"]
+__all__ = ["SIFT", "Features", "Matches", "match", "match_descriptors", "match_pairs"]
 
-_HOMES = {"SIFT": "gpusift.sift", "Features": "gpusift.features", "match_descriptors": "gpusift.matching"}
+_HOMES = {"SIFT": "gpusift.sift", "Features": "gpusift.features"} | dict.fromkeys(
+    ("Matches", "match", "match_descriptors", "match_pairs"), "gpusift.matching"
+)
 
 
 def __getattr__(name: str) -> Any:

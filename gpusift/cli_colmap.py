@@ -94,6 +94,9 @@ def colmap(
         raise click.ClickException(f"cannot write {output}: {reason_of(error)}") from None
     except (ImportError, RuntimeError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        say("interrupted while COLMAP read the images: no file")
+        sys.exit(INTERRUPTED)
     run = Run(sift, database, len(found.images), failures=len(found.failures))
 
     try:

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2  # before pycolmap, see gpusift.colmap_import
 import numpy as np
 import pytest
-from PIL import Image as Picture
 from skimage import data
 
 from gpusift import SIFT, colmap, pairs
@@ -221,56 +220,6 @@ def test_the_same_twice(tmp_path):
             dumps.append(list(raw.iterdump()))
         raw.close()
     assert dumps[0] == dumps[1]
-
-
-# Cameras.
-
-
-def test_cameras_are_colmaps_own(tmp_path):
-    """EXIF: the focal length for a 35 mm film, one camera for images of one, and the stored picture, not turned."""
-    exif = Picture.Exif()
-    exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", "Model", 6
-    exif.get_ifd(0x8769)[0xA405] = 28
-    folder = save(tmp_path / "in", c=textured(3))
-    for name, seed in (("a", 1), ("b", 2)):
-        Picture.fromarray(textured(seed)).save(folder / f"{name}.jpg", exif=exif, quality=95)
-    assert write(folder, tmp_path / "c.db").images == 3
-    pycolmap.Database.open(tmp_path / "theirs.db").close()
-    pycolmap.import_images(tmp_path / "theirs.db", folder)
-    with (
-        pycolmap.Database.open(tmp_path / "c.db") as ours,
-        pycolmap.Database.open(tmp_path / "theirs.db") as theirs,
-    ):
-        assert str(ours.read_all_cameras()) == str(theirs.read_all_cameras())
-        assert str(ours.read_all_rigs()) == str(theirs.read_all_rigs())
-        assert str(ours.read_all_frames()) == str(theirs.read_all_frames())
-        assert str(ours.read_all_images()) == str(theirs.read_all_images())
-        assert str(ours.read_all_pose_priors()) == str(theirs.read_all_pose_priors())
-        turned_one = ours.read_camera(ours.read_image_with_name("a.jpg").camera_id)
-        assert (turned_one.width, turned_one.height, ours.num_cameras()) == (100, 80, 2)
-        assert turned_one.has_prior_focal_length
-    expected = sift().compute(read_image(folder / "a.jpg", exif_orientation=False))
-    np.testing.assert_array_equal(read(tmp_path / "c.db")["a.jpg"][0], keypoint_rows(expected))
-
-
-def test_a_single_camera_that_is_given(photos, tmp_path):
-    params = [110.5, 111.5, 50.25, 40.75]
-    write(photos, tmp_path / "c.db", single_camera=True, camera_model="PINHOLE", camera_params=params)
-    with pycolmap.Database.open(tmp_path / "c.db") as database:
-        (camera,) = database.read_all_cameras()
-        assert camera.model.name == "PINHOLE"
-        assert camera.has_prior_focal_length
-        np.testing.assert_array_equal(camera.params, params)
-        assert {image.camera_id for image in database.read_all_images()} == {camera.camera_id}
-
-
-def test_images_of_another_size_do_not_share_a_camera(photos, tmp_path):
-    save(photos, z=textured(5, (60, 70)))
-    written = write(photos, tmp_path / "c.db", single_camera=True)
-    ((path, reason),) = written.failures
-    assert path == str(photos / "z.png")
-    assert "of the first one's size if there is a single camera" in reason
-    assert sorted(read(tmp_path / "c.db")) == ["a.png", "b.png", "sub/a b.png"]
 
 
 # Which images are matched.

@@ -28,6 +28,7 @@ def library_of(tmp_path_factory):
         (Parameters(n_octaves=2), "float32"),
         (Parameters(n_octaves=2), "float64"),
         (Parameters(upsampling=1, n_scales=2, n_hist=3, n_ori=5, n_bins=20), "float32"),
+        (Parameters(n_octaves=2, normalization="root", descriptor_layout="vlfeat", keep="grid"), "float32"),
         (Parameters(upsampling=4, sigma_in=0.4, n_octaves=3, n_scales=1), "float32"),  # radii beyond those compiled
     ],
 )

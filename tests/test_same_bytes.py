@@ -21,6 +21,18 @@ CASES = {
     "five scales": (synthetic(96, 96, seed=6), {"n_scales": 5}),
     "other histograms": (synthetic(96, 96, seed=7), {"n_hist": 3, "n_ori": 12, "n_bins": 18}),
     "wide blurs": (synthetic(150, 110, seed=8), {"sigma_min": 3.3, "c_dog": 0.004}),
+    "as COLMAP has it": (
+        synthetic(110, 140, seed=10),
+        {
+            "normalization": "root",
+            "descriptor_layout": "ubc",
+            "precise_upscale": True,
+            "max_keypoints": 60,
+            "keep": "scale",
+        },
+    ),
+    "a grid": (synthetic(140, 110, seed=11), {"max_keypoints": 40, "keep": "grid", "descriptor_layout": "vlfeat"}),
+    "upright": (synthetic(90, 110, seed=12), {"upright": True, "max_keypoints": 30}),
     "a megapixel": (synthetic(900, 1200, seed=9), {}),
 }
 KEPT = Path(__file__).with_name("hashes.json")
