@@ -27,10 +27,11 @@ from gpusift.pairs import Pair
 if TYPE_CHECKING:
     from gpusift.sift import SIFT
 
-# Parameters of SIFT that look for what COLMAP's own extractor does: its peak threshold; of too many, the largest.
+# Parameters of SIFT that look for what COLMAP's own extractor does: its peak threshold; of too many, the largest. It
+# keeps 8192 before orientations, and to the end of the scale that goes beyond them: nearly as many as 12288 here.
 SIFT_PARAMETERS: dict[str, Any] = {
     "c_dog": 0.02 / 3,
-    "max_keypoints": 8192,
+    "max_keypoints": 12288,
     "keep": "scale",
     "normalization": "root",
     "precise_upscale": True,
@@ -44,6 +45,7 @@ MAX_DISTANCE = 0.7 * 512
 DESCRIPTOR_BYTES = 128
 PIXEL_CENTRE = 0.5  # of the upper left pixel, in both coordinates
 BLOCK_IMAGES = 16  # the descriptors of twice as many images are held at once
+VERIFIED_PAIRS = 64  # verified together; Ctrl-C waits for them
 SEED = 0  # of the random samples that verification draws
 SIDE_FILES = ("", "-wal", "-shm")  # in which SQLite keeps a database that is open
 
@@ -240,10 +242,13 @@ class Database:
     def _verify(self) -> int:
         """Verify all matches, the same way every time; return the number of pairs that passed."""
         self._database.close()
-        options = self._colmap.TwoViewGeometryOptions()
-        options.ransac.random_seed = SEED
+        geometry = self._colmap.TwoViewGeometryOptions()
+        geometry.ransac.random_seed = SEED
+        batches = self._colmap.ExistingMatchedPairingOptions(batch_size=VERIFIED_PAIRS)
         try:
-            self._colmap.geometric_verification(self.partial, two_view_geometry_options=options)
+            self._colmap.geometric_verification(
+                self.partial, pairing_options=batches, two_view_geometry_options=geometry
+            )
         finally:
             self._database = self._colmap.Database.open(self.partial)
         return int(self._database.num_verified_image_pairs())

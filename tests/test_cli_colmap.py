@@ -125,7 +125,7 @@ def test_defaults_of_sift_are_colmaps():
     extract = {option.name: option for option in cli.extract.params}
     assert extract["max_keypoints"].default is None  # each command has options of its own
     text = " ".join(run("--help").stdout.split())
-    assert "At most so many features. [default: 8192]" in text
+    assert "At most so many features. [default: 12288]" in text
 
 
 def test_a_database_is_not_replaced_unless_asked(photos):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -211,6 +212,15 @@ def test_an_image_without_features_has_empty_rows(photos, tmp_path):
         assert matched(tmp_path / "c.db", "a.png", name)[0].shape[0] == 0
 
 
+def test_of_too_many_keypoints_the_largest_are_kept(tmp_path):
+    folder = save(tmp_path / "in", a=photo())
+    write_database(folder, tmp_path / "all.db", sift=sift())
+    write_database(folder, tmp_path / "some.db", sift=sift(max_keypoints=60))
+    every, some = (read(tmp_path / name)["a.png"][0] for name in ("all.db", "some.db"))
+    assert len(some) == 60 < len(every)
+    np.testing.assert_array_equal(np.sort(some[:, 2]), np.sort(every[:, 2])[-60:])
+
+
 def test_the_same_twice(tmp_path):
     folder = save(tmp_path / "in", a=photo(), b=np.rot90(photo(), 2), c=photo()[20:, 30:])
     dumps = []
@@ -298,13 +308,15 @@ def test_an_interrupted_run_leaves_no_database(photos, tmp_path, monkeypatch, du
 def test_bad_files_do_not_stop_the_rest(photos, tmp_path):
     (photos / "0_truncated.png").write_bytes((photos / "a.png").read_bytes()[:2000])
     (photos / "0_gone.png").symlink_to("nowhere")
+    os.rename(photos / "b.png", os.fsencode(photos) + b"/0_\xff.png")
     cv2.imwrite(str(photos / "0_only_opencv.ras"), textured(7))
     written = write(photos, tmp_path / "c.db", match="exhaustive")
-    assert sorted(read(tmp_path / "c.db")) == ["a.png", "b.png", "sub/a b.png"]
-    assert (written.images, written.pairs) == (3, 3)
+    assert sorted(read(tmp_path / "c.db")) == ["a.png", "sub/a b.png"]
+    assert (written.images, written.pairs) == (2, 1)
     reasons = {Path(path).name: reason for path, reason in written.failures}
-    assert sorted(reasons) == ["0_gone.png", "0_only_opencv.ras", "0_truncated.png"]
+    assert sorted(reasons) == ["0_gone.png", "0_only_opencv.ras", "0_truncated.png", os.fsdecode(b"0_\xff.png")]
     assert "an image that COLMAP reads" in reasons["0_only_opencv.ras"]
+    assert "an image that COLMAP reads" in reasons[os.fsdecode(b"0_\xff.png")]
     assert "truncated" in reasons["0_truncated.png"]
 
 
@@ -326,17 +338,18 @@ def test_no_image_leaves_no_database(tmp_path):
         ({"match": "sequential", "overlap": 0}, "overlap must be at least 1, got 0"),
         ({"camera_model": "LENS"}, "camera_model must be one of SIMPLE_PINHOLE, .*, got 'LENS'"),
         ({"camera_model": "PINHOLE", "camera_params": [1, 2]}, r"of PINHOLE must be fx, fy, cx, cy, got \[1.0, 2.0\]"),
-        ({"sift": SIFT(device="cpu")}, "descriptor_layout of COLMAP must be 'ubc', got 'scikit-image'"),
         ({"root": "elsewhere"}, "images must lie under root elsewhere"),
     ],
 )
 def test_wrong_options(photos, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        write_database(photos, tmp_path / "c.db", **{"sift": sift(), **options})
+        write(photos, tmp_path / "c.db", **options)
     assert not list(tmp_path.glob("*.db*"))
 
 
 def test_wrong_images(photos, tmp_path):
+    with pytest.raises(ValueError, match="descriptor_layout of COLMAP must be 'ubc', got 'vlfeat'"):
+        write_database(photos, tmp_path / "c.db", sift=sift(descriptor_layout="vlfeat"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="must be a folder with images, or images, and there are none"):
         write(tmp_path / "empty", tmp_path / "c.db")

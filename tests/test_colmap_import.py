@@ -37,10 +37,11 @@ def photos(tmp_path):
 
 
 def test_cameras_are_colmaps_own(tmp_path, sift):
-    """EXIF: the focal length for a 35 mm film, one camera for images of one, and the stored picture, not turned."""
+    """EXIF: focal length for a 35 mm film, position, the same camera for two images; pictures are not turned."""
     exif = Picture.Exif()
     exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", "Model", 6
     exif.get_ifd(0x8769)[0xA405] = 28
+    exif.get_ifd(0x8825).update({1: "N", 2: (46.0, 50.0, 33.5), 3: "W", 4: (91.0, 59.0, 41.0), 5: b"\0", 6: 198.5})
     folder = tmp_path / "in"
     folder.mkdir()
     cv2.imwrite(str(folder / "c.png"), textured(3))
@@ -58,6 +59,9 @@ def test_cameras_are_colmaps_own(tmp_path, sift):
         assert str(ours.read_all_frames()) == str(theirs.read_all_frames())
         assert str(ours.read_all_images()) == str(theirs.read_all_images())
         assert str(ours.read_all_pose_priors()) == str(theirs.read_all_pose_priors())
+        np.testing.assert_allclose(
+            [p.position for p in ours.read_all_pose_priors()], [[46.843, -91.995, 198.5]] * 2, 1e-5
+        )
         turned_one = ours.read_camera(ours.read_image_with_name("a.jpg").camera_id)
         assert (turned_one.width, turned_one.height, ours.num_cameras()) == (100, 80, 2)
         assert turned_one.has_prior_focal_length
