@@ -20,7 +20,9 @@ from gpusift import SIFT, __version__, cli, cli_options, hdf5, npz
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
 
-SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]
+# Ctrl-C is heard also where the tests run in the background of a shell, which has it ignored.
+CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from gpusift.cli import main; main()"
+SCRIPT = [sys.executable, "-c", CODE]
 
 
 def run(*arguments: object) -> Result:
@@ -285,7 +287,7 @@ def test_ctrl_c_keeps_what_is_done(photos, out):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert stderr.startswith("interrupted after ")
     done = int(stderr.split()[2])

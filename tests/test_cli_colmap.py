@@ -20,7 +20,9 @@ from gpusift.parameters import Parameters
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 
-SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()", "colmap"]
+# Ctrl-C is heard also where the tests run in the background of a shell, which has it ignored.
+CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from gpusift.cli import main; main()"
+SCRIPT = [sys.executable, "-c", CODE, "colmap"]
 
 
 def run(*arguments: object) -> Result:
@@ -196,7 +198,7 @@ def test_ctrl_c_keeps_what_is_done(photos):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert stderr.startswith("interrupted after ")
     assert stderr.endswith("kept in c.partial.db\n")
