@@ -8,13 +8,17 @@ settings.register_profile("gpusift", derandomize=True, deadline=None, database=N
 settings.load_profile("gpusift")
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """The name of a device; a test for one that this machine lacks is skipped, saying why."""
-    if request.param == "cuda":
+def pytest_runtest_setup(item):
+    """A test marked gpu is skipped on a machine without one, saying why."""
+    if item.get_closest_marker("gpu"):
         from gpusift.device import cuda_info
 
         error = cuda_info().get("error")
         if error:
             pytest.skip(f"no GPU to run on: {error}")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """The name of a device."""
     return request.param
