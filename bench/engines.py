@@ -1,22 +1,24 @@
 """The engines that are compared: one class each, made in a process of its own.
 
-Making an engine imports what it needs and raises `UnavailableError` if it cannot run here. Then
-``engine(image)`` takes a grey uint8 image in host memory and returns the number of keypoints,
-with positions and descriptors computed and in host memory.
+Making an engine imports what it needs and raises `UnavailableError` if it cannot run here; it takes the upsampling and
+the images' shape, which only some engines need. Then ``engine(image)`` takes a grey uint8 image in host memory and
+returns the number of keypoints, with positions and descriptors computed and in host memory.
+
+These are the engines of the standard run. `peer_engines.py` has those of the peer run, which also asks for batches.
 """
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
+import gpus
 import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-
-COPY_BYTES = 2**30  # of the device-to-device copy that gives the bandwidth
 
 
 class UnavailableError(Exception):
@@ -24,9 +26,15 @@ class UnavailableError(Exception):
 
 
 class Engine(Protocol):
-    """What the worker asks of an engine."""
+    """What the worker asks of an engine.
 
-    settings: ClassVar[dict[str, Any]]
+    It may have more, which is used where it is there: `stages`, `device_timer`, `device_memory`; and for the peer run
+    `batch(images)`, host to host; `on_device(images)`, which returns a function that computes the features of images on
+    the device and leaves them there; `synchronize()`, which waits for the device.
+    """
+
+    settings: dict[str, Any]
+    upsamplings: ClassVar[tuple[int, ...]]  # that it offers
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
@@ -35,21 +43,16 @@ class Engine(Protocol):
 class OpenCV:
     """``cv2.SIFT`` with its defaults, which are Lowe's; it always enlarges twice."""
 
-    settings: ClassVar[dict[str, Any]] = {
-        "nfeatures": 0,
-        "contrastThreshold": 0.04,
-        "edgeThreshold": 10,
-        "sigma": 1.6,
-        "threads": "all",
-    }
+    upsamplings: ClassVar = (2,)
 
-    def __init__(self) -> None:
+    def __init__(self, upsampling: int = 2, shape: tuple[int, int] | None = None) -> None:
         try:
             import cv2
         except ImportError as error:
             raise UnavailableError(f"OpenCV cannot be imported: {error}") from error
-        arguments = {name: value for name, value in self.settings.items() if name != "threads"}
+        arguments = {"nfeatures": 0, "contrastThreshold": 0.04, "edgeThreshold": 10, "sigma": 1.6}
         self.sift = cv2.SIFT.create(**arguments)
+        self.settings = {**arguments, "threads": "all"}
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
@@ -60,14 +63,15 @@ class OpenCV:
 class ScikitImage:
     """``skimage.feature.SIFT`` with its defaults; it runs on one core."""
 
-    settings: ClassVar[dict[str, Any]] = {"upsampling": 2, "threads": 1}
+    upsamplings: ClassVar = (1, 2)
 
-    def __init__(self) -> None:
+    def __init__(self, upsampling: int = 2, shape: tuple[int, int] | None = None) -> None:
         try:
             from skimage.feature import SIFT
         except ImportError as error:
             raise UnavailableError(f"scikit-image cannot be imported: {error}") from error
         self.make: Any = SIFT
+        self.settings = {"upsampling": upsampling, "threads": 1}
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
@@ -82,23 +86,33 @@ class ScikitImage:
 class GpusiftCPU:
     """``gpusift.SIFT`` on the CPU, all cores, float32."""
 
-    settings: ClassVar[dict[str, Any]] = {"upsampling": 2, "dtype": "float32", "threads": "all"}
+    upsamplings: ClassVar = (1, 2)
     device = "cpu"
+    processors: ClassVar[dict[str, Any]] = {"threads": "all"}
 
-    def __init__(self) -> None:
+    def __init__(self, upsampling: int = 2, shape: tuple[int, int] | None = None) -> None:
         try:
             from gpusift import SIFT
         except ImportError as error:
             raise UnavailableError(f"gpusift cannot be imported: {error}") from error
-        arguments = {name: value for name, value in self.settings.items() if name != "threads"}
+        arguments = {"upsampling": upsampling, "dtype": "float32"}
         try:
             self.sift = SIFT(device=self.device, **arguments)
         except RuntimeError as error:
             raise UnavailableError(str(error)) from error
+        self.settings = {**arguments, **self.processors}
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
         return len(self.sift.compute(image).to_host())
+
+    def batch(self, images: Sequence[Any]) -> int:
+        """Return the number of keypoints of all `images`, computed as one batch where gpusift can."""
+        return sum(len(features.to_host()) for features in self._features(images))
+
+    def _features(self, images: Sequence[Any]) -> list[Any]:
+        takes = inspect.signature(self.sift.compute_batch).parameters
+        return self.sift.compute_batch(images, **({"batch_size": len(images)} if "batch_size" in takes else {}))
 
     def stages(self, image: Image) -> dict[str, float]:
         """Return the seconds of each stage of one call, in order.
@@ -116,7 +130,7 @@ class GpusiftCPU:
             seconds[stage] = now - last
             last = now
 
-        features = pipeline.run(self.sift.device, image, self.sift.parameters, on_stage=ended)
+        (features,) = pipeline.run(self.sift.plans, [image], on_stage=ended)
         features.to_host()
         ended("download")
         return seconds
@@ -125,8 +139,25 @@ class GpusiftCPU:
 class GpusiftCUDA(GpusiftCPU):
     """``gpusift.SIFT`` on the first CUDA device, float32; images come from host memory."""
 
-    settings: ClassVar[dict[str, Any]] = {"upsampling": 2, "dtype": "float32"}
     device = "cuda"
+    processors: ClassVar[dict[str, Any]] = {}
+
+    def on_device(self, images: Sequence[Image]) -> Callable[[], None]:
+        """Return a function that computes the features of `images`, both on the GPU."""
+        import cupy
+
+        there = [cupy.asarray(image) for image in images]
+
+        def run() -> None:
+            self._features(there)
+
+        return run
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        import cupy
+
+        cupy.cuda.Device().synchronize()
 
     def device_timer(self, image: Image) -> Callable[[], float]:
         """Return a function that times one call by CUDA events, image and features on the GPU."""
@@ -152,24 +183,10 @@ class GpusiftCUDA(GpusiftCPU):
 
     def copy_bandwidth(self) -> float:
         """Return the bytes read and written per second by a device-to-device copy of 1 GiB."""
-        import cupy
-
-        source = cupy.zeros(COPY_BYTES, cupy.uint8)
-        target = cupy.empty_like(source)
-        start, end = cupy.cuda.Event(), cupy.cuda.Event()
-        seconds = []
-        for _ in range(10):
-            start.record()
-            cupy.copyto(target, source)
-            end.record()
-            end.synchronize()
-            seconds.append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
-        del source, target
-        cupy.get_default_memory_pool().free_all_blocks()
-        return 2 * COPY_BYTES / float(np.median(seconds[2:]))
+        return gpus.copy_bandwidth()
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {
+ENGINES: dict[str, type[Engine]] = {
     "gpusift-cuda": GpusiftCUDA,
     "gpusift-cpu": GpusiftCPU,
     "opencv": OpenCV,

@@ -17,8 +17,15 @@ DISTRIBUTIONS = {
     "scipy": ("scipy",),
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
     "scikit-image": ("scikit-image",),
-    "pycolmap": ("pycolmap",),
+    "pycolmap": ("pycolmap", "pycolmap-cuda12"),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+    "cvcuda": ("cvcuda-cu13", "cvcuda-cu12"),
+    "kornia-rs": ("kornia-rs",),
+    "kornia": ("kornia",),
+    "torch": ("torch",),
+    "staysift": ("staysift",),
+    "silx": ("silx",),
+    "pyopencl": ("pyopencl",),
 }
 
 

@@ -1,4 +1,4 @@
-"""The photographs that are measured: real ones at 0.4, 2 and 9 megapixels.
+"""The photographs that are measured: real ones at 0.4, 2 and 9 megapixels, for the peer run also at 24.
 
 With a data folder (``--data`` or ``GPUSIFT_DATA``) they are its photographs; without one, those
 that scikit-image carries, so that the bench runs anywhere. Grey is what Pillow makes of colour
@@ -85,6 +85,17 @@ def standard(data: Path | None) -> list[Case]:
             "Give another --data, or none for the photographs that scikit-image carries."
         )
     return cases
+
+
+def for_peers(data: Path | None) -> list[Case]:
+    """Return the cases of the peer run, one of each size, small to large.
+
+    Parameters and exceptions are those of `standard`; the largest is a mosaic in any case.
+    """
+    chosen: dict[str, Case] = {}
+    for case in standard(data):
+        chosen.setdefault(case.name.split(",")[0], case)
+    return [*chosen.values(), Case("24 MP, mosaic", (4000, 6000))]
 
 
 def carried(name: str) -> Path:

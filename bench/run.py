@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Measure gpusift, OpenCV and scikit-image on photographs; keep one JSON row per measurement.
 
-    python bench/run.py [--data DIR] [--engines a,b] [--out DIR] [--quick] [--all]
+    python bench/run.py [--data DIR] [--cases 0.4,2] [--engines a,b] [--out DIR] [--quick] [--all]
+    python bench/run.py --peers [the same] [--upsamplings 1,2] [--batches 1,8,64]
 
-Each engine runs in its own process, one at a time, call by call in turn. See bench/README.md.
+Each engine runs in its own process, one at a time, call by call in turn. --peers measures every program for SIFT that
+is installed, batches too, and draws (`peers.py`). See bench/README.md.
 """
 
 from __future__ import annotations
@@ -268,48 +270,80 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
+    from peer_engines import PEERS
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
     parser.add_argument("--images", type=Path, nargs="+", help="measure these files instead")
-    parser.add_argument("--engines", default=",".join(ENGINE_NAMES), help="comma-separated")
+    parser.add_argument("--cases", help="only photographs of these megapixels, comma-separated: 0.4,2,9 or 24")
+    parser.add_argument("--peers", action="store_true", help="all programs that are installed, and batches")
+    parser.add_argument("--engines", help="comma-separated; by default all of the run")
+    parser.add_argument("--upsamplings", default="1,2", help="of --peers")
+    parser.add_argument("--batches", default="1,8,64", help="images of a call, of --peers")
     parser.add_argument("--out", type=Path, default=machine.ROOT / "bench" / "results")
     parser.add_argument("--rounds", type=int, default=11, help="timed calls of an engine")
-    parser.add_argument("--budget", type=float, default=8.0, help="seconds of timed calls")
+    parser.add_argument("--budget", type=float, help="seconds of timed calls: 8, or 3 with --peers")
     parser.add_argument("--quick", action="store_true", help="up to 2 MP, few calls")
     parser.add_argument("--all", action="store_true", help="also what takes many minutes")
-    options = parser.parse_args()
-    options.engines = options.engines.split(",")
-    unknown = sorted(set(options.engines) - set(ENGINE_NAMES))
+    options = parser.parse_args(argv)
+    names = tuple(PEERS) if options.peers else ENGINE_NAMES
+    options.engines = options.engines.split(",") if options.engines else list(names)
+    options.standard = set(options.engines) == set(names) and not (options.images or options.cases or options.quick)
+    options.budget = options.budget or (3.0 if options.peers else 8.0)
+    unknown = sorted(set(options.engines) - set(names))
     if unknown:
-        parser.error(f"--engines must be among {', '.join(ENGINE_NAMES)}; got {unknown[0]!r}")
+        parser.error(f"--engines must be among {', '.join(names)}; got {unknown[0]!r}")
+    for name, allowed in (("upsamplings", {1, 2}), ("batches", range(1, 4097))):
+        try:
+            numbers = [int(number) for number in getattr(options, name).split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or not set(numbers) <= set(allowed):
+            parser.error(f"--{name} must be numbers such as {parser.get_default(name)}; got {getattr(options, name)!r}")
+        setattr(options, name, numbers)
     if options.data and not Path(options.data).is_dir():
         parser.error(f"--data must be a folder; got {options.data}")
     return options
 
 
+def cases_of(options: argparse.Namespace) -> list[photographs.Case]:
+    """Return the photographs to measure; SystemExit if there are none of the megapixels asked for."""
+    if options.images:
+        return [photographs.Case(path.name, path) for path in options.images]
+    data = options.data and Path(options.data)
+    cases = photographs.for_peers(data) if options.peers else photographs.standard(data)
+    if not options.cases:
+        return cases
+    chosen = [case for case in cases if case.name.split(" MP")[0] in options.cases.split(",")]
+    if not chosen:
+        sys.exit(f"--cases must name megapixels among {', '.join(case.name for case in cases)}; got {options.cases!r}")
+    return chosen
+
+
 def main() -> None:
     """Measure all cases and append their rows to the file of today and of this machine."""
     options = arguments()
-    cases = (
-        [photographs.Case(path.name, path) for path in options.images]
-        if options.images
-        else photographs.standard(options.data and Path(options.data))
-    )
+    cases = cases_of(options)
     if options.quick:
         cases, options.rounds, options.budget = cases[:2], 3, 4.0
     hardware = machine.hardware()
     now = datetime.datetime.now(datetime.timezone.utc)
     common = {
         "run": now.isoformat(timespec="seconds"),
-        "standard": not (options.images or options.quick or set(options.engines) != set(ENGINE_NAMES)),
+        "standard": options.standard,
         **machine.commit(),
         "hardware": hardware,
         "load_before": round(os.getloadavg()[0], 2),
         "versions": machine.versions(),
     }
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.peers:
+        import peers
+
+        peers.run(cases, options.out / f"peers-{now.date()}-{machine.kind(hardware)}.jsonl", common, options)
+        return
     path = options.out / f"{now.date()}-{machine.kind(hardware)}.jsonl"
     died = []
     for case in cases:

@@ -10,6 +10,8 @@ import numpy as np
 
 from gpusift import source
 
+CODES = {"int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d"}  # of 8 bytes, for `struct`
+
 
 def check_arguments(name: str, arguments: tuple[Any, ...], real: np.dtype, xp: Any) -> list[Any]:
     """The arguments of a launch, checked against the kernel's signature; CuPy would take anything.
@@ -89,5 +91,5 @@ def _signature(name: str, real: np.dtype) -> list[tuple[source.Parameter, np.dty
 
 @cache
 def _layout(name: str, real: np.dtype) -> struct.Struct:
-    codes = ["Q" if p.is_array else f"{dtype.char}{8 - dtype.itemsize}x" for p, dtype in _signature(name, real)]
+    codes = ["Q" if p.is_array else CODES[dtype.name] for p, dtype in _signature(name, real)]
     return struct.Struct("=" + "".join(codes))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpusift.device import Device
 from gpusift.features import Features
+from gpusift.lists import USABLE_FEATURES, Lists, grid_of, of_features
 from gpusift.parameters import DESCRIPTOR_NORM, LAYOUTS, SATURATION, Parameters
-from gpusift.scale_space import ScaleSpace
+from gpusift.scale_space import ScaleSpace, Step
 
 BLOCK = (32, 4)
 
 
-def describe(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Any:
-    """The descriptors of keypoints.
+def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: Lists) -> list[Step]:
+    """What computes the descriptors of the features.
 
     Parameters
     ----------
@@ -23,33 +22,28 @@ def describe(device: Device, space: ScaleSpace, features: Features, parameters: 
         The device of `space`.
     space : ScaleSpace
         The Gaussian levels.
-    features : Features
-        N keypoints with their orientations.
     parameters : Parameters
         lambda_descr, n_hist, n_ori, normalization and descriptor_layout matter here.
-
-    Returns
-    -------
-    descriptors : (N, n_hist * n_hist * n_ori) array of uint8
-        Histograms in the order row, column, direction, or as `descriptor_layout` says; zero where the window holds no
-        gradient.
+    lists : Lists
+        With the features.
     """
-    n = len(features)
-    descriptors = device.xp.empty((n, parameters.n_values), np.uint8)
-    cells, values = parameters.histogram_sizes
-    if n:
-        device.launch(
+    sums, values = parameters.histogram_sizes
+    return [
+        device.prepare(
             "describe",
-            (n,),
+            grid_of(device, lists),
             BLOCK,
             space.levels,
+            space.stride,
             space.octaves,
-            features.positions,
-            features.sigmas,
-            features.orientations,
-            features.octaves,
-            features.scales,
-            n,
+            lists.features,
+            lists.counts[USABLE_FEATURES],
+            lists.capacity,
+            lists.orientations,
+            lists.positions,
+            lists.sigmas,
+            lists.octaves,
+            lists.scales,
             parameters.delta_min,
             parameters.lambda_descr,
             parameters.n_hist,
@@ -58,7 +52,30 @@ def describe(device: Device, space: ScaleSpace, features: Features, parameters: 
             DESCRIPTOR_NORM,
             int(parameters.normalization == "root"),
             LAYOUTS.index(parameters.descriptor_layout),
-            descriptors,
-            sizes={"MAX_SUMS": cells, "MAX_VALUES": values},
+            lists.descriptors,
+            sizes={"MAX_SUMS": sums, "MAX_VALUES": values},
         )
-    return descriptors
+    ]
+
+
+def describe(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Any:
+    """The descriptors of one image's keypoints.
+
+    Parameters
+    ----------
+    features : Features
+        N keypoints with their orientations.
+    device, space, parameters
+        As in `steps`.
+
+    Returns
+    -------
+    descriptors : (N, n_hist * n_hist * n_ori) array of uint8
+        Histograms in the order row, column, direction, or as `descriptor_layout` says; zero where the window holds no
+        gradient.
+    """
+    n = len(features)
+    lists = of_features(device, parameters, features, max(n, 1))
+    if n:
+        device.program(steps(device, space, parameters, lists))()
+    return lists.descriptors[0, :n]

@@ -25,7 +25,7 @@ _log = logging.getLogger("gpusift")
 
 
 class Library:
-    """One host library: its instruction set and its launch functions.
+    """One host library: its instruction set, its kernels, and for each precision the function that launches them.
 
     Parameters
     ----------
@@ -41,9 +41,14 @@ class Library:
         self.runs_here = bool(self._library.gpusift_runs_here())
         self._library.gpusift_team.restype = ctypes.c_void_p
         self._library.gpusift_team_end.argtypes = [ctypes.c_void_p]
-        self._launch = {name: getattr(self._library, f"gpusift_launch_{name}") for name in ("float32", "float64")}
-        for function in self._launch.values():
-            function.argtypes = [ctypes.c_void_p, ctypes.c_char_p, *7 * [ctypes.c_int], ctypes.c_char_p]
+        self._find = {name: getattr(self._library, f"gpusift_find_{name}") for name in ("float32", "float64")}
+        for function in self._find.values():
+            function.argtypes = [ctypes.c_char_p, ctypes.c_int]
+            function.restype = ctypes.c_void_p
+        self.launch = {name: getattr(self._library, f"gpusift_launch_{name}") for name in ("float32", "float64")}
+        for function in self.launch.values():
+            function.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+            function.restype = None
 
     @contextmanager
     def team(self, n_threads: int) -> Iterator[int]:
@@ -54,19 +59,12 @@ class Library:
         finally:
             self._library.gpusift_team_end(team)
 
-    def launch(
-        self,
-        team: int | None,
-        precision: str,
-        kernel: str,
-        constant: int,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: bytes,
-    ) -> None:
-        """Runs a kernel, with a team or alone; `arguments` holds an array's address or a number every 8 bytes."""
-        if self._launch[precision](team, kernel.encode(), constant, *grid, *block, arguments):
+    def find(self, precision: str, kernel: str, constant: int) -> int:
+        """The address of a kernel; RuntimeError if there is none of that name."""
+        address = self._find[precision](kernel.encode(), constant)
+        if not address:
             raise RuntimeError(f"{self.path.name} has no kernel {kernel!r}: build gpusift again")
+        return int(address)
 
 
 @cache

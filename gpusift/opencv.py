@@ -298,7 +298,8 @@ class SIFT:
     def _detect(self, image: Any, mask: Any, describe: bool) -> tuple[KeyPoints, np.ndarray | None]:
         grey, device, parameters = _grey(image), self._sift.device, self._sift.parameters
         on_device = intake.mask_array(device, _checked_mask(mask), grey.shape)
-        features = pipeline.run(device, grey, parameters, mask=on_device, descriptors=describe).to_host()
+        (found,) = pipeline.run(self._sift.plans, [grey], mask=on_device, descriptors=describe)
+        features = found.to_host()
         return opencv_keypoints.from_features(features, parameters), self._values(features) if describe else None
 
     def _compute(self, image: Any, keypoints: Any, out: Any) -> tuple[KeyPoints, np.ndarray | None]:

@@ -25,6 +25,7 @@ MAX_SCALES = 60
 MAX_SIDE = 1 << 26  # samples along a side of the enlarged image
 MIN_BINS, MAX_BINS = 4, 720  # fewer than 4 are smoothed to one height
 MAX_RADIUS = 320
+MAX_FUSED_RADIUS = 8  # of the first blur, for it to be one with the enlargement
 SHARED_BYTES = 48 * 1024 - 512
 
 RULES = ("response", "scale", "grid")  # by which max_keypoints are chosen

@@ -1,44 +1,38 @@
-"""The way from an image to its features, one line a stage (Otero & Delbracio 2014)."""
+"""The way from images to their features, one line a stage (Otero & Delbracio 2014)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from gpusift import descriptor, extrema, orientation, refinement, scale_space, selection
+from gpusift import descriptor, intensities, orientation, parts
 from gpusift.device import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
-
-LARGEST_FLOAT = 1e15  # intensities beyond it would overflow float32 when squared
+from gpusift.plan import Key, Memory, Plan, Plans, UnfitImageError, results
 
 
 def run(
-    device: Device,
-    image: Any,
-    parameters: Parameters,
+    plans: Plans,
+    images: Sequence[Any],
     *,
-    blur: str = "auto",
     mask: Any = None,
     descriptors: bool = True,
     on_stage: Callable[[str], None] | None = None,
-) -> Features:
-    """Detects the keypoints of an image and describes them.
+) -> list[Features]:
+    """Detects the keypoints of images and describes them.
 
     Parameters
     ----------
-    device : Device
-        Where to run.
-    image : (M, N) array
-        NumPy's, or of the device; any dtype that `skimage.util.img_as_float` takes.
-    parameters : Parameters
-        scikit-image's.
-    blur : {"auto", "kernel", "ndimage"}
-        How to blur; see `scale_space.build`.
+    plans : Plans
+        Of a device, parameters and a blur.
+    images : sequence of (M, N) arrays
+        NumPy's, or of the device, of one shape; any dtype that `skimage.util.img_as_float` takes.
     mask : (M, N) array, optional
-        Of the device. Zero where no keypoint is wanted.
+        Of the device, for all images. Zero where no keypoint is wanted.
     descriptors : bool
         Whether to compute them.
     on_stage : callable, optional
@@ -46,45 +40,73 @@ def run(
 
     Returns
     -------
-    Features
-        On the device; of length zero if there are none.
+    list of Features
+        On the device; of length zero where there are none. An image's do not depend on the others.
+
+    Raises
+    ------
+    TypeError
+        If an image is not an array of real numbers.
+    ValueError
+        If it is not 2-D, is empty, or holds NaN, infinity or values too large to square.
     """
+    device, parameters = plans.device, plans.parameters
+    key = Key(len(images), intensities.require_image(images[0]), mask is not None, descriptors)
 
     def ended(stage: str) -> None:
         if on_stage:
             device.synchronize()
             on_stage(stage)
 
-    with device.active():
-        intensities = as_intensities(device, image)
+    if not parameters.octave_shapes(key.shape):
+        for number, image in enumerate(images):
+            _require_fit(image, number)
+        return [_none(device, parameters, descriptors) for _ in images]
+    if plans.exceeds_limit(key):
+        if len(images) == 1:
+            with _named(images):
+                return [parts.run(plans, images[0], mask, descriptors)]
+        return [features for image in images for features in run(plans, [image], mask=mask, descriptors=descriptors)]
+    with device.active(), plans.memory() as memory:
+        plan = memory.plan(key)
+        if mask is not None:
+            plan.mask[...] = mask != 0
+        put(memory, plan, images)
         ended("upload")
-        with device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
-            space = scale_space.build(device, intensities, parameters, blur, workspace)
-            ended("scale space")
-            candidates = extrema.find(device, space, parameters)
-            ended("extrema")
-            keypoints = refinement.refine(device, space, candidates, parameters, image.shape)
-            if mask is not None:
-                keypoints = selection.in_mask(device, keypoints, mask, parameters)
-            keypoints = selection.strongest(device, keypoints, parameters, image.shape)
-            ended("refinement")
-            features = orientation.assign(device, space, keypoints, parameters)
-            features = selection.strongest(device, features, parameters, image.shape)
-            ended("orientation")
-            if descriptors:
-                features = features.with_descriptors(descriptor.describe(device, space, features, parameters))
-                ended("descriptor")
-        return features.moved(-parameters.position_shift)
+        if on_stage:
+            for stage in plan.stages:
+                plan.run(stage)
+                ended(stage)
+        else:
+            plan.run()
+        with _named(images):
+            return results(memory, plan)
 
 
-def describe(
-    device: Device, image: Any, features: Features, parameters: Parameters, *, blur: str = "auto", assign: bool = False
-) -> Features:
+@contextmanager
+def _named(images: Sequence[Any]) -> Iterator[None]:
+    """Has the error of an unfit image say what is wrong with it."""
+    try:
+        yield
+    except UnfitImageError as error:
+        raise UnfitImageError(error.number, intensities.unfit(images[error.number])) from None
+
+
+def put(memory: Memory, plan: Plan, images: Sequence[Any]) -> None:
+    """Brings images to a plan."""
+    known = [intensities.as_known(image) for image in images]
+    on_host = isinstance(known[0], np.ndarray)
+    device = memory.device
+    there = device.upload(known, memory.staging) if on_host else [device.asarray(image) for image in known]
+    plan.put(there, [image.dtype.kind == "b" for image in images])
+
+
+def describe(plans: Plans, image: Any, features: Features, *, assign: bool = False) -> Features:
     """Describes given keypoints in an image.
 
     Parameters
     ----------
-    device, image, parameters, blur
+    plans, image
         As for `run`.
     features : Features
         Keypoints, on the device, in its precision.
@@ -96,17 +118,41 @@ def describe(
     ValueError
         If a keypoint lies in an octave or at a scale that the image does not have.
     """
+    device, parameters = plans.device, plans.parameters
+    key = Key(1, intensities.require_image(image))
+    n_octaves = len(parameters.octave_shapes(key.shape))
     with device.active():
-        intensities = as_intensities(device, image)
-        with device.workspace(scale_space.size_of(parameters, image.shape)) as workspace:
-            space = scale_space.build(device, intensities, parameters, blur, workspace)
-            if len(features):
-                _require_levels(features, len(space.shapes), parameters.n_scales)
+        _require_fit(image)
+        if len(features):
+            _require_levels(features, n_octaves, parameters.n_scales)
+        if not n_octaves:
+            return features.with_descriptors(device.xp.empty((0, parameters.n_values), np.uint8))
+        if plans.exceeds_limit(key):
+            raise MemoryError(
+                f"memory_limit must hold the whole scale space of an image to describe given keypoints in it, got "
+                f"{plans.memory_limit} bytes for {key.shape[0]} x {key.shape[1]} pixels; use a larger limit or none"
+            )
+        with plans.memory() as memory:
+            plan = memory.plan(key)
+            put(memory, plan, [image])
+            plan.run("scale space")
             placed = features.moved(parameters.position_shift)
             if assign:
-                placed = orientation.assign(device, space, placed, parameters)
+                placed = orientation.assign(device, plan.space, placed, parameters)
                 features = placed.moved(-parameters.position_shift)
-            return features.with_descriptors(descriptor.describe(device, space, placed, parameters))
+            return features.with_descriptors(descriptor.describe(device, plan.space, placed, parameters))
+
+
+def _require_fit(image: Any, number: int = 0) -> None:
+    if image.dtype.kind == "f" and not bool((abs(image) <= intensities.LARGEST).all()):
+        raise UnfitImageError(number, intensities.unfit(image))
+
+
+def _none(device: Device, parameters: Parameters, descriptors: bool) -> Features:
+    """No features."""
+    reals, integers = device.xp.empty(0, device.dtype), device.xp.empty(0, np.int32)
+    values = device.xp.empty((0, parameters.n_values), np.uint8) if descriptors else None
+    return Features(reals.reshape(0, 2), reals, integers, integers, reals, reals, values)
 
 
 def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
@@ -120,49 +166,3 @@ def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
         )
     if scale > n_scales + 2 or int(features.scales.min()) < 0:
         raise ValueError(f"a keypoint's scale must be between 0 and n_scales + 2 = {n_scales + 2}, got {scale}")
-
-
-def as_intensities(device: Device, image: Any) -> Any:
-    """An image as intensities on the device, in its precision, scaled as `skimage.util.img_as_float` does.
-
-    Unsigned integers of b bits are divided by 2^b - 1, signed ones by 2^(b-1) - 1 and cut at -1; floats stay.
-
-    Raises
-    ------
-    TypeError
-        If it is not an array of real numbers.
-    ValueError
-        If it is not 2-D, is empty, or holds NaN, infinity or values too large to square.
-    """
-    require_image(image)
-    kind = image.dtype.kind
-    xp = device.xp
-    image = device.asarray(image)
-    if kind in "ui":
-        image = xp.multiply(image, 1.0 / np.iinfo(image.dtype).max, dtype=np.float64)
-        if kind == "i":
-            image = xp.maximum(image, -1.0, out=image)
-    elif kind == "f":
-        _require_finite(float(image.min()), float(image.max()))
-    return device.asarray(image, device.dtype)
-
-
-def require_image(image: Any) -> tuple[int, int]:
-    """The shape of an image; TypeError or ValueError if it is not a 2-D array of real numbers."""
-    kind = image.dtype.kind
-    if kind not in "buif":
-        raise TypeError(f"image must be an array of booleans, integers or floats, got dtype {image.dtype}")
-    if image.ndim != 2:
-        hint = "; convert a colour image to grey first, e.g. with skimage.color.rgb2gray" if image.ndim == 3 else ""
-        raise ValueError(f"image must be 2-D (rows, columns), got shape {tuple(image.shape)}{hint}")
-    if image.size == 0:
-        raise ValueError(f"image must have at least one pixel, got shape {tuple(image.shape)}")
-    return tuple(image.shape)
-
-
-def _require_finite(low: float, high: float) -> None:
-    if not -LARGEST_FLOAT <= low <= high <= LARGEST_FLOAT:
-        raise ValueError(
-            f"image must be finite, with values between -{LARGEST_FLOAT:g} and {LARGEST_FLOAT:g}, got values from "
-            f"{low} to {high}; replace NaN and infinity, e.g. with numpy.nan_to_num"
-        )

@@ -1,4 +1,4 @@
-"""Which keypoints go on: those that a mask lets through, and at most so many, chosen by a stated rule."""
+"""Which keypoints go on: at most so many, chosen by a stated rule."""
 
 from __future__ import annotations
 
@@ -7,46 +7,67 @@ from typing import Any
 import numpy as np
 
 from gpusift.device import Device
-from gpusift.features import Features
+from gpusift.lists import USABLE_FEATURES, USABLE_KEYPOINTS, Lists
 from gpusift.parameters import Parameters
+from gpusift.scale_space import Step
 
 KEYPOINTS_PER_CELL = 4  # that the cells of keep="grid" are made for
 
 
-def in_mask(device: Device, features: Features, mask: Any, parameters: Parameters) -> Features:
-    """The keypoints whose nearest pixel is not zero in the mask.
+def steps(
+    device: Device, parameters: Parameters, lists: Lists, image_shape: tuple[int, int], *, of_features: bool
+) -> list[Step]:
+    """What leaves at most `max_keypoints` of the keypoints, or of the features; nothing without it.
+
+    The choice is made by sorting, which waits for the device.
 
     Parameters
     ----------
     device : Device
-        The device of `features`.
-    features : Features
-        N keypoints, before `precise_upscale` has moved them.
-    mask : (rows, cols) array of the device
-        Of the image's shape.
+        The device of `lists`.
     parameters : Parameters
-        upsampling and precise_upscale matter here.
-
-    Returns
-    -------
-    Features
-        In the same order.
+        max_keypoints and keep matter here.
+    lists : Lists
+        With the keypoints, or the features.
+    image_shape : (int, int)
+        Rows and columns of the input images.
+    of_features : bool
+        Which of the two to thin out.
     """
-    xp = device.xp
-    nearest = xp.rint(features.positions - parameters.position_shift).astype(np.int64)
-    rows, cols = (xp.clip(nearest[:, axis], 0, mask.shape[axis] - 1) for axis in (0, 1))
-    return features[mask[rows, cols] != 0]
+    most = parameters.max_keypoints
+    if most is None:
+        return []
+    members = lists.features if of_features else lists.keypoints
+    lengths = lists.counts[USABLE_FEATURES if of_features else USABLE_KEYPOINTS]
+
+    def choose() -> None:
+        for image, n in enumerate(device.to_host(lengths)):
+            if n <= most:
+                continue
+            of_image = members[image, :n]
+            positions, sigmas = lists.positions[image][of_image], lists.sigmas[image][of_image]
+            responses = lists.responses[image][of_image]
+            chosen = strongest(device, positions, sigmas, responses, parameters, image_shape)
+            members[image, : len(chosen)] = of_image[chosen]
+            lists.orientations[image, : len(chosen)] = lists.orientations[image, :n][chosen]
+            lengths[image] = len(chosen)
+
+    return [choose]
 
 
-def strongest(device: Device, features: Features, parameters: Parameters, image_shape: tuple[int, int]) -> Features:
-    """At most `max_keypoints` of the keypoints, by the rule `keep`.
+def strongest(
+    device: Device, positions: Any, sigmas: Any, responses: Any, parameters: Parameters, image_shape: tuple[int, int]
+) -> Any:
+    """Which `max_keypoints` of more keypoints are kept, by the rule `keep`.
 
     Parameters
     ----------
     device : Device
-        The device of `features`.
-    features : Features
-        N keypoints.
+        The device of the arrays.
+    positions : (N, 2) array
+        Row and column, input pixels.
+    sigmas, responses : (N,) arrays
+        Input pixels, intensity.
     parameters : Parameters
         max_keypoints and keep matter here. "response": those of the largest absolute response. "scale": those of the
         largest sigma. "grid": the image is cut into square cells, about max_keypoints / 4 of them; first comes the
@@ -56,21 +77,18 @@ def strongest(device: Device, features: Features, parameters: Parameters, image_
 
     Returns
     -------
-    Features
-        In the same order.
+    chosen : (max_keypoints,) array of int
+        Ascending.
     """
-    most, n = parameters.max_keypoints, len(features)
-    if most is None or n <= most:
-        return features
-    xp = device.xp
-    strength = features.sigmas if parameters.keep == "scale" else xp.abs(features.responses)
-    keys = [xp.arange(n), -strength.astype(np.float64)]
+    xp, most = device.xp, parameters.max_keypoints or len(sigmas)
+    strength = sigmas if parameters.keep == "scale" else xp.abs(responses)
+    keys = [xp.arange(len(sigmas)), -strength.astype(np.float64)]
     if parameters.keep == "grid":
         side = (image_shape[0] * image_shape[1] * KEYPOINTS_PER_CELL / most) ** 0.5
-        row_of_cells, col_of_cells = (xp.floor(features.positions[:, axis] / side) for axis in (0, 1))
+        row_of_cells, col_of_cells = (xp.floor(positions[:, axis] / side) for axis in (0, 1))
         cell = row_of_cells * (image_shape[1] // side + 2) + col_of_cells
         keys.append(_rank_in_cell(xp, cell, keys))
-    return features[xp.sort(_in_order(xp, keys)[:most])]
+    return xp.sort(_in_order(xp, keys)[:most])
 
 
 def _rank_in_cell(xp: Any, cell: Any, keys: list[Any]) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from gpusift import intake, pipeline
+from gpusift import batch, intake, intensities, pipeline
 from gpusift.device import Device, get_device, precision
 from gpusift.features import Features
 from gpusift.parameters import Parameters
+from gpusift.parts import limit_in_bytes
+from gpusift.plan import Plans
 from gpusift.scale_space import BLURS
 
 NO_FEATURES = (
@@ -83,6 +85,10 @@ class SIFT:
         The order of a descriptor's values. "ubc" is that of Lowe, OpenCV and COLMAP, "vlfeat" VLFeat's. Both also read
         an orientation's peak at the centre of its bin, as those programs do, where scikit-image reads it half a bin
         (5 degrees) higher; positions and sigmas are as without.
+    memory_limit : int or float, optional
+        Bytes, or a share (up to 1.0) of the device's memory, that the scale space and lists of an image may take. One
+        that takes more, about 150 bytes a pixel with upsampling 2, is computed in parts, with the same result, byte for
+        byte, in more time. Images and results are not counted. `describe` and `extract` need the whole.
 
     Attributes
     ----------
@@ -198,6 +204,7 @@ class SIFT:
         normalization: str = "l2",
         precise_upscale: bool = False,
         descriptor_layout: str = "scikit-image",
+        memory_limit: int | float | None = None,
     ) -> None:
         given = locals()
         self.parameters = Parameters(**{field: given[field] for field in Parameters.__dataclass_fields__})
@@ -206,6 +213,7 @@ class SIFT:
             raise ValueError(f"blur must be one of {', '.join(map(repr, BLURS))}, got {blur!r}")
         self.blur = blur
         self.device: Device = get_device(device, self.float_dtype.name, num_threads)
+        self.plans = Plans(self.device, self.parameters, blur, limit_in_bytes(self.device, memory_limit))
         self.n_octaves = self.parameters.n_octaves
 
     # scikit-image keeps these two as they are used, the others as they are given.
@@ -352,45 +360,81 @@ class SIFT:
             or it does not have their octaves or scales.
         """
         array, _ = intake.image_array(self.device, image)
-        shape = pipeline.require_image(array)
+        shape = intensities.require_image(array)
         features = intake.keypoints(
             self.device, self.parameters, shape, positions, sigmas, orientations, octaves, scales
         )
         assign = orientations is None
-        return pipeline.describe(self.device, array, features, self.parameters, blur=self.blur, assign=assign)
+        return pipeline.describe(self.plans, array, features, assign=assign)
 
-    def compute_batch(self, images: Iterable[Any]) -> list[Features]:
-        """The features of several images, each as `compute` gives them.
+    def compute_batch(self, images: Iterable[Any], batch_size: int | None = None) -> list[Features]:
+        """The features of several images, each as `compute` gives them; those of one shape are computed at once.
 
         Parameters
         ----------
         images : iterable of (M, N) arrays
             Their shapes and dtypes may differ.
+        batch_size : int, optional
+            Images at once, at most. By default as many as suit the device and its memory.
 
         Returns
         -------
         list of Features
-            In the order of the images.
+            In the order of the images; arrays on the device.
 
         Raises
         ------
         TypeError, ValueError
             As `compute`; the message names the image's number.
+        MemoryError
+            If not even one image fits the device's memory.
         """
-        results = []
+        batch_size = _batch_size(batch_size)
+        arrays = []
         for number, image in enumerate(images):
             try:
-                results.append(self.compute(image))
+                arrays.append(self._array(image))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"image {number} of the batch: {error}") from error
-        return results
+        return batch.compute(self.plans, arrays, batch_size)
+
+    def map(self, images: Iterable[Any], batch_size: int | None = None) -> Iterator[Features]:
+        """The features of any number of images, as they come, each as ``compute(image).to_host()`` gives them.
+
+        On a GPU, uploads, computation and downloads of consecutive batches overlap. Images are taken from the iterable
+        as they are needed, so that memory does not grow with their number; neighbours of one shape make a batch.
+
+        Parameters
+        ----------
+        images : iterable of (M, N) arrays
+            Their shapes and dtypes may differ.
+        batch_size : int, optional
+            Images at once, at most. By default as many as suit the device and its memory.
+
+        Yields
+        ------
+        Features
+            In the order of the images; NumPy arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `compute`, when the features of all images before it have been given; the message names its number.
+        """
+        return batch.stream(self.plans, images, self._array, _batch_size(batch_size))
+
+    def _array(self, image: Any) -> Any:
+        """An image as an array of NumPy or of the device, found to be one of real numbers."""
+        array, _ = intake.image_array(self.device, image)
+        intensities.require_image(array)
+        return array
 
     def _run(self, image: Any, mask: Any, descriptors: bool = True) -> tuple[Features, tuple[int, int], bool]:
         """The features of an image, its shape, and whether it came on a GPU."""
         array, from_gpu = intake.image_array(self.device, image)
-        shape = pipeline.require_image(array)
+        shape = intensities.require_image(array)
         mask = intake.mask_array(self.device, mask, shape)
-        features = pipeline.run(self.device, array, self.parameters, blur=self.blur, mask=mask, descriptors=descriptors)
+        (features,) = pipeline.run(self.plans, [array], mask=mask, descriptors=descriptors)
         return features, shape, from_gpu
 
     def _detect(self, image: Any, mask: Any, descriptors: bool) -> None:
@@ -412,3 +456,9 @@ class SIFT:
     def _set_octaves(self, image_shape: tuple[int, int]) -> None:
         self.n_octaves = self.parameters.n_octaves_of(image_shape)
         self.scalespace_sigmas = self.parameters.scalespace_sigmas(self.n_octaves)
+
+
+def _batch_size(value: int | None) -> int | None:
+    if value is not None and not (isinstance(value, (int, np.integer)) and value >= 1):
+        raise ValueError(f"batch_size must be an integer of at least 1 or None, got {value!r}")
+    return value

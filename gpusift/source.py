@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-STAGES = ("scale_space", "extrema", "refinement", "orientation", "descriptor", "matching")
+STAGES = ("intensities", "scale_space", "extrema", "refinement", "orientation", "descriptor", "lists", "matching")
 
-_TYPES = {"int": "int32", "long long": "int64", "unsigned char": "uint8"}
+_TYPES = {"int": "int32", "long long": "int64", "unsigned char": "uint8", "double": "float64"}
 _KERNEL = re.compile(r"^KERNEL(?:_OF\((?P<constant>\w+)\))? (?P<name>\w+)\((?P<parameters>[^)]*)\)", re.MULTILINE)
 
 

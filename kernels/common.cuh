@@ -71,6 +71,8 @@ DEVICE float magnitude_of(float x) { return fabsf(x); }
 DEVICE double magnitude_of(double x) { return fabs(x); }
 DEVICE float floor_of(float x) { return floorf(x); }
 DEVICE double floor_of(double x) { return floor(x); }
+DEVICE float nearest_to(float x) { return rintf(x); }
+DEVICE double nearest_to(double x) { return rint(x); }
 
 template <typename T>
 DEVICE T smaller(T a, T b) {
@@ -172,19 +174,21 @@ DEVICE int reflect(int i, int n) {
     return i;
 }
 
-// One octave of the scale space: its levels lie one after the other in the flat buffer, from `offset` on, each of
-// `rows` rows of `cols` samples, `pitch` samples apart.
+// One octave of the scale space: its levels, each of `rows` rows of `cols` samples, `pitch` samples apart, lie `plane`
+// samples apart in the flat buffer. Row 0 of level 0 is, or would be, at `offset`: a strip of a large image holds only
+// some rows. Its extrema are looked for in the rows from `begin` to before `end`. Of the rows of all octaves, one
+// octave after the other, its first is number `first_row`.
 struct Octave {
-    long long offset;
-    int rows, cols, pitch;
-
-    DEVICE_MEMBER long long plane() const { return (long long)rows * pitch; }
+    long long offset, plane;
+    int rows, cols, pitch, first_row, begin, end;
 };
 
-// octaves: (n_octaves, 4) of offset, rows, cols, pitch
+#define OCTAVE_COLUMNS 8
+
+// octaves: (n_octaves, 8) of offset, rows, cols, pitch, plane, first_row, begin, end
 DEVICE Octave octave_of(const long long* __restrict__ octaves, int o) {
-    const long long* row = octaves + 4 * o;
-    return {row[0], int(row[1]), int(row[2]), int(row[3])};
+    const long long* row = octaves + OCTAVE_COLUMNS * o;
+    return {row[0], row[4], int(row[1]), int(row[2]), int(row[3]), int(row[5]), int(row[6]), int(row[7])};
 }
 
 // The integer part of x, at least -1 and at most `most`, however far x is.

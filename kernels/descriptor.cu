@@ -52,22 +52,22 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 // Sums are fixed-point, on a scale that the window's largest gradient gives, so they do not depend on the order in
 // which threads come.
 //
-//     levels     flat                all octaves' levels; LANES samples of room at both ends
-//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
-//     positions  (n, 2)              row, column, input pixels
-//     sigmas     (n,)                input pixels
-//     orientations (n,)              radians
-//     in_octave, in_scale (n,)       octave, and scale index within it
+//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at both
+//     ends octaves    (n_octaves, 8)      see common.cuh features   (images, capacity)  for each, which candidate it is
+//     of length     (images,)           number of features orientations (images, capacity)    the features', radians
+//     positions  (images, capacity, 2)   the candidates' row, column, input pixels
+//     sigmas     (images, capacity)  input pixels
+//     in_octave, in_scale (images, capacity)   octave, and scale index within it
 //     delta_min                      distance of the first octave's samples, input pixels
 //     rooted                         0 or 1
 //     layout                         order of a descriptor's values: one of the three above
-//     descriptors (n, n_hist n_hist n_ori)
-KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ octaves,
-                const real* __restrict__ positions, const real* __restrict__ sigmas,
-                const real* __restrict__ orientations, const int* __restrict__ in_octave,
-                const int* __restrict__ in_scale, const int n, const real delta_min, const real lambda_descr,
-                const int n_hist, const int n_ori, const real saturation, const real scaled_norm, const int rooted,
-                const int layout, unsigned char* __restrict__ descriptors) {
+//     descriptors (images, capacity, n_hist n_hist n_ori)
+KERNEL describe(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
+                const int* __restrict__ features, const int* __restrict__ length, const int capacity,
+                const real* __restrict__ orientations, const real* __restrict__ positions,
+                const real* __restrict__ sigmas, const int* __restrict__ in_octave, const int* __restrict__ in_scale,
+                const real delta_min, const real lambda_descr, const int n_hist, const int n_ori, const real saturation,
+                const real scaled_norm, const int rooted, const int layout, unsigned char* __restrict__ descriptors) {
     // A sample lies between four histograms and two directions. What it adds to them lies together here, by the cell
     // between the histograms (n_hist + 1 of them each way, those on the rim with histograms missing) and the direction
     // (one after the n_ori, where they wrap round): eight neighbouring sums, first the four histograms of one
@@ -79,12 +79,14 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
     const int directions = n_ori + 1, across = n_hist + 1, per_col = 4 * directions, per_row = across * per_col;
     const int n_sums = across * per_row;
     const int n_values = n_hist * n_hist * n_ori;
-    for (int i = blockIdx.x; i < n; i += gridDim.x) {
+    for (int feature = blockIdx.x; feature < length[blockIdx.z]; feature += gridDim.x) {
+        const long long at = (long long)blockIdx.z * capacity + feature;
+        const long long i = (long long)blockIdx.z * capacity + features[at];
         const Octave octave = octave_of(octaves, in_octave[i]);
-        const real* level = levels + octave.offset + in_scale[i] * octave.plane();
+        const real* level = levels + blockIdx.z * stride + octave.offset + in_scale[i] * octave.plane;
         const real delta = delta_min * real(1LL << in_octave[i]);
         const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
-        const real sigma = sigmas[i] / delta, orientation = orientations[i];
+        const real sigma = sigmas[i] / delta, orientation = orientations[at];
         const real half = lambda_descr * (1 + real(1) / real(n_hist)) * sigma, reach = root(real(2)) * half;
         const int row_0 = larger(0, whole_within(centre_row - reach + real(0.5), octave.rows));
         const int col_0 = larger(0, whole_within(centre_col - reach + real(0.5), octave.cols));
@@ -214,7 +216,7 @@ KERNEL describe(const real* __restrict__ levels, const long long* __restrict__ o
         for (int bin = threadIdx.y; bin < n_hist * n_hist; bin += blockDim.y) {
             const int across_first = (n_hist - 1 - bin % n_hist) * n_hist + bin / n_hist;
             const int to = layout == LAYOUT_SCIKIT_IMAGE ? bin : across_first;
-            unsigned char* histogram = descriptors + (long long)i * n_values + to * n_ori;
+            unsigned char* histogram = descriptors + at * n_values + to * n_ori;
             VECTORIZE
             for (int direction = threadIdx.x; direction < n_ori; direction += blockDim.x) {
                 const int from = layout == LAYOUT_VLFEAT && direction > 0 ? n_ori - direction : direction;

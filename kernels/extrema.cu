@@ -28,21 +28,25 @@ DEVICE void difference(const real* __restrict__ lower, const real* __restrict__ 
 // `capacity`, the rest was counted but not written. A block looks at a tile, with three planes of differences in shared
 // memory, which roll over the scales: each level is read twice, the differences are in no other memory.
 //
-//     levels     flat                all octaves' levels; room at the end for the host's vectors to read into
-//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
+//     levels     flat                all octaves' levels, images stride samples apart; room at the end for the host's
+//                                    vectors to read into
+//     octaves    (n_octaves, 8)      see common.cuh
 //     threshold                      0.8 c_dog, intensity
-//     count      (1,)                0 before
-//     keys       (capacity,)         packed octave, row, column, scale
-KERNEL find_extrema(const real* __restrict__ levels, const long long* __restrict__ octaves, const int n_octaves,
-                    const int n_scales, const real threshold, const int capacity, int* __restrict__ count,
-                    long long* __restrict__ keys) {
+//     count      (images,)           0 before
+//     row_counts (images, n_rows)    candidates in each row of all octaves; 0 before
+//     keys       (images, capacity)  packed octave, row, column, scale
+KERNEL find_extrema(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
+                    const int n_octaves, const int n_scales, const real threshold, const int capacity, const int n_rows,
+                    int* __restrict__ count, int* __restrict__ row_counts, long long* __restrict__ keys) {
+    const long long z = blockIdx.z;
     __shared__ real planes[3][DOG_ROWS * DOG_WIDTH];
     for (int tile = blockIdx.x;; tile += gridDim.x) {
         int o = 0, of_octave = tile;
         Octave octave{};
         for (; o < n_octaves; ++o) {
             octave = octave_of(octaves, o);
-            const int n_tiles = ceil_div(octave.rows, EXTREMA_TILE_ROWS) * ceil_div(octave.cols, EXTREMA_TILE_COLS);
+            const int n_tiles =
+                ceil_div(octave.end - octave.begin, EXTREMA_TILE_ROWS) * ceil_div(octave.cols, EXTREMA_TILE_COLS);
             if (of_octave < n_tiles) break;
             of_octave -= n_tiles;
         }
@@ -50,14 +54,14 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long* __restrict
 
         // rows and columns count from the tile's origin
         const int tiles_across = ceil_div(octave.cols, EXTREMA_TILE_COLS);
-        const int origin_row = of_octave / tiles_across * EXTREMA_TILE_ROWS;
+        const int origin_row = octave.begin + of_octave / tiles_across * EXTREMA_TILE_ROWS;
         const int origin_col = of_octave % tiles_across * EXTREMA_TILE_COLS;
         const int first_row = origin_row == 0 ? 1 : 0, first_col = origin_col == 0 ? 1 : 0;
-        const int end_row = smaller(EXTREMA_TILE_ROWS, octave.rows - 1 - origin_row);
+        const int end_row = smaller(EXTREMA_TILE_ROWS, smaller(octave.end, octave.rows - 1) - origin_row);
         const int end_col = smaller(EXTREMA_TILE_COLS, octave.cols - 1 - origin_col);
-        const real* level = levels + octave.offset + (long long)origin_row * octave.pitch + origin_col;
+        const real* level = levels + z * stride + octave.offset + (long long)origin_row * octave.pitch + origin_col;
         auto roll = [&](int s) {
-            difference(level + s * octave.plane(), level + (s + 1) * octave.plane(), octave.pitch, first_row - 1,
+            difference(level + s * octave.plane, level + (s + 1) * octave.plane, octave.pitch, first_row - 1,
                        end_row + 1, origin_col == 0 ? 0 : -DOG_MARGIN, end_col + 1,
                        planes[s % 3] + DOG_WIDTH + DOG_MARGIN);
         };
@@ -97,8 +101,10 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long* __restrict
                     if (!any) continue;
                     for (int lane = 0; lane < LANES; ++lane) {
                         if (!extreme[lane] || col + lane < first_col || col + lane >= end_col) continue;
-                        const int slot = atomicAdd(count, 1);
-                        if (slot < capacity) keys[slot] = pack(o, origin_row + row, origin_col + col + lane, s);
+                        atomicAdd(&row_counts[z * n_rows + octave.first_row + origin_row + row], 1);
+                        const int slot = atomicAdd(&count[z], 1);
+                        if (slot < capacity)
+                            keys[z * capacity + slot] = pack(o, origin_row + row, origin_col + col + lane, s);
                     }
                 }
             }

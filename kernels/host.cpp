@@ -1,12 +1,14 @@
 // The CPU device: a table of the kernels, compiled for one precision and one instruction set, and their launch.
 //
 // Compiled once with -DREAL=float and once with -DREAL=double for each instruction set. The interface is C's, so that
-// Python needs no extension module: gpusift_launch_float32 and gpusift_launch_float64.
+// Python needs no extension module: gpusift_find_float32, gpusift_launch_float32, and the same for float64.
+#include "intensities.cu"
 #include "scale_space.cu"
 #include "extrema.cu"
 #include "refinement.cu"
 #include "orientation.cu"
 #include "descriptor.cu"
+#include "lists.cu"
 #include "matching.cu"
 
 #include "host_team.hpp"
@@ -50,16 +52,34 @@ Thunk blur_of(int radius, std::index_sequence<Radii...>) {
     return thunks[radius <= largest_compiled_radius ? radius : 0];
 }
 
+template <size_t... Radii>
+Thunk first_level_of(int radius, std::index_sequence<Radii...>) {
+    constexpr Thunk thunks[] = {thunk<first_level<int(Radii)>>...};
+    return thunks[radius <= largest_compiled_radius ? radius : 0];
+}
+
 // The kernel of that name, compiled for that constant if it is one of KERNEL_OF; nullptr if there is none.
 Thunk find(std::string_view name, int constant) {
+    if (name == "intensities") return thunk<intensities>;
     if (name == "upsample")
         return constant == 1 ? thunk<upsample<1>> : constant == 2 ? thunk<upsample<2>> : thunk<upsample<4>>;
     if (name == "blur") return blur_of(constant, std::make_index_sequence<largest_compiled_radius + 1>{});
+    if (name == "first_level") {
+        constexpr int largest = largest_compiled_radius < MAX_FUSED_RADIUS ? largest_compiled_radius : MAX_FUSED_RADIUS;
+        return constant <= MAX_FUSED_RADIUS ? first_level_of(constant, std::make_index_sequence<largest + 1>{})
+                                            : nullptr;
+    }
     if (name == "decimate") return thunk<decimate>;
     if (name == "find_extrema") return thunk<find_extrema>;
     if (name == "refine") return thunk<refine>;
     if (name == "assign_orientations") return thunk<assign_orientations>;
     if (name == "describe") return thunk<describe>;
+    if (name == "spread_orientations") return thunk<spread_orientations>;
+    if (name == "sum_counts") return thunk<sum_counts>;
+    if (name == "group_by_row") return thunk<group_by_row>;
+    if (name == "sort_rows") return thunk<sort_rows>;
+    if (name == "keep_accepted") return thunk<keep_accepted>;
+    if (name == "collect") return thunk<collect>;
     if (name == "square_lengths") return thunk<square_lengths>;
     if (name == "nearest_bytes") return thunk<nearest_bytes>;
     if (name == "nearest_reals") return thunk<nearest_reals>;
@@ -108,8 +128,8 @@ void run(Team&, Thunk kernel, Index3 grid, Index3 block, const char* arguments) 
         threads.emplace_back([=] {
             const FlushSubnormals flush;
             threadIdx = {t % block.x, t / block.x % block.y, t / (block.x * block.y)};
-            for (int b = 0; b < grid.x; ++b) {
-                if (t == 0) blockIdx.x = b;
+            for (int b = 0; b < grid.x * grid.z; ++b) {
+                if (t == 0) blockIdx = {b % grid.x, 0, b / grid.x};
                 __syncthreads();
                 kernel(arguments);
                 __syncthreads();
@@ -125,11 +145,12 @@ void run(Team&, Thunk kernel, Index3 grid, Index3 block, const char* arguments) 
 // takes to have a sleeping one running.
 void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
     using Clock = std::chrono::steady_clock;
+    const int n_blocks = grid.x * grid.z;
     std::atomic<int> next{0};
     auto one_block = [&] {
         const int b = next.fetch_add(1, std::memory_order_relaxed);
-        if (b >= grid.x) return false;
-        blockIdx.x = b;
+        if (b >= n_blocks) return false;
+        blockIdx = {b % grid.x, 0, b / grid.x};
         kernel(arguments);
         return true;
     };
@@ -139,7 +160,7 @@ void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
         while (one_block()) {
         }
     };
-    if (!team.has_helpers() || grid.x == 1) return share();
+    if (!team.has_helpers() || n_blocks == 1) return share();
     team.open(share);
     {
         const FlushSubnormals flush;
@@ -148,7 +169,7 @@ void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
         while (Clock::now() < alone_until && one_block()) {
         }
     }
-    if (next.load(std::memory_order_relaxed) < grid.x) team.call();
+    if (next.load(std::memory_order_relaxed) < n_blocks) team.call();
     share();
     team.close();
 }
@@ -163,17 +184,26 @@ void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
 #define PRECISION_double float64
 #define PRECISION PASTE(PRECISION_, REAL)
 
-// Runs a kernel over a grid of blocks. `arguments` holds their values, one every 8 bytes. `team` is what gpusift_team
-// gave, or null for none. Returns 0, or 1 if there is no such kernel.
-extern "C" __attribute__((visibility("default"))) int PASTE(gpusift_launch_,
-                                                            PRECISION)(void* team, const char* name, int constant,
-                                                                       int grid_x, int grid_y, int grid_z, int block_x,
-                                                                       int block_y, int block_z,
-                                                                       const char* arguments) {
-    const Thunk kernel = find(name, constant);
-    if (!kernel) return 1;
-    Team nobody(1);
-    run(team ? *static_cast<Team*>(team) : nobody, kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z},
-        arguments);
-    return 0;
+// A kernel, its blocks, and its arguments, one every 8 bytes; gpusift/cpu_device.py packs it alike. No grid has a y.
+struct Launch {
+    Thunk kernel;
+    Index3 grid, block;
+    const char* arguments;
+};
+
+extern "C" {
+
+// The kernel of that name, compiled for that constant if there are several, or null.
+__attribute__((visibility("default"))) const void* PASTE(gpusift_find_, PRECISION)(const char* name, int constant) {
+    return reinterpret_cast<const void*>(find(name, constant));
 }
+
+// Runs launches, one after the other, with a team, or alone if it is null.
+__attribute__((visibility("default"))) void PASTE(gpusift_launch_, PRECISION)(void* team, const Launch* launches,
+                                                                              int n_launches) {
+    Team nobody(1);
+    for (const Launch* launch = launches; launch < launches + n_launches; ++launch)
+        run(team ? *static_cast<Team*>(team) : nobody, launch->kernel, launch->grid, launch->block, launch->arguments);
+}
+
+}  // extern "C"

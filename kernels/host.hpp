@@ -49,6 +49,7 @@ struct Index3 {
 #endif
 #endif
 #define MAX_RADIUS 320
+#define MAX_FUSED_RADIUS 8
 #define MAX_BINS 720
 #define MAX_SUMS 6144
 #define MAX_VALUES 3072

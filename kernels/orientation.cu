@@ -14,28 +14,32 @@
 // A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, on a scale
 // that the patch's largest gradient gives, so they do not depend on the order in which threads come.
 //
-//     levels     flat                all octaves' levels; LANES samples of room at both ends
-//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
-//     positions  (n, 2)              row, column, input pixels
-//     sigmas     (n,)                input pixels
-//     in_octave, in_scale (n,)       octave, and scale index within it
+//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at both
+//     ends octaves    (n_octaves, 8)      see common.cuh keypoints  (images, capacity)  for each, which candidate it is
+//     length     (images,)           number of keypoints
+//     positions  (images, capacity, 2)   the candidates' row, column, input pixels
+//     sigmas     (images, capacity)  input pixels
+//     in_octave, in_scale (images, capacity)   octave, and scale index within it
 //     delta_min                      distance of the first octave's samples, input pixels
 //     bin_centre                     bins
-//     counts     (n,)                number of orientations
-//     angles     (n, n_bins)         the orientations, radians in (-pi, pi], in the order of their bins
-KERNEL assign_orientations(const real* __restrict__ levels, const long long* __restrict__ octaves,
-                           const real* __restrict__ positions, const real* __restrict__ sigmas,
-                           const int* __restrict__ in_octave, const int* __restrict__ in_scale, const int n,
-                           const real delta_min, const real lambda_ori, const int n_bins, const int n_smoothings,
-                           const real c_max, const real bin_centre, int* __restrict__ counts,
-                           real* __restrict__ angles) {
+//     further    (images, capacity)  number of orientations after the first
+//     angles     (images, capacity, n_bins)   the orientations, radians in (-pi, pi], in the order of their bins
+KERNEL assign_orientations(const real* __restrict__ levels, const long long stride,
+                           const long long* __restrict__ octaves, const int* __restrict__ keypoints,
+                           const int* __restrict__ length, const int capacity, const real* __restrict__ positions,
+                           const real* __restrict__ sigmas, const int* __restrict__ in_octave,
+                           const int* __restrict__ in_scale, const real delta_min, const real lambda_ori,
+                           const int n_bins, const int n_smoothings, const real c_max, const real bin_centre,
+                           int* __restrict__ further, real* __restrict__ angles) {
     __shared__ fixed sums[MAX_BINS];
     __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
     __shared__ fixed steepest;  // the bits of a positive float sort as the float does
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    for (int i = blockIdx.x; i < n; i += gridDim.x) {
+    for (int keypoint = blockIdx.x; keypoint < length[blockIdx.z]; keypoint += gridDim.x) {
+        const long long at = (long long)blockIdx.z * capacity + keypoint;
+        const long long i = (long long)blockIdx.z * capacity + keypoints[at];
         const Octave octave = octave_of(octaves, in_octave[i]);
-        const real* level = levels + octave.offset + in_scale[i] * octave.plane();
+        const real* level = levels + blockIdx.z * stride + octave.offset + in_scale[i] * octave.plane;
         const real delta = delta_min * real(1LL << in_octave[i]);
         const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
         const real sigma = sigmas[i] / delta, radius = 3 * lambda_ori * sigma;
@@ -113,11 +117,34 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long* __r
                 const real fit = bend < 0 ? (before - after) / bend : real(0);  // flat: the bin's own angle
                 real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
                 if (angle > PI) angle -= TWO_PI;
-                angles[(long long)i * n_bins + count++] = angle;
+                angles[at * n_bins + count++] = angle;
             }
-            if (count == 0) angles[(long long)i * n_bins + count++] = 0;  // a patch without any gradient
-            counts[i] = count;
+            if (count == 0) angles[at * n_bins + count++] = 0;  // a patch without any gradient
+            further[at] = count - 1;
         }
         __syncthreads();
+    }
+}
+
+// The features: each keypoint with its first orientation, then, keypoint by keypoint, those with their further ones.
+//
+//     keypoints, length, capacity, angles, further   as in assign_orientations
+//     offsets    (images, capacity)  where the further ones of each begin among the features
+//     total      (images,)           features, 0 if there is no room for all
+//     features   (images, capacity)  for each, which candidate it is of
+//     orientations (images, capacity)   radians
+KERNEL spread_orientations(const int* __restrict__ keypoints, const int* __restrict__ length, const int capacity,
+                           const real* __restrict__ angles, const int n_bins, const int* __restrict__ further,
+                           const int* __restrict__ offsets, const int* __restrict__ total, int* __restrict__ features,
+                           real* __restrict__ orientations) {
+    const long long first = (long long)blockIdx.z * capacity;
+    if (total[blockIdx.z] == 0) return;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < length[blockIdx.z]; i += gridDim.x * blockDim.x) {
+        const real* of_keypoint = angles + (first + i) * n_bins;
+        for (int k = 0; k <= further[first + i]; ++k) {
+            const long long to = first + (k == 0 ? i : offsets[first + i] + k - 1);
+            features[to] = keypoints[first + i];
+            orientations[to] = of_keypoint[k];
+        }
     }
 }

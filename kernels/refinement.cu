@@ -20,31 +20,41 @@ struct DoG {
 //     position = (sample + offset) delta;  sigma = sigma_s 2^(offset_s / n_scales)
 //     sigma < position < shape - sigma
 //
-//     levels     flat                all octaves' levels
-//     octaves    (n_octaves, 4)      offset, rows, cols, pitch of each octave
-//     keys       (n,)                packed octave, row, column, scale; a block takes keys_per_block of them
+//     levels     flat                all octaves' levels, images stride samples apart
+//     octaves    (n_octaves, 8)      see common.cuh
+//     keys       (images, capacity)  packed octave, row, column, scale; a block takes keys_per_block of them at a time
+//     length     (images,)           number of keys
 //     level_sigmas (n_octaves, n_scales + 3)   sigma of each level, input pixels
 //     delta_min                      distance of the first octave's samples, input pixels
 //     image_rows, image_cols         shape of the input image
-//     accepted   (n,)                1 if kept; the other outputs are written where it is
-//     positions  (n, 2)              row, column, input pixels
-//     sigmas     (n,)                input pixels
-//     responses  (n,)                interpolated difference of Gaussians, intensity
-//     in_octave, in_scale (n,)       octave, and scale index within it
-KERNEL refine(const real* __restrict__ levels, const long long* __restrict__ octaves,
-              const long long* __restrict__ keys, const int n, const int keys_per_block,
-              const real* __restrict__ level_sigmas, const int n_scales, const real delta_min, const int image_rows,
-              const int image_cols, const int max_steps, const real max_offset, const real c_dog,
-              const real edge_threshold, unsigned char* __restrict__ accepted, real* __restrict__ positions,
-              real* __restrict__ sigmas, real* __restrict__ responses, int* __restrict__ in_octave,
-              int* __restrict__ in_scale) {
-    const int first = blockIdx.x * keys_per_block, last = smaller(first + keys_per_block, n);
-    for (int i = first + threadIdx.x; i < last; i += blockDim.x) {
+//     mask       (image_rows, image_cols)   not zero where keypoints may be, at the pixel nearest to them
+//     masked                         0: there is none
+//     bias                           of the positions, input pixels, for the mask
+//     accepted   (images, capacity)  1 if kept, otherwise 0
+//     positions  (images, capacity, 2)   row, column, input pixels
+//     sigmas     (images, capacity)  input pixels
+//     responses  (images, capacity)  interpolated difference of Gaussians, intensity
+//     in_octave, in_scale (images, capacity)   octave, and scale index within it
+KERNEL refine(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
+              const long long* __restrict__ keys, const int* __restrict__ length, const int capacity,
+              const int keys_per_block, const real* __restrict__ level_sigmas, const int n_scales, const real delta_min,
+              const int image_rows, const int image_cols, const int max_steps, const real max_offset, const real c_dog,
+              const real edge_threshold, const unsigned char* __restrict__ mask, const int masked, const real bias,
+              int* __restrict__ accepted, real* __restrict__ positions, real* __restrict__ sigmas,
+              real* __restrict__ responses, int* __restrict__ in_octave, int* __restrict__ in_scale) {
+    const long long image = blockIdx.z;
+    levels += image * stride;
+    for (int turn = threadIdx.x;; turn += blockDim.x) {
+        const int of_block = (turn / keys_per_block * gridDim.x + blockIdx.x) * keys_per_block;
+        if (of_block >= length[image]) break;
+        const int in_list = of_block + turn % keys_per_block;
+        if (in_list >= length[image]) continue;
+        const long long i = image * capacity + in_list;
         const long long key = keys[i];
         const int o = int(key >> 58);
         int row = int(key >> 32) & ((1 << 26) - 1), col = int(key >> 6) & ((1 << 26) - 1), s = int(key) & 63;
         const Octave octave = octave_of(octaves, o);
-        const long long plane = octave.plane();
+        const long long plane = octave.plane;
 
         real g0, g1, g2, h00, h11, h01, value, offset_0, offset_1, offset_2;
         for (int step = 1;; ++step) {
@@ -85,10 +95,16 @@ KERNEL refine(const real* __restrict__ levels, const long long* __restrict__ oct
         const real at_row = (real(row) + offset_0) * delta, at_col = (real(col) + offset_1) * delta;
         const real sigma = level_sigmas[o * (n_scales + 3) + s] * power_of_two(offset_2 / real(n_scales));
         // every comparison is false for a NaN, which a singular Hessian gives
-        accepted[i] = magnitude_of(offset_0) < max_offset && magnitude_of(offset_1) < max_offset &&
-                      magnitude_of(offset_2) < max_offset && magnitude_of(response) > c_dog &&
-                      magnitude_of(edgeness) <= edge_threshold && at_row - sigma > 0 && at_col - sigma > 0 &&
-                      at_row + sigma < real(image_rows) && at_col + sigma < real(image_cols);
+        bool keep = magnitude_of(offset_0) < max_offset && magnitude_of(offset_1) < max_offset &&
+                    magnitude_of(offset_2) < max_offset && magnitude_of(response) > c_dog &&
+                    magnitude_of(edgeness) <= edge_threshold && at_row - sigma > 0 && at_col - sigma > 0 &&
+                    at_row + sigma < real(image_rows) && at_col + sigma < real(image_cols);
+        if (keep && masked) {
+            const int mask_row = larger(0, whole_within(nearest_to(at_row - bias), image_rows - 1));
+            const int mask_col = larger(0, whole_within(nearest_to(at_col - bias), image_cols - 1));
+            keep = mask[(long long)mask_row * image_cols + mask_col] != 0;
+        }
+        accepted[i] = keep;
         positions[2 * i] = at_row;
         positions[2 * i + 1] = at_col;
         sigmas[i] = sigma;

@@ -4,12 +4,11 @@ import sys
 from pathlib import Path
 
 import brute_force
-from same_bytes import digest, small_image
+from same_bytes import every_digest
 
-from gpusift import host, pipeline
+from gpusift import host
 from gpusift.device import CpuDevice
 from gpusift.parameters import Parameters
 
 device = CpuDevice("float32", library=host.Library(Path(sys.argv[1])))
-features = pipeline.run(device, small_image(), Parameters(n_octaves=2))
-print(len(features), digest(features), brute_force.digest(device))
+print(*every_digest(device, Parameters(n_octaves=2)), brute_force.digest(device))

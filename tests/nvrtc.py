@@ -12,6 +12,7 @@ from cuda.bindings import nvrtc
 
 from gpusift import device, nearest, pipeline, source
 from gpusift.parameters import MAX_BINS, Parameters
+from gpusift.plan import Plans
 
 # Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
@@ -185,18 +186,19 @@ class Recorder(device.CpuDevice):
         super().__init__()
         self.launches: set[Launch] = set()
 
-    def launch(self, name, grid, block, *arguments, constant=0, sizes=None):
-        """Runs a kernel, and keeps what was asked for."""
+    def prepare(self, name, grid, block, *arguments, constant=0, sizes=None):
+        """A launch, which is kept."""
         self.launches.add(Launch(name, constant, tuple(sorted((sizes or {}).items())), int(np.prod(block))))
-        super().launch(name, grid, block, *arguments, constant=constant, sizes=sizes)
+        return super().prepare(name, grid, block, *arguments, constant=constant, sizes=sizes)
 
 
 @cache
 def launches_of(parameters: Parameters) -> tuple[Launch, ...]:
-    """The launches of a run with these parameters, sorted."""
+    """The launches of a run with these parameters and either blur, sorted."""
     recorder = Recorder()
     chequered = np.kron(np.random.default_rng(0).random((16, 16)), np.ones((6, 6)))  # has keypoints
-    pipeline.run(recorder, chequered, parameters)
+    for blur in ("kernel", "ndimage"):
+        pipeline.run(Plans(recorder, parameters, blur), [chequered])
     return tuple(sorted(recorder.launches, key=order))
 
 

@@ -1,8 +1,12 @@
 """Synthetic images, made of integers so that every machine makes the same ones, and the hash of their features."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
+
+from gpusift import pipeline
+from gpusift.plan import Plans
 
 
 def digest(features) -> str:
@@ -29,6 +33,18 @@ def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
         blocks = (values % np.uint64(weight + 1)).astype(np.int64).reshape(grid)
         total += np.kron(blocks, np.ones((size, size), np.int64))[:rows, :cols]
     return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def every_digest(device, parameters) -> list[str]:
+    """The hashes of what all kernels but matching's give for a small image, those of seldom parameters too."""
+    wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be one with the enlargement
+    found = [pipeline.run(Plans(device, p), [small_image(), small_image().T.copy().T]) for p in (parameters, wide)]
+    halved = np.zeros((20, 16), device.dtype)
+    level = np.arange(40 * 48).reshape(40, 48).astype(device.dtype)
+    device.launch("decimate", (20,), (32,), level, 40, 26, 48, 0, halved, 16)
+    assert all(digest(first) == digest(second) for first, second in found)
+    assert all(len(first) for first, _ in found)
+    return [*(digest(first) for first, _ in found), hashlib.sha256(halved[:, :13].tobytes()).hexdigest()]
 
 
 def small_image() -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from gpusift import device as devices
 from gpusift import host, source
-from gpusift.arguments import check_arguments
+from gpusift.arguments import CODES, check_arguments
 from gpusift.device import definitions, get_device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,7 @@ def dtype_of(parameter, dtype):
 def arguments_of(name, dtype, xp=np):
     """Arguments that pass the check: arrays of ones and numbers."""
     return [
-        xp.ones((2, 3), dtype_of(p, dtype)) if p.is_array else 1 if p.dtype == "int32" else 0.5
+        xp.ones((2, 3), dtype_of(p, dtype)) if p.is_array else 1 if p.dtype.startswith("int") else 0.5
         for p in source.kernels()[name].parameters
     ]
 
@@ -46,15 +47,14 @@ def refused(name, dtype, arguments, xp=np):
 @in_each_precision
 @of_each_kernel
 def test_the_host_library_knows_every_kernel_of_the_sources(name, dtype):
-    zeros = bytes(8 * len(source.kernels()[name].parameters))
     for library in host.libraries():
-        library.launch(None, dtype, name, 1, (0, 1, 1), (1, 1, 1), zeros)  # no block: nothing runs
+        assert library.find(dtype, name, 1)
 
 
 @in_each_precision
 def test_an_unknown_kernel_is_said_to_be_missing(dtype):
     with pytest.raises(RuntimeError, match=r"libgpusift_\w+\.so has no kernel 'sharpen': build gpusift again"):
-        host.library().launch(None, dtype, "sharpen", 0, (1, 1, 1), (1, 1, 1), b"")
+        host.library().find(dtype, "sharpen", 0)
 
 
 def test_a_signature_is_read_as_written():
@@ -65,19 +65,34 @@ def test_a_signature_is_read_as_written():
         ("rows", "int32", False),
         ("cols", "int32", False),
         ("pitch", "int32", False),
+        ("stride", "int64", False),
         ("taps", "real", True),
         ("radius", "int32", False),
         ("out", "real", True),
+        ("next", "real", True),
+        ("next_pitch", "int32", False),
     ]
     types = {(p.name, p.dtype) for p in source.kernels()["refine"].parameters}
-    assert {("keys", "int64"), ("accepted", "uint8"), ("max_offset", "real")} <= types
+    assert {("keys", "int64"), ("mask", "uint8"), ("max_offset", "real")} <= types
 
 
 @of_each_kernel
 def test_types_are_those_that_a_launch_can_check(name):
     for parameter in source.kernels()[name].parameters:
-        assert parameter.dtype in ("real", "int32", "int64", "uint8")
-        assert parameter.is_array or parameter.dtype in ("real", "int32")
+        assert parameter.dtype in ("real", "int32", "int64", "uint8", "float64")
+        assert parameter.is_array or parameter.dtype in CODES or parameter.dtype == "real"
+
+
+def test_numbers_are_packed_as_c_has_them():
+    numbers = (-7, -(2**40), 0.1, 0.1)
+    packed = b"".join(struct.pack("=" + CODES[name], n) for name, n in zip(CODES, numbers, strict=True))
+    of_c = (
+        np.array(numbers[:1], np.int32),
+        np.array(numbers[1:2]),
+        np.array(numbers[2:3], np.float32),
+        np.array(numbers[3:]),
+    )
+    assert packed == b"".join(array.tobytes().ljust(8, b"\0") for array in of_c)
 
 
 # Arguments
@@ -99,7 +114,7 @@ def test_right_arguments_pass_and_numbers_get_their_parameters_dtype(name, dtype
 
 def test_numbers_of_the_right_dtype_and_whole_reals_pass():
     x = np.zeros(4, np.float64)
-    arguments = (x, np.int32(2), 2, x, np.int32(2))
+    arguments = (x, np.int32(2), 2, np.int64(2), x, np.int32(2))
     assert [v.dtype for v in check_arguments("upsample", arguments, np.dtype("float64"), np)][1] == np.int32
     refine = arguments_of("refine", "float32")
     at = [p.name for p in source.kernels()["refine"].parameters].index("c_dog")
@@ -149,7 +164,8 @@ def test_each_wrong_argument_is_refused_by_name(name, index, dtype):
             "a number, got ndarray": np.ones(1, right),
         }
         if right.kind == "i":
-            wrong |= {"an integer, got 1.0": 1.0, f"{right}, got int64": np.int64(1)}
+            other = np.int64 if right == np.int32 else np.int32
+            wrong |= {"an integer, got 1.0": 1.0, f"{right}, got {np.dtype(other)}": other(1)}
     for must_be, value in wrong.items():
         arguments = arguments_of(name, dtype)
         arguments[index] = value
@@ -175,20 +191,20 @@ def test_a_refused_launch_does_not_run(device, dtype):
         return device.to_host(out)
 
     wrong = {
-        "takes 6 arguments, got 5": (level, 4, 4, 4, out),
-        "'in' of kernel decimate must be an array": (1.0, 4, 4, 4, out, 2),
-        f"'in' of kernel decimate must be an array of {xp.__name__}, got": (foreign, 4, 4, 4, out, 2),
-        "'rows' of kernel decimate must be a number": (level, level, 4, 4, out, 2),
-        "'cols' of kernel decimate must be an integer": (level, 4, 4.0, 4, out, 2),
-        "'pitch' of kernel decimate must be int32, got int64": (level, 4, 4, np.int64(4), out, 2),
-        "got not contiguous": (level[::2], 4, 4, 4, out, 2),
-        "'out' of kernel decimate must be a contiguous array of": (level, 4, 4, 4, out.astype(np.int32), 2),
+        "takes 7 arguments, got 6": (level, 4, 4, 4, 0, out),
+        "'in' of kernel decimate must be an array": (1.0, 4, 4, 4, 0, out, 2),
+        f"'in' of kernel decimate must be an array of {xp.__name__}, got": (foreign, 4, 4, 4, 0, out, 2),
+        "'rows' of kernel decimate must be a number": (level, level, 4, 4, 0, out, 2),
+        "'cols' of kernel decimate must be an integer": (level, 4, 4.0, 4, 0, out, 2),
+        "'pitch' of kernel decimate must be int32, got int64": (level, 4, 4, np.int64(4), 0, out, 2),
+        "got not contiguous": (level[::2], 4, 4, 4, 0, out, 2),
+        "'out' of kernel decimate must be a contiguous array of": (level, 4, 4, 4, 0, out.astype(np.int32), 2),
     }
     for message, arguments in wrong.items():
         with pytest.raises(TypeError, match=re.escape(message)):
             launch(*arguments)
         assert (device.to_host(out) == 7).all()
-    assert (launch(level, 4, 4, 4, out, 2) == 1).all()
+    assert (launch(level, 4, 4, 4, 0, out, 2) == 1).all()
 
 
 # Definitions

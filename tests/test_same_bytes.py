@@ -10,6 +10,7 @@ from same_bytes import digest, synthetic
 from gpusift import SIFT, host, pipeline
 from gpusift.device import CpuDevice
 from gpusift.parameters import Parameters
+from gpusift.plan import Plans
 
 CASES = {
     "default": (synthetic(120, 160), {}),
@@ -46,18 +47,22 @@ def test_kept_hashes(device, case):
     assert digest(features) == json.loads(KEPT.read_text())[case]
 
 
+def features_on(device, image, **parameters):
+    return pipeline.run(Plans(device, Parameters(**parameters)), [image])[0]
+
+
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_any_number_of_threads(num_threads):
     image, _ = CASES["a megapixel"]  # large enough that its launches call for help
-    expected = digest(pipeline.run(CpuDevice(), image, Parameters()))
-    assert digest(pipeline.run(CpuDevice(num_threads=num_threads), image, Parameters())) == expected
+    expected = digest(features_on(CpuDevice(), image))
+    assert digest(features_on(CpuDevice(num_threads=num_threads), image)) == expected
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_instruction_set(case):
     image, parameters = CASES[case]
     found = {
-        library.instruction_set: digest(pipeline.run(CpuDevice(library=library), image, Parameters(**parameters)))
+        library.instruction_set: digest(features_on(CpuDevice(library=library), image, **parameters))
         for library in host.libraries()
     }
     assert set(found.values()) == {json.loads(KEPT.read_text())[case]}, found

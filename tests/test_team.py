@@ -58,5 +58,5 @@ def test_after_an_error_inside_a_call_the_device_still_works():
     with pytest.raises(TypeError), device.active():
         device.launch("decimate", (2,), (32,), 1)
     with device.active(), device.active():
-        device.launch("decimate", (2,), (32,), np.ones((4, 16), np.float32), 4, 4, 16, out, 16)
+        device.launch("decimate", (2,), (32,), np.ones((4, 16), np.float32), 4, 4, 16, 0, out, 16)
     assert (out[:, :2] == 1).all()

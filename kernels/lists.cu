@@ -1,0 +1,139 @@
+// Lists that stay on the device: put in order, thinned out, and copied out at last.
+//
+// A list has room for `capacity` entries of each image (blockIdx.z), and its length in device memory. What depends on
+// the order in which threads come is sorted before it is used.
+#include "common.cuh"
+
+#define MAX_SUM_THREADS 256
+
+// Where each of the lengths[z] entries of a list begins, when each takes counts[i] places and the first begins at
+// starts[z]: sums of the counts before it. One block per image.
+//
+//     counts   (images, capacity)
+//     lengths, starts (images,)
+//     most                           places that there are
+//     offsets  (images, capacity)
+//     total    (images,)             places taken, the first starts[z] too
+//     usable   (images,)             the same, or 0 if that is more than there are
+KERNEL sum_counts(const int* __restrict__ counts, const int* __restrict__ lengths, const int* __restrict__ starts,
+                  const int capacity, const int most, int* __restrict__ offsets, int* __restrict__ total,
+                  int* __restrict__ usable) {
+    __shared__ int sums[2][MAX_SUM_THREADS];
+    const int z = blockIdx.z, thread = threadIdx.x, n_threads = blockDim.x;
+    const int share = ceil_div(lengths[z], n_threads);
+    const int first = smaller(thread * share, lengths[z]), end = smaller(first + share, lengths[z]);
+    counts += (long long)z * capacity;
+    offsets += (long long)z * capacity;
+    int sum = 0;
+    for (int i = first; i < end; ++i) sum += counts[i];
+    sums[0][thread] = sum;
+    __syncthreads();
+    int from = 0;
+    for (int distance = 1; distance < n_threads; distance *= 2, from = 1 - from) {
+        sums[1 - from][thread] = sums[from][thread] + (thread >= distance ? sums[from][thread - distance] : 0);
+        __syncthreads();
+    }
+    int before = starts[z] + (thread > 0 ? sums[from][thread - 1] : 0);
+    for (int i = first; i < end; ++i) {
+        offsets[i] = before;
+        before += counts[i];
+    }
+    if (thread == n_threads - 1) {
+        total[z] = before;
+        usable[z] = before <= most ? before : 0;
+    }
+}
+
+// The number of a key's row among the rows of all octaves.
+DEVICE int row_of(long long key, const long long* __restrict__ octaves) {
+    return octave_of(octaves, int(key >> 58)).first_row + (int(key >> 32) & ((1 << 26) - 1));
+}
+
+// Puts candidates that lie in one row together, in no order.
+//
+//     keys     (images, capacity)    packed octave, row, column, scale
+//     length   (images,)
+//     octaves  (n_octaves, 8)
+//     row_offsets (images, n_rows)   where each row's candidates begin
+//     row_counts (images, n_rows)    how many they are; 0 afterwards
+//     grouped  (images, capacity)
+KERNEL group_by_row(const long long* __restrict__ keys, const int* __restrict__ length, const int capacity,
+                    const long long* __restrict__ octaves, const int n_rows, const int* __restrict__ row_offsets,
+                    int* __restrict__ row_counts, long long* __restrict__ grouped) {
+    const long long z = blockIdx.z;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < length[z]; i += gridDim.x * blockDim.x) {
+        const long long key = keys[z * capacity + i];
+        const long long row = z * n_rows + row_of(key, octaves);
+        grouped[z * capacity + row_offsets[row] + atomicAdd(&row_counts[row], -1) - 1] = key;
+    }
+}
+
+// Sorts candidates that lie together by row: each goes to the place that the number of smaller ones in its row gives.
+//
+//     grouped, sorted (images, capacity)
+//     the others as in group_by_row
+KERNEL sort_rows(const long long* __restrict__ grouped, const int* __restrict__ length, const int capacity,
+                 const long long* __restrict__ octaves, const int n_rows, const int* __restrict__ row_offsets,
+                 long long* __restrict__ sorted) {
+    const long long z = blockIdx.z;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < length[z]; i += gridDim.x * blockDim.x) {
+        const long long* keys = grouped + z * capacity;
+        const int row = row_of(keys[i], octaves);
+        const int first = row_offsets[z * n_rows + row];
+        const int end = row + 1 < n_rows ? row_offsets[z * n_rows + row + 1] : length[z];
+        int place = first;
+        for (int j = first; j < end; ++j) place += keys[j] < keys[i];
+        sorted[z * capacity + place] = keys[i];
+    }
+}
+
+// The numbers of those entries of a list that are accepted, in order.
+//
+//     accepted (images, capacity)    0 or 1
+//     offsets  (images, capacity)    what sum_counts makes of it
+//     length   (images,)
+//     kept     (images, capacity)
+KERNEL keep_accepted(const int* __restrict__ accepted, const int* __restrict__ offsets, const int* __restrict__ length,
+                     const int capacity, int* __restrict__ kept) {
+    const long long z = blockIdx.z;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < length[z]; i += gridDim.x * blockDim.x)
+        if (accepted[z * capacity + i]) kept[z * capacity + offsets[z * capacity + i]] = i;
+}
+
+// Copies an image's features to one block of bytes each, array after array, from bytes[z] on:
+//
+//     positions (n, 2), sigmas, orientations, responses (n,) of real, octaves, scales (n,) of int32, descriptors
+//
+//     features (images, capacity)    for each, which candidate it is of
+//     length   (images,)             n
+//     orientations, descriptors (images, capacity, ...)        the features'
+//     positions, sigmas, responses, in_octave, in_scale (images, capacity, ...)    the candidates'
+//     move                           added to positions, input pixels
+//     n_values                       length of a descriptor, 0: none
+//     bytes    (images,)
+KERNEL collect(const int* __restrict__ features, const int* __restrict__ length, const int capacity,
+               const real* __restrict__ orientations, const unsigned char* __restrict__ descriptors,
+               const real* __restrict__ positions, const real* __restrict__ sigmas, const real* __restrict__ responses,
+               const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real move, const int n_values,
+               const long long* __restrict__ bytes, unsigned char* __restrict__ out) {
+    const long long z = blockIdx.z, n = length[z];
+    real* reals = reinterpret_cast<real*>(out + bytes[z]);
+    int* integers = reinterpret_cast<int*>(reals + 5 * n);
+    unsigned char* values = reinterpret_cast<unsigned char*>(integers + 2 * n);
+    for (int i = blockIdx.x; i < n; i += gridDim.x) {
+        const long long feature = z * capacity + i, candidate = z * capacity + features[feature];
+        if (threadIdx.x == 0) {
+            reals[2 * i] = positions[2 * candidate] + move;
+            reals[2 * i + 1] = positions[2 * candidate + 1] + move;
+            reals[2 * n + i] = sigmas[candidate];
+            reals[3 * n + i] = orientations[feature];
+            reals[4 * n + i] = responses[candidate];
+            integers[i] = in_octave[candidate];
+            integers[n + i] = in_scale[candidate];
+        }
+        const unsigned char* from = descriptors + feature * n_values;
+        unsigned char* to = values + (long long)i * n_values;
+        VECTORIZE
+        for (int v = threadIdx.x; v < n_values; v += blockDim.x) to[v] = from[v];
+    }
+}
