@@ -1,13 +1,18 @@
-# gpusift in a container: on the GPU through NVIDIA's container runtime, on the CPU without.
+# gpusift in a container, as a batch job: on the GPU through NVIDIA's container runtime, on the CPU without.
 #
 #     docker build -t gpusift .                              # CUDA 13: NVIDIA driver 580 or newer
-#     docker build -t gpusift --build-arg EXTRA=cuda12 .     # CUDA 12: driver 525 or newer
-#     docker build -t gpusift:cpu --build-arg EXTRA= .       # no CUDA, and some gigabytes smaller
+#     docker build -t gpusift --build-arg EXTRAS=cuda12,colmap,dask-cuda12,gs,http,parquet,s3 .   # CUDA 12: driver 525
+#     docker build -t gpusift:cpu --build-arg EXTRAS=colmap,dask,gs,http,parquet,s3 .   # no CUDA, and gigabytes smaller
 #
-#     docker run --rm --gpus all gpusift info
+#     docker run --rm --gpus all gpusift info --check        # exit code 0: the devices compute what they should
 #     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" gpusift extract photos -o features.h5
 #
-# A volume at /cache keeps the compiled kernels from one run to the next: -v gpusift-cache:/cache
+# The root file system can be read-only; /cache keeps the compiled kernels from one run to the next:
+#
+#     docker run --rm --gpus all --read-only --tmpfs /tmp -v gpusift-cache:/cache -v "$PWD:/data" gpusift extract ...
+#
+# `docker stop`, which is SIGTERM, ends a run after the batch in hand; the same command goes on with it. A Dask
+# scheduler and GPU workers: docker-compose.yml.
 
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
@@ -20,18 +25,25 @@ COPY gpusift gpusift
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
 FROM python:3.11-slim-bookworm
-ARG EXTRA=cuda13
+# As process 1, tini passes signals on and reaps worker processes that ended.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
+ARG EXTRAS=cuda13,colmap,dask-cuda13,gs,http,parquet,s3
 RUN --mount=type=bind,from=build,source=/wheel,target=/wheel \
-    pip install --no-cache-dir --root-user-action=ignore "$(echo /wheel/gpusift-*.whl)${EXTRA:+[$EXTRA]}"
+    pip install --no-cache-dir --root-user-action=ignore "$(echo /wheel/gpusift-*.whl)${EXTRAS:+[$EXTRAS]}"
 # Any user may write the cache, so that --user works.
 RUN useradd --uid 1000 --create-home gpusift \
     && mkdir -m 1777 /cache \
     && install -d -o gpusift -g gpusift /data
 ENV HOME=/cache \
     CUPY_CACHE_DIR=/cache/cupy \
+    DASK_TEMPORARY_DIRECTORY=/tmp \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER gpusift
 WORKDIR /data
-ENTRYPOINT ["gpusift"]
+# The first check compiles the kernels into /cache.
+HEALTHCHECK --interval=5m --timeout=2m --start-period=2m CMD ["gpusift", "info", "--check"]
+ENTRYPOINT ["tini", "--", "gpusift"]
 CMD ["--help"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpusift.parameters import LAYOUTS, NORMALIZATIONS, RULES, Parameters
+from gpusift.reading import reason_of as reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,12 +140,6 @@ def writing(output: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise click.ClickException(f"cannot write {output}: {reason_of(error)}") from None
-
-
-def reason_of(error: Exception) -> str:
-    """Say in one line what is the matter, without the path, which the caller has."""
-    said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    return " ".join(str(said).split()) or type(error).__name__
 
 
 def say(message: str) -> None:

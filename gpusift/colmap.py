@@ -47,7 +47,6 @@ PIXEL_CENTRE = 0.5  # of the upper left pixel, in both coordinates
 BLOCK_IMAGES = 16  # the descriptors of twice as many images are held at once
 VERIFIED_PAIRS = 64  # verified together; Ctrl-C waits for them
 SEED = 0  # of the random samples that verification draws
-SIDE_FILES = ("", "-wal", "-shm")  # in which SQLite keeps a database that is open
 
 
 def keypoint_rows(features: Features) -> np.ndarray:
@@ -153,10 +152,7 @@ class Database:
             COLMAP does not read the image, or reads another size, or the descriptors are not of 128 bytes.
         """
         host = features.to_host()
-        descriptors = host.descriptors
-        if descriptors is None or descriptors.dtype != np.uint8 or descriptors.shape[1] != DESCRIPTOR_BYTES:
-            got = "none" if descriptors is None else f"{descriptors.shape[1]} of {descriptors.dtype}"
-            raise ValueError(f"descriptors must be of 128 bytes, got {got}; use n_hist=4 and n_ori=8")
+        check_descriptors(host)
         if name not in self._imported:
             raise ValueError(
                 "must be an image that COLMAP reads, of the first one's size if there is a single camera, but COLMAP "
@@ -174,7 +170,7 @@ class Database:
         with self._colmap.DatabaseTransaction(self._database):
             imported.write(self._database)
             self._database.write_keypoints(number, keypoint_rows(host))
-            self._database.write_descriptors(number, self._colmap.FeatureDescriptors(kind, descriptors))
+            self._database.write_descriptors(number, self._colmap.FeatureDescriptors(kind, host.descriptors))
         self._ids[name] = number
 
     def match(
@@ -367,6 +363,14 @@ def write_database(
     return written
 
 
+def check_descriptors(features: Features) -> None:
+    """Raise a ValueError unless features have descriptors of 128 bytes."""
+    descriptors = features.descriptors
+    if descriptors is None or descriptors.dtype != np.uint8 or descriptors.shape[1] != DESCRIPTOR_BYTES:
+        got = "none" if descriptors is None else f"{descriptors.shape[1]} of {descriptors.dtype}"
+        raise ValueError(f"descriptors must be of 128 bytes, got {got}; use n_hist=4 and n_ori=8")
+
+
 def check_layout(sift: SIFT) -> None:
     """Raise a ValueError unless a SIFT's descriptors are in Lowe's order, which COLMAP shares."""
     layout = sift.parameters.descriptor_layout
@@ -382,5 +386,10 @@ def folder_of(images: dict[str, Path]) -> Path:
 
 def _remove(path: Path) -> None:
     """Remove a database, and what SQLite may have left beside it."""
-    for suffix in SIDE_FILES:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for file in side_files(path):
+        file.unlink(missing_ok=True)
+
+
+def side_files(path: Path) -> list[Path]:
+    """Return a database, and the files beside it in which SQLite keeps what is new while it is open."""
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ def import_pycolmap() -> Any:
     """
     import cv2  # noqa: F401 - after pycolmap and Pillow, a PNG that OpenCV writes crashes (pycolmap 4.2.1, OpenCV 5.0)
 
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         import pycolmap
     except (ImportError, RuntimeError) as error:
@@ -49,6 +52,8 @@ def import_pycolmap() -> Any:
     version = pycolmap.__version__
     if int(version.split(".")[0]) < OLDEST_PYCOLMAP:
         raise ImportError(f"pycolmap must be at least {OLDEST_PYCOLMAP}.0, got {version}: pip install -U pycolmap")
+    with suppress(TypeError, ValueError):  # set by no Python code; or in another thread than the main one
+        signal.signal(signal.SIGTERM, terminate)  # pycolmap takes it, and would end in a core dump
     return pycolmap
 
 

@@ -48,8 +48,8 @@ from gpusift.parameters import NORMALIZATIONS
 
 SUFFIXES = (".h5", ".hdf5")
 
-# hloc's default for detectors that state none, in pixels.
-UNCERTAINTY = 1.0
+# Of datasets; the uncertainty is hloc's default for detectors that state none, in pixels.
+ATTRIBUTES = {"keypoints": {"uncertainty": 1.0}}
 
 
 def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: str = "l2") -> dict[str, np.ndarray]:
@@ -177,8 +177,13 @@ def write(
     normalization : {"l2", "root"}, optional
         That of the SIFT which made the features.
     """
+    import h5py
+
     arrays = hloc_arrays(features, image_shape, normalization)
-    _write_group(path, name, arrays, [name], {"keypoints": {"uncertainty": UNCERTAINTY}})
+    with h5py.File(path, "a", libver="latest") as file:
+        if name in file:
+            del file[name]
+        put(file, name, arrays)
 
 
 def write_matches(
@@ -210,33 +215,46 @@ def write_matches(
     ValueError
         As `hloc_matches`.
     """
-    arrays = hloc_matches(features_a, features_b, matches, normalization)
-    name = pair_name(name_a, name_b)
-    _write_group(path, name, arrays, [name, pair_name(name_b, name_a)], {})
-
-
-def _write_group(
-    path: str | os.PathLike[str],
-    name: str,
-    arrays: dict[str, np.ndarray],
-    replaced: Sequence[str],
-    attributes: dict[str, dict[str, float]],
-) -> None:
-    """Write the datasets of a group after deleting the groups it replaces; all of it or nothing."""
     import h5py
 
+    arrays = hloc_matches(features_a, features_b, matches, normalization)
     with h5py.File(path, "a", libver="latest") as file:
-        for old in replaced:
-            if old in file:
-                del file[old]
-        try:
-            group = file.create_group(name)
-            for key, array in arrays.items():
-                group.create_dataset(key, data=array).attrs.update(attributes.get(key, {}))
-        except BaseException:  # a full disk or Ctrl-C must not leave half an image behind
-            with suppress(Exception):
+        for name in (pair_name(name_a, name_b), pair_name(name_b, name_a)):
+            if name in file:
                 del file[name]
-            raise
+        put(file, pair_name(name_a, name_b), arrays)
+
+
+def put(file: Any, name: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write the datasets of `hloc_arrays` or `hloc_matches` to an open file; all of them or none.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    name : str
+        The group, which has none of these datasets; it may be there, for names that go on with a slash.
+    arrays : dict
+        The datasets.
+
+    Raises
+    ------
+    ValueError
+        The file cannot have a group of this name, or has such datasets in it.
+    """
+    group, done = file.require_group(name), []
+    try:
+        for key, array in arrays.items():
+            data = group.create_dataset(key, data=array)
+            done.append(key)
+            data.attrs.update(ATTRIBUTES.get(key, {}))
+    except BaseException:  # a full disk or Ctrl-C must not leave half an image behind
+        with suppress(Exception):
+            for key in done:
+                del group[key]
+            if not len(group):
+                del file[name]
+        raise
 
 
 class Hdf5File:

@@ -12,7 +12,6 @@ What a decoder does is not always what one expects; the tests of this module pin
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import sys
@@ -25,11 +24,8 @@ from typing import Any
 
 import numpy as np
 
-# What a folder is searched for; a file that is named itself may have any suffix.
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".dib", ".exr", ".gif", ".hdr", ".jp2", ".jpe", ".jpeg", ".jpg", ".pam", ".pbm", ".pfm", ".pgm"}
-    | {".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"}
-)
+from gpusift.headers import HeaderError, read_header
+from gpusift.sources import Source, expand, fetch
 
 # cv2.cvtColor does not take float64; these are its weights for blue, green and red.
 BGR_TO_GREY = (0.114, 0.587, 0.299)
@@ -57,59 +53,180 @@ class ImageReadError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def read_image(path: str | os.PathLike[str], *, exif_orientation: bool = True) -> np.ndarray:
+# A header that declares more pixels than this is refused before anything is decoded.
+DEFAULT_MAX_PIXELS = 500_000_000
+
+# Each block of a JPEG's components takes a bit at least, and no more than 128 pixels share a block; with some room for
+# arithmetic coding. OpenCV takes a few bytes for a grey picture of the size declared.
+JPEG_PIXELS_PER_BYTE = 2048
+
+# A progressive JPEG may have its pixels gone over any number of times. Photographs come in some ten scans; small
+# pictures may have more.
+MAX_PASSES = 20
+MANY_PIXELS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded photograph.
+
+    Attributes
+    ----------
+    image : (M, N) array
+        Grey values.
+    shape : tuple of int
+        Rows and columns of the picture in the file, turned as EXIF says, before it was made smaller.
+    scale : float
+        Longer side of `image` by that of the file's picture, at most 1.
+    """
+
+    image: np.ndarray
+    shape: tuple[int, int]
+    scale: float
+
+
+def decode(
+    data: bytes,
+    name: str | os.PathLike[str],
+    *,
+    exif_orientation: bool = True,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_size: int | None = None,
+) -> Decoded:
+    """Decode a photograph to grey values.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    name : str or path-like
+        What errors call it.
+    exif_orientation : bool, optional
+        Turn and mirror the picture as its EXIF data say (JPEG, PNG and WebP).
+    max_pixels : int, optional
+        Refuse a file whose header declares more pixels than this, without decoding it.
+    max_size : int, optional
+        Make a picture whose longer side has more pixels than this smaller, so that it has as many.
+
+    Returns
+    -------
+    decoded : Decoded
+        Its image is in the file's own depth: uint8, uint16, float32 or float64 (a grey TIFF may also hold int8, int16
+        or 32- and 64-bit integers, unless it is made smaller).
+
+    Raises
+    ------
+    ImageReadError
+        The file is empty, truncated, broken, too large (for `max_pixels`, for the memory there is, or for OpenCV: 2**30
+        pixels, or the environment variable CV_IO_MAX_IMAGE_PIXELS), or not a picture.
+    """
+    if not data:
+        raise ImageReadError(name, "must be an image file, but it is empty")
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise ImageReadError(name, str(error)) from None
+    if header.pixels > max_pixels:
+        plain = header.pixels == header.rows * header.columns
+        declared = f"{header.columns} x {header.rows}" if plain else f"what takes the room of {header.pixels}"
+        raise ImageReadError(
+            name,
+            f"must have at most {max_pixels} pixels (max_pixels), but its {header.kind} header declares {declared}",
+        )
+    if header.kind == "JPEG" and header.pixels > JPEG_PIXELS_PER_BYTE * len(data):
+        raise ImageReadError(
+            name, f"must be a whole image, but {len(data)} bytes cannot hold {header.columns} x {header.rows} pixels"
+        )
+    if header.pixels * header.passes > max(max_pixels, MANY_PIXELS) * MAX_PASSES:
+        raise ImageReadError(
+            name,
+            f"must not have so many scans, but {header.columns} x {header.rows} pixels come in {header.passes}",
+        )
+    try:
+        image = _to_grey(_decode(data, name, exif_orientation), name)
+        shape = (image.shape[0], image.shape[1])
+        scale = min(1.0, max_size / max(shape)) if max_size else 1.0
+        return Decoded(image if scale == 1 else _shrink(image, scale, name), shape, scale)
+    except MemoryError:
+        raise ImageReadError(name, f"must fit in memory, but {header.columns} x {header.rows} pixels do not") from None
+
+
+def _decode(data: bytes, name: str | os.PathLike[str], exif_orientation: bool) -> Any:
+    """Give a file to OpenCV, and say in an error of ours what it did not like."""
+    import cv2
+
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+    if not exif_orientation:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        said = " ".join(str(error.err or error).split())
+        raise ImageReadError(name, f"must be an image OpenCV accepts; it says: {said}") from None
+    if image is None:
+        raise ImageReadError(
+            name, "must be a whole image that OpenCV reads, but it is truncated, broken or something else"
+        )
+    return image
+
+
+def _to_grey(image: np.ndarray, name: str | os.PathLike[str]) -> np.ndarray:
+    """Make grey of colour, which OpenCV gives as blue, green, red."""
+    import cv2
+
+    if image.ndim == 2:
+        return image
+    if image.shape[2] != 3:
+        raise ImageReadError(name, f"must have 1, 3 or 4 samples in a pixel, but it has {image.shape[2]}")
+    if image.dtype == np.float64:
+        return cv2.transform(image, np.array([BGR_TO_GREY]))
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ImageReadError(
+            name,
+            "a colour image must be uint8, uint16, float32 or float64, but this one is "
+            f"{image.dtype}; make it grey first",
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+
+
+def _shrink(image: np.ndarray, scale: float, name: str | os.PathLike[str]) -> np.ndarray:
+    """Average the pixels of an image to this share of its size."""
+    import cv2
+
+    if image.dtype not in (np.uint8, np.uint16, np.int16, np.float32, np.float64):
+        raise ImageReadError(
+            name, f"must be uint8, uint16, int16, float32 or float64 to be made smaller, but it is {image.dtype}"
+        )
+    rows, columns = (max(1, round(side * scale)) for side in image.shape)
+    return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def read_image(
+    path: str | os.PathLike[str], *, exif_orientation: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> np.ndarray:
     """Read a photograph as grey values.
 
     Parameters
     ----------
     path : str or path-like
         The file.
-    exif_orientation : bool, optional
-        Turn and mirror the picture as its EXIF data say (JPEG, PNG and WebP).
+    exif_orientation, max_pixels
+        As in `decode`.
 
     Returns
     -------
     image : (M, N) array
-        In the file's own depth: uint8, uint16, float32 or float64 (a grey TIFF may also hold int8,
-        int16 or 32- and 64-bit integers).
+        See `decode`.
 
     Raises
     ------
     OSError
         The file cannot be opened.
     ImageReadError
-        The file is empty, truncated, broken, larger than OpenCV allows (2**30 pixels, or the
-        environment variable CV_IO_MAX_IMAGE_PIXELS), or not a picture.
+        It cannot be decoded; see `decode`.
     """
-    import cv2
-
-    data = np.fromfile(os.fspath(path), dtype=np.uint8)
-    if data.size == 0:
-        raise ImageReadError(path, "must be an image file, but it is empty")
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-    if not exif_orientation:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image: Any = cv2.imdecode(data, flags)
-    except cv2.error as error:
-        said = " ".join(str(error.err or error).split())
-        raise ImageReadError(path, f"must be an image OpenCV accepts; it says: {said}") from None
-    if image is None:
-        raise ImageReadError(
-            path,
-            "must be a whole image that OpenCV reads, but it is truncated, broken or something else",
-        )
-    if image.ndim == 2:
-        return image
-    if image.dtype == np.float64:
-        return cv2.transform(image, np.array([BGR_TO_GREY]))
-    if image.dtype not in (np.uint8, np.uint16, np.float32):
-        raise ImageReadError(
-            path,
-            "a colour image must be uint8, uint16, float32 or float64, but this one is "
-            f"{image.dtype}; make it grey first",
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    data = fetch(Source(os.fspath(path), os.path.abspath(path)))
+    return decode(data, path, exif_orientation=exif_orientation, max_pixels=max_pixels).image
 
 
 @contextmanager
@@ -136,7 +253,18 @@ def decoder_messages() -> Iterator[list[str]]:
             os.close(stderr)
             captured.seek(0)
             lines = captured.read().decode(errors="replace").splitlines()
-            messages += [_LOG_PREFIX.sub("", line).strip() for line in lines if line.strip()]
+            messages += [without_prefix(line) for line in lines if line.strip()]
+
+
+def without_prefix(line: str) -> str:
+    """Take off a decoder's message what OpenCV puts before it: level, time, and place in its source.
+
+    Parameters
+    ----------
+    line : str
+        A line from stderr.
+    """
+    return _LOG_PREFIX.sub("", line).strip()
 
 
 @dataclass
@@ -148,17 +276,12 @@ class Found:
 
 
 def find_images(paths: Sequence[str], root: str | None = None) -> Found:
-    """Find the image files that files, folders and globs stand for, and name them.
-
-    An image's name is its path, with forward slashes and suffix, relative to the folder given, the
-    folder of the file given, or the part of the glob before its first wildcard. Of several paths,
-    the deepest folder that holds all of these counts. So no two files share a name.
+    """Find the image files on this machine that files, folders and globs stand for, and name them.
 
     Parameters
     ----------
     paths : sequence of str
-        Files (of any suffix), folders (searched to any depth for `IMAGE_SUFFIXES`, hidden files
-        and folders and links to folders left out) and globs (`**` for any depth).
+        As in `gpusift.sources.expand`, but neither URLs nor lists.
     root : str, optional
         Make names relative to this folder instead.
 
@@ -173,48 +296,10 @@ def find_images(paths: Sequence[str], root: str | None = None) -> Found:
         A file found is not under `root`.
     """
     found = Found()
-    bases: list[str] = []
-    files: dict[str, None] = {}
-    for path in paths:
-        if os.path.lexists(path):
-            bases.append(path if os.path.isdir(path) else os.path.dirname(path))
-            files.update(dict.fromkeys(_files_of(path, found)))
-        elif glob.has_magic(path):
-            fixed = re.split(r"[*?[]", path, maxsplit=1)[0]
-            bases.append(os.path.dirname(fixed))
-            matches: list[str] = []
-            for match in sorted(glob.glob(path, recursive=True)):
-                matches += _files_of(match, found, from_glob=True)
-            files.update(dict.fromkeys(matches))
-            if not matches:
-                found.failures.append((path, "no image file matches"))
+    here = [os.path.abspath(path) if path == "-" or "://" in path else path for path in paths]
+    for one in expand(here, root=root):
+        if isinstance(one, Source):
+            found.images[one.name] = Path(one.url)
         else:
-            found.failures.append((path, "no such file or folder"))
-    if bases:
-        top = os.path.abspath(root) if root else os.path.commonpath(map(os.path.abspath, bases))
-        for file in files:
-            name = Path(os.path.relpath(file, top)).as_posix()
-            if name.startswith("../"):
-                raise ValueError(f"images must lie under root {root}, but {file} does not")
-            found.images[name] = Path(file)
+            found.failures.append((one.name, one.reason))
     return found
-
-
-def _files_of(path: str, found: Found, from_glob: bool = False) -> list[str]:
-    """List `path` itself or, if it is a folder, the image files in it; absolute, sorted."""
-    if not os.path.isdir(path):
-        keep = not from_glob or Path(path).suffix.lower() in IMAGE_SUFFIXES
-        return [os.path.abspath(path)] if keep else []
-
-    def unreadable(error: OSError) -> None:
-        found.failures.append((str(error.filename), error.strerror or str(error)))
-
-    files = []
-    for folder, subfolders, names in os.walk(os.path.abspath(path), onerror=unreadable):
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-        files += [
-            os.path.join(folder, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return files

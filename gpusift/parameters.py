@@ -25,6 +25,7 @@ MAX_SCALES = 60
 MAX_SIDE = 1 << 26  # samples along a side of the enlarged image
 MIN_BINS, MAX_BINS = 4, 720  # fewer than 4 are smoothed to one height
 MAX_RADIUS = 320
+LARGEST, LARGEST_SIGMA = 1e30, 1e4  # of parameters that are not integers
 MAX_FUSED_RADIUS = 8  # of the first blur, for it to be one with the enlargement
 SHARED_BYTES = 48 * 1024 - 512
 
@@ -80,6 +81,10 @@ class Parameters:
         for name in ("sigma_min", "c_edge", "lambda_ori", "lambda_descr"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("sigma_min", "c_edge", "lambda_ori", "lambda_descr", "c_dog", "c_max"):
+            largest = LARGEST_SIGMA if name == "sigma_min" else LARGEST
+            if getattr(self, name) > largest:
+                raise ValueError(f"{name} must be at most {largest:g}, got {getattr(self, name):g}")
         for name in ("sigma_in", "c_dog", "c_max"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -1,5 +1,9 @@
 """Fixtures of all tests: every test body that takes `device` runs on each device."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -22,3 +26,13 @@ def pytest_runtest_setup(item):
 def device(request):
     """The name of a device."""
     return request.param
+
+
+@pytest.fixture
+def quick_path(tmp_path):
+    """A folder in memory, where there is such a place: files are synchronised at once."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)

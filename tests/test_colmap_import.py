@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import cv2  # before pycolmap, see gpusift.colmap_import
 import numpy as np
 import pytest
@@ -91,3 +96,20 @@ def test_images_of_another_size_do_not_share_a_camera(photos, tmp_path, sift):
     assert "of the first one's size if there is a single camera" in reason
     with pycolmap.Database.open(tmp_path / "c.db") as database:
         assert {image.name for image in database.read_all_images()} == {"a.png", "b.png"}
+
+
+def test_sigterm_stays_the_programs_own():
+    """Pycolmap would print a stack and abort, where a program wants to finish what it has in hand."""
+    code = (
+        "import os, signal\n"
+        "from gpusift.colmap_import import import_pycolmap\n"
+        "signal.signal(signal.SIGTERM, lambda *arguments: print('finished'))\n"
+        "import_pycolmap()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        "import_pycolmap()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-uc", code], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "finished\n", "")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusift.images import ImageReadError, decoder_messages, find_images, read_image
+from gpusift.images import ImageReadError, decode, decoder_messages, find_images, read_image, without_prefix
 
 RNG = np.random.default_rng(0)
 
@@ -158,8 +158,49 @@ def test_truncated(tmp_path_factory, suffix, dtype, share):
     path = write(tmp_path_factory.mktemp("truncated") / f"a{suffix}", samples(dtype))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ImageReadError, match="must be"):
+    with pytest.raises(ImageReadError, match="must"):
         read_image(path)
+
+
+@given(rows=st.integers(1, 90), columns=st.integers(1, 90), max_size=st.integers(1, 100))
+@settings(max_examples=40)
+def test_max_size(rows, columns, max_size):
+    data = cv2.imencode(".png", samples("uint8", (rows, columns)))[1].tobytes()
+    decoded = decode(data, "a", max_size=max_size)
+    longer = max(rows, columns)
+    assert decoded.shape == (rows, columns)
+    assert max(decoded.image.shape) == min(longer, max_size)
+    assert decoded.scale == min(1, max_size / longer)
+    for side, given_side in zip(decoded.image.shape, decoded.shape):
+        assert abs(side - given_side * decoded.scale) <= 0.5 or side == 1
+
+
+def test_a_smaller_image_is_the_mean_of_its_pixels_and_positions_go_back():
+    image = samples("uint8", (60, 90))
+    decoded = decode(cv2.imencode(".png", image)[1].tobytes(), "a", max_size=30)
+    np.testing.assert_allclose(decoded.image, image.reshape(20, 3, 30, 3).mean((1, 3)), atol=0.51)
+
+    rows, columns = np.mgrid[:61, :97]
+    blob = np.exp(-((rows - 22.5) ** 2 + (columns - 71) ** 2) / 50).astype(np.float32)
+    small = decode(cv2.imencode(".pfm", blob)[1].tobytes(), "a", max_size=40).image
+    middle = np.array([np.average(grid, weights=small) for grid in np.mgrid[: small.shape[0], : small.shape[1]]])
+    back = (middle + 0.5) * blob.shape / small.shape - 0.5
+    np.testing.assert_allclose(back, (22.5, 71), atol=0.05)  # worst seen: 0.01
+
+
+def test_max_size_is_of_the_picture_as_it_is_turned(tmp_path):
+    data = write(tmp_path / "a.jpg", samples("uint8", (20, 60))).read_bytes()
+    segment = b"Exif\0\0" + exif(6)
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    decoded = decode(data, "a", max_size=30)
+    assert (decoded.shape, decoded.image.shape) == ((60, 20), (30, 10))
+
+
+def test_a_depth_that_cannot_be_made_smaller_is_refused():
+    data = cv2.imencode(".tif", samples("int32"))[1].tobytes()
+    assert decode(data, "a").image.dtype == np.int32
+    with pytest.raises(ImageReadError, match=r"a: must be uint8, .* to be made smaller, but it is int32"):
+        decode(data, "a", max_size=20)
 
 
 def test_not_an_image(tmp_path):
@@ -172,12 +213,20 @@ def test_not_an_image(tmp_path):
         read_image(path)
 
 
-@pytest.mark.parametrize("size", [(65535, 65535), (2**31 - 1, 1), (0, 5)])
-def test_absurd_size(tmp_path, size):
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((65535, 65535), "at most 500000000 pixels .* declares 65535 x 65535"),
+        ((2**31 - 1, 1), "at most 500000000 pixels"),
+        ((2**21, 1), "whole image"),
+        ((0, 5), "says how large"),
+    ],
+)
+def test_absurd_size(tmp_path, size, reason):
     path = tmp_path / "a.png"
     header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))))
-    with pytest.raises(ImageReadError, match="must be"):
+    with pytest.raises(ImageReadError, match=reason):
         read_image(path)
 
 
@@ -190,13 +239,21 @@ def test_no_file(tmp_path):
 
 def test_decoder_messages_are_collected_and_stderr_comes_back(tmp_path, capfd):
     path = write(tmp_path / "a.png", samples("uint8"))
-    path.write_bytes(path.read_bytes()[:-20])
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1  # the checksum of the pixels
+    path.write_bytes(data)
     with pytest.raises(ImageReadError), decoder_messages() as messages:
         read_image(path)
     os.write(2, b"after\n")
     assert messages
     assert not any("[" in message for message in messages)
     assert capfd.readouterr().err == "after\n"
+
+
+def test_a_message_without_its_prefix():
+    line = "[ WARN:0@0.356] global grfmt_png.cpp:793 readFromStreamOrBuffer PNG input buffer is incomplete \n"
+    assert without_prefix(line) == "PNG input buffer is incomplete"
+    assert without_prefix("libpng error: Read Error\n") == "libpng error: Read Error"
 
 
 def tree(folder: Path, *names: str) -> None:

@@ -76,6 +76,8 @@ BAD_PARAMETERS = [
     ({"n_scales": None}, (TypeError, ValueError), "n_scales.*None"),
     ({"sigma_min": -1.6}, ValueError, r"sigma_min.*-1\.6"),
     ({"sigma_min": np.nan}, ValueError, "sigma_min.*nan"),
+    ({"sigma_min": 1e300}, ValueError, r"sigma_min must be at most 10000, got 1e\+300"),
+    ({"c_edge": 1e300}, ValueError, r"c_edge must be at most 1e\+30, got 1e\+300"),
     ({"sigma_min": np.inf}, ValueError, "sigma_min.*inf"),
     ({"sigma_min": "1.6"}, (TypeError, ValueError), r"sigma_min.*'1\.6'"),
     ({"sigma_in": -0.5}, ValueError, r"sigma_in.*-0\.5"),

@@ -1,0 +1,55 @@
+"""Whether a device computes right: a small image, whose features are the same bytes on every device."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+
+import numpy as np
+
+# SHA-256 of the features of `image()` with SIFT's defaults.
+EXPECTED = "d11a7064f293cbb35178d151d4c298de1e7f8ccf759359ec7ba75efedb33bca7"
+
+
+def check(device: str) -> str | None:
+    """Compute a small image.
+
+    Parameters
+    ----------
+    device : str
+        As for `SIFT`.
+
+    Returns
+    -------
+    fault : str or None
+        What is wrong with the device; None if it gives the features that it must.
+    """
+    try:
+        found = digest(device)
+    except Exception as error:  # a device fails in many ways
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    if found != EXPECTED:
+        return f"the hash of the features must be {EXPECTED[:12]}..., got {found[:12]}...: do not use its results"
+    return None
+
+
+def image() -> np.ndarray:
+    """Return a (60, 80) uint8 image: blobs of several sizes, made of integers, so the same on every machine."""
+    rows, cols = np.mgrid[:60, :80]
+    total = np.full((60, 80), 100)
+    for row, col, size in ((14, 15, 4), (20, 55, 7), (42, 28, 6), (45, 66, 3), (8, 36, 2), (30, 40, 5)):
+        squared = (rows - row) ** 2 + (cols - col) ** 2
+        total += 130 * size**4 // (size**2 + squared) ** 2 * (1 if (row + col) % 2 else -1)
+    return np.clip(total + rows * cols % 7, 0, 255).astype(np.uint8)
+
+
+def digest(device: str) -> str:
+    """Return the SHA-256 of the features of `image` in hexadecimal."""
+    from gpusift.sift import SIFT
+
+    features = SIFT(device=device).compute(image()).to_host()
+    whole = hashlib.sha256()
+    for field in fields(features):
+        array = np.ascontiguousarray(getattr(features, field.name))
+        whole.update(f"{field.name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
+    return whole.hexdigest()

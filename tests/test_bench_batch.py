@@ -1,0 +1,49 @@
+"""bench/batch.py runs the command for each task and writes a row for each run. No time is asserted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed")
+pytest.importorskip("pyarrow")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def bench(*arguments):
+    command = [sys.executable, str(ROOT / "bench" / "batch.py"), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_quick_run_has_a_row_for_each_task_and_case(tmp_path):
+    done = bench("--quick", "--images", 2, "--processes", 1, "--memory", 300, "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "batch.jsonl").read_text().splitlines()]
+    assert [(row["task"], row["case"]) for row in rows] == [
+        *(("sinks", sink) for sink in ("HDF5", "COLMAP", "Parquet", "npz")),
+        ("processes", "--devices, 1"),
+        ("processes", "--dask local:1"),
+        *(("resume", case) for case in ("HDF5, all done", "npz, all done", "HDF5, killed half way")),
+        *(("memory", sink) for sink in ("HDF5", "Parquet")),
+    ]
+    for row in rows:
+        assert not row["standard"]
+        assert {"run", "commit", "dirty", "hardware", "load_before", "versions", "device", "shape"} <= set(row)
+        assert row["failures"] == 0
+        assert row["images"] + row["skipped"] == (300 if row["task"] == "memory" else 2)
+        assert row["seconds"] >= row["seconds_of_the_run"]
+        if row["images"]:
+            assert row["keypoints"] > row["images"]
+            assert sum(row["share"].values()) == pytest.approx(1)
+    assert all(len(row["resident_bytes"]) == 10 for row in rows if row["task"] == "memory")
+
+
+def test_unknown_tasks_are_refused(tmp_path):
+    done = bench("--tasks", "sinks,speed", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--tasks must be among sinks, processes, resume, memory; got 'speed'" in done.stderr
