@@ -10,6 +10,7 @@ import numpy as np
 
 from gpusift import intensities, pipeline
 from gpusift.features import Features
+from gpusift.parts import LimitTooSmallError
 from gpusift.plan import Key, Memory, Plan, Plans, UnfitImageError, bytes_of, results_on_host
 
 
@@ -59,6 +60,8 @@ def size_for(plans: Plans, shape: tuple[int, int]) -> int:
 def _with_less_memory(plans: Plans, images: Sequence[Any]) -> list[Features]:
     try:
         return pipeline.run(plans, images)
+    except LimitTooSmallError:
+        raise
     except plans.device.OutOfMemoryError:
         plans.forget()
         if len(images) == 1:

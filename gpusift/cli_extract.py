@@ -126,7 +126,7 @@ def _extract(sources: tuple[str, ...], output: str, parameters: dict[str, Any], 
 
 def _parameters(context: click.Context, output: str, options: dict[str, Any]) -> dict[str, Any]:
     """Take SIFT's keyword arguments out of the options, for a COLMAP database with COLMAP's defaults."""
-    names = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads")
+    names = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads", "memory_limit")
     parameters = {name: options.pop(name) for name in names}
     if output.endswith(DATABASE):
         from gpusift.colmap import SIFT_PARAMETERS

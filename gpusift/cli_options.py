@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,27 @@ CHOICES = {"keep": RULES, "normalization": NORMALIZATIONS, "descriptor_layout": 
 TYPES: dict[Any, type] = {"int": int, "int | None": int, "float": float, "bool": bool}
 
 
+class MemoryLimit(click.ParamType):
+    """Bytes, with a unit or without, or a share of the device's memory."""
+
+    name = "BYTES|SHARE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | float:
+        """Return bytes as an integer, a share as a float."""
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B|B)?", value.strip())
+        if found is None:
+            self.fail(
+                f"must be bytes such as 2000000000, 2GB or 500MiB, or a share such as 0.5; got {value!r}", param, ctx
+            )
+        number, unit = float(found[1]), found[2]
+        if unit is None:
+            return number if "." in found[1] else int(found[1])
+        step = 1024 if "i" in unit else 1000
+        return int(number * step ** "BkMGT".index(unit[0]))
+
+
 def sift_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for every parameter of SIFT, with SIFT's default."""
     options = [
@@ -73,6 +95,11 @@ def sift_options(command: Callable[..., None]) -> Callable[..., None]:
             help="What blurs: gpusift's kernel, or SciPy's and CuPy's ndimage.",
         ),
         click.option("--num-threads", type=int, help="CPU threads to compute with.  [default: all]"),
+        click.option(
+            "--memory-limit",
+            type=MemoryLimit(),
+            help="Most memory for an image's scale space: bytes, 2GB, 500MiB, or a share such as 0.5.  [default: none]",
+        ),
         click.option("--no-exif", is_flag=True, help="Leave the image as stored, whatever EXIF says of up."),
     ]
     for parameter in fields(Parameters):

@@ -48,6 +48,8 @@ from gpusift.parameters import NORMALIZATIONS
 
 SUFFIXES = (".h5", ".hdf5")
 
+CHUNK = 2**16  # descriptors that are converted at once: a large image has millions
+
 # Of datasets; the uncertainty is hloc's default for detectors that state none, in pixels.
 ATTRIBUTES = {"keypoints": {"uncertainty": 1.0}}
 
@@ -78,7 +80,11 @@ def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: s
         "image_size": np.array([image_shape[1], image_shape[0]], dtype=np.int64),
     }
     if host.descriptors is not None:
-        arrays["descriptors"] = root_sift(host.descriptors, normalization).T.astype(np.float16)
+        n, n_values = host.descriptors.shape
+        arrays["descriptors"] = np.empty((n_values, n), np.float16)
+        for first in range(0, n, CHUNK):
+            chunk = slice(first, first + CHUNK)
+            arrays["descriptors"][:, chunk] = root_sift(host.descriptors[chunk], normalization).T
     return arrays
 
 

@@ -49,6 +49,10 @@ def limit_in_bytes(device: Device, limit: Any) -> int | None:
     )
 
 
+class LimitTooSmallError(MemoryError):
+    """The memory limit does not allow any part that could be computed."""
+
+
 class Found(NamedTuple):
     """The features of a part, on the host: `keypoints` of them first, and for each the number of its keypoint."""
 
@@ -78,7 +82,7 @@ def run(plans: Plans, image: Any, mask: Any, descriptors: bool) -> Features:
 
     Raises
     ------
-    MemoryError
+    LimitTooSmallError
         If the limit is too small for a strip.
     UnfitImageError
         If the image holds NaN, infinity or values too large to square.
@@ -143,10 +147,10 @@ class _Parts:
                 begin = end
 
     def fewer(self, o: int, held: int, least: int, seed: Any, following: Any) -> int:
-        """Rows of a smaller strip; MemoryError if that is too small."""
+        """Rows of a smaller strip; LimitTooSmallError if that is too small."""
         if held <= least:
             needed = self.bytes_of(Part(o, o + 1, held, 0, 0, held), seed, following)
-            raise MemoryError(
+            raise LimitTooSmallError(
                 f"memory_limit must be enough for a strip of {held} of the {self.shapes[o][0]} rows of octave {o}, "
                 f"some {needed * SPARE:.0f} bytes for an image of {self.key.shape[0]} x {self.key.shape[1]} pixels, "
                 f"got {self.limit}"

@@ -17,6 +17,7 @@ import pytest
 from test_cli import blobs, run
 
 from gpusift import SIFT, failures, hdf5, npz
+from gpusift.cli_options import MemoryLimit
 from gpusift.images import read_image
 
 SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]
@@ -414,3 +415,39 @@ def test_a_cluster(photos):
     assert " s on Dask at local:1, 0 failed" in result.stdout
     with h5py.File("f.h5") as file:
         assert_same(file["a.png"], photos / "a.png")
+
+
+# A limit of memory
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2000000", 2_000_000), ("2MB", 2_000_000), ("1.5 MiB", 1_572_864), ("7B", 7), ("3kB", 3000), ("0.5", 0.5)],
+)
+def test_memory_limits_are_bytes_or_shares(text, expected):
+    found = MemoryLimit().convert(text, None, None)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["much", "-5", "2XB", "1e9", ""])
+def test_wrong_memory_limits(photos, text):
+    result = run("extract", photos, "-o", "out", "--memory-limit", text)
+    assert result.exit_code == 2
+    assert "must be bytes such as 2000000000, 2GB or 500MiB, or a share such as 0.5" in result.output
+
+
+def test_a_memory_limit_changes_no_result_and_no_setting(photos):
+    """A run goes on in a sink that was begun with another limit."""
+    assert run("extract", photos / "a.png", "-o", "out/a.h5", "--device", "cpu").exit_code == 0
+    limited = ("extract", photos, "-o", "out/all.h5", "--device", "cpu", "--memory-limit")
+    assert run(*limited, "1MB").exit_code == 0
+    with h5py.File("out/a.h5") as whole, h5py.File("out/all.h5") as parts:
+        np.testing.assert_array_equal(parts["a.png/descriptors"], whole["a.png/descriptors"])
+    assert "0 of 2 images" in run(*limited, "2MB").stdout
+
+
+def test_an_image_that_does_not_fit_the_memory_limit_fails(photos):
+    result = run("extract", photos, "-o", "out", "--device", "cpu", "--memory-limit", "10kB")
+    assert result.exit_code == 1
+    assert "memory_limit must be enough for a strip of" in result.stderr
