@@ -18,6 +18,7 @@ from gpusift import host
 from gpusift.arguments import check_arguments, pack
 
 CACHE_LINE = 64  # bytes
+MANY = 2**31 - 1
 RECORD = struct.Struct("=Q6iQ")  # kernels/host.cpp: Launch
 
 
@@ -57,6 +58,11 @@ class CpuDevice:
     def n_list_blocks(self) -> int:
         """Blocks that share a list whose length only the device knows."""
         return 4 * self.n_blocks if self.num_threads > 1 else 1
+
+    @property
+    def n_window_blocks(self) -> int:
+        """Blocks that share a list of windows: one for each, so that neighbours follow each other, and caches serve."""
+        return MANY
 
     @property
     def ndimage(self) -> Any:
@@ -163,6 +169,12 @@ class CpuDevice:
     def stream(self) -> AbstractContextManager[Any]:
         """What a stream of launches is on a GPU: a context that does nothing."""
         return nullcontext()
+
+    def mark(self) -> None:
+        """The point that is reached when all that was launched has been done: it has."""
+
+    def wait_for(self, mark: None) -> None:
+        """Waits for a mark."""
 
     def batch_size(self, bytes_of_image: int) -> int:
         """Images that are best computed at once: one, whose levels a cache may hold."""

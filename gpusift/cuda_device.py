@@ -66,6 +66,11 @@ class CudaDevice:
         return self.n_blocks
 
     @property
+    def n_window_blocks(self) -> int:
+        """Blocks that share a list of windows."""
+        return self.n_blocks
+
+    @property
     def ndimage(self) -> Any:
         """CuPy's ndimage."""
         import cupyx.scipy.ndimage
@@ -127,7 +132,7 @@ class CudaDevice:
             on_device = self.xp.empty(array.shape, array.dtype)
             on_device.set(part)
             uploaded.append(on_device)
-        staging.used_until(self.xp.cuda.get_current_stream().record())
+        staging.used_until(self.mark())
         return uploaded
 
     def download(self, array: Any, staging: Any) -> np.ndarray:
@@ -161,7 +166,16 @@ class CudaDevice:
 
     def stream(self) -> AbstractContextManager[Any]:
         """A new stream; the current one in its context."""
-        return self.xp.cuda.Stream(non_blocking=True)
+        with self.active():
+            return self.xp.cuda.Stream(non_blocking=True)
+
+    def mark(self) -> Any:
+        """The point in the current stream that is reached when all that was launched has been done."""
+        return self.xp.cuda.get_current_stream().record()
+
+    def wait_for(self, mark: Any) -> None:
+        """Has the current stream, which may be another one than before, wait for a mark."""
+        self.xp.cuda.get_current_stream().wait_event(mark)
 
     def batch_size(self, bytes_of_image: int) -> int:
         """Images that are best computed at once: as many as fill the device, and fit half of its free memory."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpusift.device import Device
 from gpusift.features import Features
-from gpusift.lists import USABLE_FEATURES, Lists, grid_of, of_features
+from gpusift.lists import USABLE_FEATURES, Lists, grid_of_windows, of_features
 from gpusift.parameters import DESCRIPTOR_NORM, LAYOUTS, SATURATION, Parameters
 from gpusift.scale_space import ScaleSpace, Step
 
@@ -31,7 +31,7 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
     return [
         device.prepare(
             "describe",
-            grid_of(device, lists),
+            grid_of_windows(device, lists),
             BLOCK,
             space.levels,
             space.stride,

@@ -179,6 +179,11 @@ def grid_of(device: Device, lists: Lists) -> tuple[int, int, int]:
     return (min(lists.capacity, device.n_list_blocks), 1, lists.batch)
 
 
+def grid_of_windows(device: Device, lists: Lists) -> tuple[int, int, int]:
+    """The same for kernels that look at a window of the levels for each entry."""
+    return (min(lists.capacity, device.n_window_blocks), 1, lists.batch)
+
+
 def collect(
     device: Device, parameters: Parameters, lists: Lists, counts: np.ndarray, descriptors: bool, move: float = 0.0
 ) -> tuple[Any, list[int]]:

@@ -13,6 +13,7 @@ from gpusift.lists import (
     collect,
     features_of,
     grid_of,
+    grid_of_windows,
     of_features,
     sum_counts,
 )
@@ -53,7 +54,7 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
     return [
         device.prepare(
             "assign_orientations",
-            grid,
+            grid_of_windows(device, lists),
             BLOCK,
             space.levels,
             space.stride,

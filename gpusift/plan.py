@@ -177,6 +177,7 @@ class Memory:
     def __init__(self, device: Device, parameters: Parameters, blur: str, limit: int | None = None) -> None:
         self.device, self.parameters, self.blur, self.limit = device, parameters, blur, limit
         self.staging: Any = device.staging()
+        self.free_from: Any = None  # the last call's end, in its stream
         self._blocks: dict[str, Any] = {}
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._capacities: dict[tuple[Any, ...], int] = {}
@@ -238,9 +239,12 @@ class Plans:
             memory = self._free.pop()
         except IndexError:
             memory = Memory(self.device, self.parameters, self.blur, self.memory_limit)
+        else:
+            self.device.wait_for(memory.free_from)
         try:
             yield memory
         finally:
+            memory.free_from = self.device.mark()
             self._free[:] = [memory]
 
     def exceeds_limit(self, key: Key) -> bool:

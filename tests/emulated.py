@@ -5,13 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpusift.device import TILES
+from gpusift import host
+from gpusift.device import TILES, CpuDevice
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZERS = ("thread", "address", "undefined")
 
 # What a sanitizer's findings are told by: its exit code, and nothing else that Python might exit with.
 FOUND = 66
+
+
+class EmulatedDevice(CpuDevice):
+    """The CPU in emulated threads. Its grids are as small as a GPU's: each block takes several entries of a list."""
+
+    n_window_blocks = 8
+
+    def __init__(self, dtype: str, library: Path) -> None:
+        super().__init__(dtype, library=host.Library(library))
 
 
 def build(folder: Path, sanitizer: str = "", kernels: Path | None = None) -> Path:

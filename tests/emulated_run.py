@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 
 import brute_force
+from emulated import EmulatedDevice
 from same_bytes import every_digest
 
-from gpusift import host
-from gpusift.device import CpuDevice
 from gpusift.parameters import Parameters
 
-device = CpuDevice("float32", library=host.Library(Path(sys.argv[1])))
+device = EmulatedDevice("float32", Path(sys.argv[1]))
 print(*every_digest(device, Parameters(n_octaves=2)), brute_force.digest(device))

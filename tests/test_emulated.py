@@ -8,9 +8,10 @@ import brute_force
 import emulated
 import numpy as np
 import pytest
+from emulated import EmulatedDevice
 from same_bytes import every_digest, synthetic
 
-from gpusift import host, nearest, source
+from gpusift import nearest, source
 from gpusift.device import CpuDevice
 from gpusift.parameters import Parameters
 
@@ -33,7 +34,7 @@ def library_of(tmp_path_factory):
     ],
 )
 def test_emulated_threads_give_the_bytes_of_one_thread(library_of, parameters, dtype):
-    emulated_device = CpuDevice(dtype, library=host.Library(library_of("")))
+    emulated_device = EmulatedDevice(dtype, library_of(""))
     launched = set()
     prepare = emulated_device.prepare
     emulated_device.prepare = lambda name, *rest, **options: (launched.add(name), prepare(name, *rest, **options))[1]
@@ -49,14 +50,14 @@ def test_matching_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, 
     """With blocks of any shape: fewer threads than there is work for, and more."""
     expected = brute_force.digest(CpuDevice(dtype))
     monkeypatch.setattr(nearest, "BLOCK", block)
-    assert brute_force.digest(CpuDevice(dtype, library=host.Library(library_of("")))) == expected
+    assert brute_force.digest(EmulatedDevice(dtype, library_of(""))) == expected
 
 
 @pytest.mark.xdist_group("emulated")
 def test_a_list_that_fills_up_in_emulated_threads(library_of):
     from gpusift import extrema, scale_space
 
-    device = CpuDevice("float32", library=host.Library(library_of("")))
+    device = EmulatedDevice("float32", library_of(""))
     image = synthetic(40, 52, seed=9).astype(np.float32) / 255
     parameters = Parameters(n_octaves=1, c_dog=0)
     space = scale_space.build(device, image, parameters)
