@@ -82,9 +82,9 @@ def test_failures_come_back(items, tmp_path):
 
 
 def test_killed_processes_cost_no_image(items, expected):
-    """Each of the two processes is killed twice, with images in hand."""
+    """Each of the two processes is killed once: one that begins anew could die of another kill before it works."""
     lists, started = Lists(), start()
-    at = {5: 0, 12: 1, 20: 0, 28: 1}  # results -> whom to kill then
+    at = {5: 0, 12: 1}  # results -> whom to kill then
 
     def kill(event) -> None:
         if event["event"] == "image" and (whom := at.pop(len(lists.written), None)) is not None:
