@@ -11,7 +11,7 @@ import numpy as np
 from gpusift import intensities, pipeline
 from gpusift.features import Features
 from gpusift.parts import LimitTooSmallError
-from gpusift.plan import Key, Memory, Plan, Plans, UnfitImageError, bytes_of, results_on_host
+from gpusift.plan import Key, ListsTooLongError, Memory, Plan, Plans, UnfitImageError, bytes_of, results_on_host
 
 
 def compute(plans: Plans, images: Sequence[Any], batch_size: int | None) -> list[Features]:
@@ -92,7 +92,7 @@ class _Slot:
 
     def __init__(self, plans: Plans) -> None:
         self.stream = plans.device.stream()
-        self.memory = Memory(plans.device, plans.parameters, plans.blur)
+        self.memory = Memory(plans.device, plans.parameters, plans.blur, plans.memory_limit)
 
 
 def stream(
@@ -187,6 +187,8 @@ def _finish(plans: Plans, batch: _Started) -> Iterator[Features]:
         else:
             with plans.device.active(), batch.slot.stream:
                 found = results_on_host(batch.slot.memory, batch.plan)
+    except ListsTooLongError:
+        found = [features.to_host() for features in pipeline.run(plans, batch.images)]
     except UnfitImageError as error:
         if error.number:
             yield from (features.to_host() for features in pipeline.run(plans, batch.images[: error.number]))

@@ -162,7 +162,8 @@ class CudaDevice:
 
     def free_memory(self) -> None:
         """Gives memory that CuPy keeps, but nobody uses, back to the device."""
-        self.xp.get_default_memory_pool().free_all_blocks()
+        with self.active():
+            self.xp.get_default_memory_pool().free_all_blocks()
 
     def stream(self) -> AbstractContextManager[Any]:
         """A new stream; the current one in its context."""
@@ -179,8 +180,8 @@ class CudaDevice:
 
     def batch_size(self, bytes_of_image: int) -> int:
         """Images that are best computed at once: as many as fill the device, and fit half of its free memory."""
-        pool = self.xp.get_default_memory_pool()
-        free = self.xp.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+        with self.active():
+            free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
         return max(1, min(MAX_BATCH, free // (2 * bytes_of_image)))
 
     def to_host(self, array: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from gpusift import descriptor, intensities, orientation, parts
 from gpusift.device import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
-from gpusift.plan import Key, Memory, Plan, Plans, UnfitImageError, results
+from gpusift.plan import Key, ListsTooLongError, Memory, Plan, Plans, UnfitImageError, results
 
 
 def run(
@@ -63,10 +63,7 @@ def run(
             _require_fit(image, number)
         return [_none(device, parameters, descriptors) for _ in images]
     if plans.exceeds_limit(key):
-        if len(images) == 1:
-            with _named(images):
-                return [parts.run(plans, images[0], mask, descriptors)]
-        return [features for image in images for features in run(plans, [image], mask=mask, descriptors=descriptors)]
+        return _in_parts(plans, images, mask, descriptors)
     with device.active(), plans.memory() as memory:
         plan = memory.plan(key)
         if mask is not None:
@@ -79,8 +76,17 @@ def run(
                 ended(stage)
         else:
             plan.run()
-        with _named(images):
+        with suppress(ListsTooLongError), _named(images):
             return results(memory, plan)
+    return _in_parts(plans, images, mask, descriptors)
+
+
+def _in_parts(plans: Plans, images: Sequence[Any], mask: Any, descriptors: bool) -> list[Features]:
+    """The features of images that together, or with lists as long as they need, exceed the memory limit."""
+    if len(images) > 1:
+        return [features for image in images for features in run(plans, [image], mask=mask, descriptors=descriptors)]
+    with _named(images):
+        return [parts.run(plans, images[0], mask, descriptors)]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from same_bytes import digest, synthetic
 
-from gpusift import SIFT, parts
+from gpusift import SIFT, extrema, parts
 from gpusift.cpu_device import CpuDevice
 from gpusift.plan import Key, bytes_of
 
@@ -113,13 +113,23 @@ def test_a_mask_in_parts(device):
 @pytest.mark.parametrize("capacity", [3, 40])
 def test_parts_whose_lists_fill_up(monkeypatch, capacity):
     """They are made longer while the limit allows it, then the strips smaller."""
-    from gpusift import extrema
-
     sift = SIFT(device="cpu", c_dog=0)
     limited = SIFT(device="cpu", c_dog=0, memory_limit=int(0.6 * whole_bytes(sift, TALL)))
     expected = digest(sift.compute(TALL))
     monkeypatch.setattr(extrema, "capacity_for", lambda shape: capacity)
     assert digest(limited.compute(TALL)) == expected
+
+
+def test_an_image_whose_lists_outgrow_the_limit_is_computed_in_parts(monkeypatch):
+    """It fits with lists as long as they are at first, and not with those that it needs."""
+    expected = digest(SIFT(device="cpu").compute(TALL))
+    monkeypatch.setattr(extrema, "capacity_for", lambda shape: 10)
+    limit = whole_bytes(SIFT(device="cpu"), TALL) + 1000
+    limited = SIFT(device="cpu", memory_limit=limit)
+    assert not limited.plans.exceeds_limit(Key(1, TALL.shape))
+    assert digest(limited.compute(TALL)) == expected
+    assert [digest(features) for features in limited.map([TALL, TALL])] == [expected, expected]
+    assert [digest(features) for features in limited.compute_batch([TALL, TALL])] == [expected, expected]
 
 
 def test_the_limit_holds():
