@@ -7,12 +7,13 @@ import numpy as np
 from gpusift import source
 from gpusift.parameters import MAX_FUSED_RADIUS
 
-# What a GPU's kernels are given as -D: a block's tile of samples or descriptors (a host has its own, in host.hpp).
+# What a GPU's kernels are given as -D: a block's tile of samples or descriptors, and the side of a patch of a window. A
+# host has its own, in host.hpp.
 TILES = {
     "BLUR_TILE_ROWS": 8,
     "BLUR_TILE_COLS": 128,
     "BLUR_ROWS": 2,
-    "EXTREMA_TILE_ROWS": 8,
+    "EXTREMA_TILE_ROWS": 16,
     "EXTREMA_TILE_COLS": 32,
     "MATCH_STRIPS": 32,
     "MATCH_VECTORS": 4,
@@ -20,6 +21,7 @@ TILES = {
     "MATCH_OTHERS": 8,
     "MATCH_BYTES": 128,
     "MAX_FUSED_RADIUS": MAX_FUSED_RADIUS,
+    "PATCH": 96,
 }
 
 # CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.

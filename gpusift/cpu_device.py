@@ -18,7 +18,6 @@ from gpusift import host
 from gpusift.arguments import check_arguments, pack
 
 CACHE_LINE = 64  # bytes
-MANY = 2**31 - 1
 RECORD = struct.Struct("=Q6iQ")  # kernels/host.cpp: Launch
 
 
@@ -58,11 +57,6 @@ class CpuDevice:
     def n_list_blocks(self) -> int:
         """Blocks that share a list whose length only the device knows."""
         return 4 * self.n_blocks if self.num_threads > 1 else 1
-
-    @property
-    def n_window_blocks(self) -> int:
-        """Blocks that share a list of windows: one for each, so that neighbours follow each other, and caches serve."""
-        return MANY
 
     @property
     def ndimage(self) -> Any:

@@ -66,11 +66,6 @@ class CudaDevice:
         return self.n_blocks
 
     @property
-    def n_window_blocks(self) -> int:
-        """Blocks that share a list of windows."""
-        return self.n_blocks
-
-    @property
     def ndimage(self) -> Any:
         """CuPy's ndimage."""
         import cupyx.scipy.ndimage

@@ -6,11 +6,11 @@ from typing import Any
 
 from gpusift.device import Device
 from gpusift.features import Features
-from gpusift.lists import USABLE_FEATURES, Lists, grid_of_windows, of_features
+from gpusift.lists import TAKEN_FEATURES, USABLE_FEATURES, Lists, grid_of, of_features
 from gpusift.parameters import DESCRIPTOR_NORM, LAYOUTS, SATURATION, Parameters
 from gpusift.scale_space import ScaleSpace, Step
 
-BLOCK = (32, 4)
+BLOCK = (16, 8)
 
 
 def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: Lists) -> list[Step]:
@@ -31,13 +31,14 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
     return [
         device.prepare(
             "describe",
-            grid_of_windows(device, lists),
+            grid_of(device, lists),
             BLOCK,
             space.levels,
             space.stride,
             space.octaves,
             lists.features,
             lists.counts[USABLE_FEATURES],
+            lists.counts[TAKEN_FEATURES],
             lists.capacity,
             lists.orientations,
             lists.positions,

@@ -18,7 +18,9 @@ LIST_BLOCK = (128,)
 SUM_BLOCK = (256,)
 
 # The rows of `Lists.counts`.
+N_COUNTS = 10
 FOUND, UNFIT, CANDIDATES, USABLE_CANDIDATES, KEYPOINTS, USABLE_KEYPOINTS, FEATURES, USABLE_FEATURES = range(8)
+TAKEN_KEYPOINTS, TAKEN_FEATURES = range(8, N_COUNTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +31,10 @@ class Lists:
 
     Attributes
     ----------
-    counts : (8, B) array of int32
+    counts : (10, B) array of int32
         Of each image: candidates found; whether a pixel is unfit; then of candidates, keypoints and features how many
-        there are, and the same again, or 0 if there is no room for all.
+        there are, and the same again, or 0 if there is no room for all; and how many keypoints and features blocks have
+        taken, 0 between launches.
     row_counts, row_offsets : (B, n_rows) arrays of int32
         Of each row of all octaves: how many candidates it has, and where they begin.
     starts, n_rows : (B,) arrays of int32
@@ -137,7 +140,7 @@ def _fields(
     entries = (batch, capacity)
     integers = ("accepted", "offsets", "further", "octaves", "scales", "keypoints", "features")
     return {
-        "counts": ((8, batch), np.int32),
+        "counts": ((N_COUNTS, batch), np.int32),
         **dict.fromkeys(("row_counts", "row_offsets"), ((batch, n_rows), np.int32)),
         **dict.fromkeys(("keys", "grouped"), (entries, np.int64)),
         **dict.fromkeys(integers, (entries, np.int32)),
@@ -163,7 +166,7 @@ def of_features(device: Device, parameters: Parameters, features: Features, capa
     for name in ("positions", "sigmas", "responses", "octaves", "scales", "orientations"):
         getattr(lists, name)[0, :n] = getattr(features, name)
     lists.keypoints[0, :n] = lists.features[0, :n] = device.xp.arange(n, dtype=np.int32)
-    lists.counts[CANDIDATES:] = n
+    lists.counts[CANDIDATES : USABLE_FEATURES + 1] = n
     return lists
 
 
@@ -177,11 +180,6 @@ def sum_counts(device: Device, lists: Lists, counts: Any, lengths: Any, starts: 
 def grid_of(device: Device, lists: Lists) -> tuple[int, int, int]:
     """A grid whose blocks share lists of lengths that only the device knows."""
     return (min(lists.capacity, device.n_list_blocks), 1, lists.batch)
-
-
-def grid_of_windows(device: Device, lists: Lists) -> tuple[int, int, int]:
-    """The same for kernels that look at a window of the levels for each entry."""
-    return (min(lists.capacity, device.n_window_blocks), 1, lists.batch)
 
 
 def collect(

@@ -7,20 +7,20 @@ from gpusift.features import Features
 from gpusift.lists import (
     FEATURES,
     LIST_BLOCK,
+    TAKEN_KEYPOINTS,
     USABLE_FEATURES,
     USABLE_KEYPOINTS,
     Lists,
     collect,
     features_of,
     grid_of,
-    grid_of_windows,
     of_features,
     sum_counts,
 )
 from gpusift.parameters import N_SMOOTHINGS, Parameters
 from gpusift.scale_space import ScaleSpace, Step
 
-BLOCK = (32, 2)
+BLOCK = (16, 4)
 FEATURES_PER_KEYPOINT = 2  # to make room for at first
 
 
@@ -45,7 +45,7 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
         def all_once() -> None:
             lists.features[...] = lists.keypoints
             lists.orientations.fill(parameters.upright_orientation)
-            counts[FEATURES:] = length
+            counts[FEATURES : USABLE_FEATURES + 1] = length
 
         return [all_once]
     of_candidates = lists.positions, lists.sigmas, lists.octaves, lists.scales
@@ -54,12 +54,15 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
     return [
         device.prepare(
             "assign_orientations",
-            grid_of_windows(device, lists),
+            grid,
             BLOCK,
             space.levels,
             space.stride,
             space.octaves,
-            *keypoints,
+            lists.keypoints,
+            length,
+            counts[TAKEN_KEYPOINTS],
+            lists.capacity,
             *of_candidates,
             *of_parameters,
             parameters.bin_centre,

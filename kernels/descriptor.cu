@@ -38,6 +38,94 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 #define LAYOUT_UBC 1
 #define LAYOUT_VLFEAT 2
 
+#define SUM_LANES 16  // in which the sum over a descriptor's values is taken, whatever the number of threads
+
+// A sample lies between four histograms and two directions: in a cell. There are n_hist + 1 cells each way, those on
+// the rim with histograms missing, and n_ori + 1 directions, the last one to wrap round. The place of one of the eight
+// sums that a sample adds to, first those of the four histograms at one direction, then at the next: on a GPU sums of
+// neighbouring cells lie in different banks, on a host those of a sample are a vector.
+DEVICE int place_of(int cell, int part, int n_cells) {
+    return LANES > 1 ? 8 * cell + part : (part & 3) * n_cells + cell + (part >> 2);
+}
+
+DEVICE int folded_place(int cell, int corner, int n_cells) {
+    return LANES > 1 ? 4 * cell + corner : corner * n_cells + cell;
+}
+
+// A host may have vectors to do what `Gathered::add` does; this is for all others.
+template <typename Sum>
+DEVICE bool add_vectors(int, const int*, const real (*)[STRIP], const real*, const real*, Sum*) {
+    return false;
+}
+
+// What a thread's last samples give, held as long as they are of one cell: fewer additions to sums that other threads
+// add to as well.
+template <typename Sum>
+struct Gathered {
+    Sum* sums;
+    int n_cells, cell;
+    Sum parts[8] = {};
+
+    DEVICE_MEMBER Gathered(Sum* sums, int n_cells) : sums(sums), n_cells(n_cells), cell(-1) {}
+
+    // Adds `count` samples, unless their cell is negative: the products of four corners and two directions.
+    DEVICE_MEMBER void add(int count, const int* cells, const real (*corners)[STRIP], const real* before,
+                           const real* after) {
+        if (add_vectors(count, cells, corners, before, after, sums)) return;
+        for (int i = 0; i < count; ++i) {
+            const int lane = STRIP == 1 ? 0 : i;  // said so, a GPU keeps all in registers
+            if (cells[lane] < 0) continue;
+            if (cells[lane] != cell) {
+                flush();
+                cell = cells[lane];
+                UNROLL
+                for (int part = 0; part < 8; ++part) parts[part] = 0;
+            }
+            UNROLL
+            for (int part = 0; part < 8; ++part)
+                parts[part] += to_fixed(corners[part & 3][lane] * (part < 4 ? before : after)[lane]);
+        }
+    }
+
+    // Adds what is held.
+    DEVICE_MEMBER void flush() {
+        if (cell < 0) return;
+        UNROLL
+        for (int part = 0; part < 8; ++part) add_to(sums + place_of(cell, part, n_cells), parts[part]);
+        cell = -1;
+    }
+};
+
+// Adds up the two parts of each sum, the one from the direction before it too, as a GPU has done already; and where the
+// directions wrap round, on both. Then the four sums of a cell lie at `folded_place`.
+template <typename Sum>
+DEVICE void fold_directions(Sum* sums, int n_cells, int directions, int thread, int n_threads) {
+    if (LANES > 1) {
+        for (int cell = 1; cell < n_cells; ++cell) {
+            VECTORIZE
+            for (int corner = 0; corner < 4; ++corner)
+                sums[4 * cell + corner] = sums[8 * cell + corner] + sums[8 * cell - 4 + corner];
+        }
+    }
+    for (int group = thread; group < n_cells / directions; group += n_threads) {
+        const int first = group * directions, last = first + directions - 1;
+        UNROLL
+        for (int corner = 0; corner < 4; ++corner)
+            sums[folded_place(first, corner, n_cells)] += sums[folded_place(last, corner, n_cells)];
+    }
+}
+
+// The sum of SUM_LANES values, by one tree.
+DEVICE real sum_of_lanes(const real* lanes) {
+    static_assert(SUM_LANES == 16);
+    real sums[8];
+    UNROLL
+    for (int i = 0; i < 8; ++i) sums[i] = lanes[i] + lanes[i + 8];
+    UNROLL
+    for (int i = 0; i < 4; ++i) sums[i] += sums[i + 4];
+    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+}
+
 // One block per keypoint: n_hist x n_hist histograms of n_ori directions, over a window turned by the keypoint's
 // orientation, of half side lambda_descr sigma (n_hist + 1) / n_hist. Each sample adds
 //
@@ -52,9 +140,13 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 // Sums are fixed-point, on a scale that the window's largest gradient gives, so they do not depend on the order in
 // which threads come.
 //
-//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at both
-//     ends octaves    (n_octaves, 8)      see common.cuh features   (images, capacity)  for each, which candidate it is
-//     of length     (images,)           number of features orientations (images, capacity)    the features', radians
+//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at
+//                                    both ends
+//     octaves    (n_octaves, 8)      see common.cuh
+//     features   (images, capacity)  for each, which candidate it is of
+//     length     (images,)           number of features
+//     counter    (images,)           of those taken; 0 before and afterwards
+//     orientations (images, capacity)    the features', radians
 //     positions  (images, capacity, 2)   the candidates' row, column, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
@@ -63,23 +155,24 @@ DEVICE Window window_of(real centre_row, real centre_col, real half, real orient
 //     layout                         order of a descriptor's values: one of the three above
 //     descriptors (images, capacity, n_hist n_hist n_ori)
 KERNEL describe(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
-                const int* __restrict__ features, const int* __restrict__ length, const int capacity,
-                const real* __restrict__ orientations, const real* __restrict__ positions,
+                const int* __restrict__ features, const int* __restrict__ length, int* __restrict__ counter,
+                const int capacity, const real* __restrict__ orientations, const real* __restrict__ positions,
                 const real* __restrict__ sigmas, const int* __restrict__ in_octave, const int* __restrict__ in_scale,
                 const real delta_min, const real lambda_descr, const int n_hist, const int n_ori, const real saturation,
                 const real scaled_norm, const int rooted, const int layout, unsigned char* __restrict__ descriptors) {
-    // A sample lies between four histograms and two directions. What it adds to them lies together here, by the cell
-    // between the histograms (n_hist + 1 of them each way, those on the rim with histograms missing) and the direction
-    // (one after the n_ori, where they wrap round): eight neighbouring sums, first the four histograms of one
-    // direction.
     __shared__ fixed sums[MAX_SUMS];
-    __shared__ real values[MAX_VALUES], terms[MAX_VALUES];
+    __shared__ real values[MAX_VALUES], lane_sums[SUM_LANES];
+    __shared__ real row_weights[PATCH], col_weights[PATCH];
+    __shared__ unsigned char bytes[MAX_VALUES];
     __shared__ fixed steepest;
+    __shared__ int taken;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    const int directions = n_ori + 1, across = n_hist + 1, per_col = 4 * directions, per_row = across * per_col;
-    const int n_sums = across * per_row;
+    const int directions = n_ori + 1, across = n_hist + 1, n_cells = across * across * directions;
+    const int n_sums = (LANES > 1 ? 8 : 4) * n_cells;
     const int n_values = n_hist * n_hist * n_ori;
-    for (int feature = blockIdx.x; feature < length[blockIdx.z]; feature += gridDim.x) {
+    while (true) {
+        const int feature = take(&counter[blockIdx.z], length[blockIdx.z], &taken);
+        if (feature >= length[blockIdx.z]) return;
         const long long at = (long long)blockIdx.z * capacity + feature;
         const long long i = (long long)blockIdx.z * capacity + features[at];
         const Octave octave = octave_of(octaves, in_octave[i]);
@@ -94,95 +187,95 @@ KERNEL describe(const real* __restrict__ levels, const long long stride, const l
         const int col_1 = whole_within(centre_col + reach + real(0.5), octave.cols - 1);
         const Window window = window_of(centre_row, centre_col, half, orientation);
 
-        for (int sum = thread; sum < n_sums; sum += n_threads) sums[sum] = 0;
-        if (thread == 0) steepest = 0;
-        __syncthreads();
+        const real spread = lambda_descr * sigma, spacing = 2 * spread / real(n_hist);
+        const real falloff = -1 / (2 * spread * spread), per_direction = real(n_ori) / TWO_PI;
+        const real per_cell = 1 / spacing, first_cell = real(n_hist + 1) / 2;
+        // the shares of all samples in a histogram add up to no more: a convex region of area A and perimeter P holds
+        // at most A + P / 2 + 1 of them, and a share falls from 1 to 0 over such regions, in a square of side 2 spacing
+        const real all_shares = spacing * spacing + 4 * spacing + 1;
 
-        real best[LANES] = {};
-        for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
+        real bound = bound_of_gradients(row_0, row_1, &steepest, [&](int row, real* best) {
             int first = col_0, last = col_1;
             window.clip(real(row), &first, &last);
             largest_gradients(level, octave, row, first, last, best);
-        }
-        real largest_square = 0;
-        for (int lane = 0; lane < LANES; ++lane) largest_square = larger(largest_square, best[lane]);
-        atomicMax_block(&steepest, bits_of(root(largest_square)));
-        __syncthreads();
-
-        const real largest = from_bits(steepest);
-        const real spread = lambda_descr * sigma, spacing = 2 * spread / real(n_hist);
-        if (largest > 0) {
-            // a convex region of area A and perimeter P holds at most A + P / 2 + 1 samples; a bin's is a square
-            const real side = 2 * spacing + 1;
-            const real scale = scale_of(fixed_exponent(side * side, largest));
-            const real falloff = -1 / (2 * spread * spread), per_direction = real(n_ori) / TWO_PI;
-            const real per_cell = 1 / spacing, first_cell = real(n_hist + 1) / 2;
-            for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
-                const real away_row = real(row) - centre_row;
-                int first = col_0, last = col_1;
-                window.clip(real(row), &first, &last);
-                for (int col = first + threadIdx.x * STRIP; col < last; col += blockDim.x * STRIP) {
-                    const int count = smaller(STRIP, last - col);
-                    int cell[STRIP];
-                    real upper[STRIP], lower[STRIP], left[STRIP], right[STRIP], before[STRIP], after[STRIP];
-                    real by_row[STRIP], by_col[STRIP];
-                    gradients_at(level, octave, row, col, count, by_row, by_col);
-                    VECTORIZE
-                    for (int lane = 0; lane < whole_vectors(count); ++lane) {
-                        const real away_col = real(col + lane) - centre_col;
-                        const real turned_row = window.cosine * away_row + window.sine * away_col;
-                        const real turned_col = window.cosine * away_col - window.sine * away_row;
-                        const bool inside = larger(magnitude_of(turned_row), magnitude_of(turned_col)) < half;
-                        const real square = turned_row * turned_row + turned_col * turned_col;
-                        const real weight = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]) *
-                                            exponential(square * falloff);
-                        const real row_place = turned_row * per_cell + first_cell;
-                        const real col_place = turned_col * per_cell + first_cell;
-                        real direction = (arctangent(by_col[lane], by_row[lane]) - orientation) * per_direction;
-                        direction = direction < 0 ? direction + real(n_ori) : direction;
-                        const int row_cell = smaller(int(row_place), n_hist);
-                        const int col_cell = smaller(int(col_place), n_hist);
-                        const int direction_cell = smaller(int(direction), n_ori - 1);
-                        const real scaled = weight * scale;
-                        lower[lane] = scaled * (row_place - real(row_cell));
-                        upper[lane] = scaled - lower[lane];
-                        right[lane] = col_place - real(col_cell);
-                        left[lane] = 1 - right[lane];
-                        after[lane] = direction - real(direction_cell);
-                        before[lane] = 1 - after[lane];
-                        const int first_sum = row_cell * per_row + col_cell * per_col + 4 * direction_cell;
-                        cell[lane] = inside ? first_sum : -1;
-                    }
-                    for (int lane = 0; lane < count; ++lane) {
-                        if (cell[lane] < 0) continue;
-                        const real row_0_part = upper[lane], row_1_part = lower[lane];
-                        const real col_0_part = left[lane], col_1_part = right[lane];
-                        const real direction_0_part = before[lane], direction_1_part = after[lane];
+        });
+        for (bool fits = false; !fits;) {
+            const real scale = scale_of(fixed_exponent(all_shares, bound));
+            for (int sum = thread; sum < n_sums; sum += n_threads) sums[sum] = 0;
+            fixed seen = 0;
+            for_each_patch(row_0, row_1, col_0, col_1, [&](int patch_row, int patch_col, int end_row, int end_col) {
+                gaussian_weights(patch_row, end_row, centre_row, falloff, thread, n_threads, row_weights);
+                gaussian_weights(patch_col, end_col, centre_col, falloff, thread, n_threads, col_weights);
+                __syncthreads();
+                auto clip = [&](int row, int* begin, int* end) { window.clip(real(row), begin, end); };
+                Walk walk(patch_row, end_row, patch_col, end_col);
+                Gathered<fixed> gathered(sums, n_cells);
+                while (true) {
+                    int count = 0;
+                    real by_row[STRIP], by_col[STRIP], turned_row[STRIP], turned_col[STRIP], weight[STRIP];
+                    while (count <= STRIP - SPAN && walk.next(clip)) {
+                        const real away_row = real(walk.row) - centre_row;
+                        const real row_weight = row_weights[walk.row - patch_row] * scale;
+                        const real* weights = col_weights + (walk.col - patch_col);
+                        prefetch_row(level, octave, walk.row + 8, walk.col, walk.count);
+                        gradients_at(level, octave, walk.row, walk.col, walk.count, by_row + count, by_col + count);
                         VECTORIZE
-                        for (int j = 0; j < 8; ++j) {
-                            const real part = (j & 2 ? row_1_part : row_0_part) * (j & 1 ? col_1_part : col_0_part) *
-                                              (j & 4 ? direction_1_part : direction_0_part);
-                            add_to(sums + cell[lane] + j, to_fixed(part));
+                        for (int lane = 0; lane < whole_vectors(walk.count); ++lane) {
+                            const real away_col = real(walk.col + lane) - centre_col;
+                            turned_row[count + lane] = window.cosine * away_row + window.sine * away_col;
+                            turned_col[count + lane] = window.cosine * away_col - window.sine * away_row;
+                            weight[count + lane] = row_weight * weights[lane];
                         }
+                        count += walk.count;
                     }
+                    if (count == 0) break;
+                    int cell[STRIP];
+                    real corners[4][STRIP], before[STRIP], after[STRIP];
+                    VECTORIZE
+                    for (int i = 0; i < whole_vectors(count); ++i) {
+                        const bool inside =
+                            (magnitude_of(turned_row[i]) < half) & (magnitude_of(turned_col[i]) < half) & (i < count);
+                        const real steep = root(by_row[i] * by_row[i] + by_col[i] * by_col[i]);
+                        seen = larger(seen, inside ? bits_of(steep) : fixed(0));
+                        const real weighted = smaller(steep, bound) * weight[i];
+                        const real row_place = turned_row[i] * per_cell + first_cell;
+                        const real col_place = turned_col[i] * per_cell + first_cell;
+                        real direction = (arctangent(by_col[i], by_row[i]) - orientation) * per_direction;
+                        direction = direction < 0 ? direction + real(n_ori) : direction;
+                        const real row_cell = smaller(whole_part(row_place), real(n_hist));
+                        const real col_cell = smaller(whole_part(col_place), real(n_hist));
+                        const real direction_cell = smaller(whole_part(direction), real(n_ori - 1));
+                        const real lower = weighted * (row_place - row_cell), upper = weighted - lower;
+                        const real right = col_place - col_cell, left = 1 - right;
+                        corners[0][i] = upper * left;
+                        corners[1][i] = upper * right;
+                        corners[2][i] = lower * left;
+                        corners[3][i] = lower * right;
+                        after[i] = direction - direction_cell;
+                        before[i] = 1 - after[i];
+                        const real number = (row_cell * real(across) + col_cell) * real(directions) + direction_cell;
+                        cell[i] = inside ? int(number) : -1;
+                    }
+                    gathered.add(count, cell, corners, before, after);
                 }
-            }
+                gathered.flush();
+                __syncthreads();
+            });
+            fits = !exceeded(seen, &steepest, &bound);
         }
-        __syncthreads();
 
-        for (int cell = thread; cell < across * across; cell += n_threads)  // the directions wrap round
-            for (int corner = 0; corner < 4; ++corner)
-                sums[cell * per_col + corner] += sums[cell * per_col + 4 * n_ori + corner];
+        fold_directions(sums, n_cells, directions, thread, n_threads);
         __syncthreads();
         for (int bin = threadIdx.y; bin < n_hist * n_hist; bin += blockDim.y) {
             // a histogram is a corner of each of four cells
-            const fixed* above = sums + bin / n_hist * per_row + bin % n_hist * per_col;
-            const fixed* below = above + per_row;
+            const int upper_left = (bin / n_hist * across + bin % n_hist) * directions;
+            const int lower_left = upper_left + across * directions;
             VECTORIZE
             for (int direction = threadIdx.x; direction < n_ori; direction += blockDim.x) {
-                const int at = 4 * direction;
-                const fixed sum = above[at + 3] + above[per_col + at + 2] + below[at + 1] + below[per_col + at];
-                values[bin * n_ori + direction] = real(sum);
+                const int above = upper_left + direction, below = lower_left + direction;
+                values[bin * n_ori + direction] =
+                    real(sums[folded_place(above, 3, n_cells)] + sums[folded_place(above + directions, 2, n_cells)] +
+                         sums[folded_place(below, 1, n_cells)] + sums[folded_place(below + directions, 0, n_cells)]);
             }
         }
         __syncthreads();
@@ -191,36 +284,37 @@ KERNEL describe(const real* __restrict__ levels, const long long stride, const l
             const real limit = pass == 0 ? scale_of(Bits<real>::sum_bits + 3) : saturation * norm;  // none at first
             const bool is_sum = pass == 1 && rooted;
             VECTORIZE
-            for (int v = thread; v < n_values; v += n_threads) {
-                values[v] = smaller(values[v], limit);
-                terms[v] = is_sum ? values[v] : values[v] * values[v];
+            for (int lane = thread; lane < SUM_LANES; lane += n_threads) lane_sums[lane] = 0;
+            for (int first = 0; first < n_values; first += SUM_LANES) {
+                VECTORIZE
+                for (int lane = thread; lane < smaller(SUM_LANES, n_values - first); lane += n_threads) {
+                    const real value = smaller(values[first + lane], limit);
+                    values[first + lane] = value;
+                    lane_sums[lane] += is_sum ? value : value * value;
+                }
             }
             __syncthreads();
-            for (int rest = n_values; rest > 1;) {  // one tree, whatever the number of threads
-                const int kept = (rest + 1) / 2;
-                VECTORIZE
-                for (int v = thread; v < rest - kept; v += n_threads) terms[v] += terms[v + kept];
-                __syncthreads();
-                rest = kept;
-            }
-            norm = is_sum ? terms[0] : root(terms[0]);
+            norm = sum_of_lanes(lane_sums);
+            if (!is_sum) norm = root(norm);
             __syncthreads();
         }
         VECTORIZE
         for (int v = thread; v < n_values; v += n_threads) {
             const real one = norm > 0 ? norm : real(1);
             const real value = rooted ? scaled_norm * root(values[v] / one) + real(0.5) : scaled_norm * values[v] / one;
-            values[v] = smaller(value, real(255));
+            bytes[v] = (unsigned char)smaller(value, real(255));
         }
         __syncthreads();
-        for (int bin = threadIdx.y; bin < n_hist * n_hist; bin += blockDim.y) {
-            const int across_first = (n_hist - 1 - bin % n_hist) * n_hist + bin / n_hist;
-            const int to = layout == LAYOUT_SCIKIT_IMAGE ? bin : across_first;
-            unsigned char* histogram = descriptors + at * n_values + to * n_ori;
+        unsigned char* out = descriptors + at * n_values;
+        if (layout == LAYOUT_SCIKIT_IMAGE) {
             VECTORIZE
-            for (int direction = threadIdx.x; direction < n_ori; direction += blockDim.x) {
-                const int from = layout == LAYOUT_VLFEAT && direction > 0 ? n_ori - direction : direction;
-                histogram[direction] = (unsigned char)values[bin * n_ori + from];
+            for (int v = thread; v < n_values; v += n_threads) out[v] = bytes[v];
+        } else {
+            for (int v = thread; v < n_values; v += n_threads) {
+                const int bin = v / n_ori, direction = v % n_ori;
+                const int to = (n_hist - 1 - bin % n_hist) * n_hist + bin / n_hist;
+                const int opposite = layout == LAYOUT_VLFEAT && direction > 0 ? n_ori - direction : direction;
+                out[to * n_ori + opposite] = bytes[v];
             }
         }
         __syncthreads();

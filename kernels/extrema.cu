@@ -14,14 +14,33 @@ DEVICE long long pack(int octave, int row, int col, int scale) {
     return (long long)octave << 58 | (long long)row << 32 | (long long)col << 6 | scale;
 }
 
-// Differences of Gaussians of a tile and its border: `upper` - `lower`, two levels' samples from the tile's origin.
-DEVICE void difference(const real* __restrict__ lower, const real* __restrict__ upper, int pitch, int row_0, int row_1,
-                       int col_0, int col_1, real* __restrict__ dog) {
+// Of a GPU's levels each is read once: what is held of one in shared memory is there when the next one comes. A host
+// reads it again, from its cache, which takes less time than a copy.
+#define HELD_SAMPLES (LANES > 1 ? 1 : DOG_ROWS * DOG_WIDTH)
+
+// Reads a level's samples of a tile and its border, from the tile's origin; gives their differences from those of the
+// level `plane` samples before, and holds them for the next. Each thread comes to its own samples again.
+DEVICE void next_level(const real* __restrict__ level, long long plane, int pitch, int row_0, int row_1, int col_0,
+                       int col_1, real* __restrict__ held, real* __restrict__ dog) {
     for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y) {
+        const real* here = level + (long long)row * pitch;
+        const real* before = LANES > 1 ? here - plane : held + row * DOG_WIDTH;
         VECTORIZE
-        for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x)
-            dog[row * DOG_WIDTH + col] = upper[(long long)row * pitch + col] - lower[(long long)row * pitch + col];
+        for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x) {
+            const real sample = here[col];
+            dog[row * DOG_WIDTH + col] = sample - before[col];
+            if (LANES == 1) held[row * DOG_WIDTH + col] = sample;
+        }
     }
+}
+
+// The first level's samples, held for the next.
+DEVICE void first_level_held(const real* __restrict__ level, int pitch, int row_0, int row_1, int col_0, int col_1,
+                             real* __restrict__ held) {
+    if (LANES > 1) return;
+    for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y)
+        for (int col = col_0 + threadIdx.x; col < col_1; col += blockDim.x)
+            held[row * DOG_WIDTH + col] = level[(long long)row * pitch + col];
 }
 
 // Appends the candidates of all octaves to a list, in no order. The list never overflows: where `count` ends above
@@ -39,7 +58,7 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long stride, con
                     const int n_octaves, const int n_scales, const real threshold, const int capacity, const int n_rows,
                     int* __restrict__ count, int* __restrict__ row_counts, long long* __restrict__ keys) {
     const long long z = blockIdx.z;
-    __shared__ real planes[3][DOG_ROWS * DOG_WIDTH];
+    __shared__ real planes[3][DOG_ROWS * DOG_WIDTH], held_samples[HELD_SAMPLES];
     for (int tile = blockIdx.x;; tile += gridDim.x) {
         int o = 0, of_octave = tile;
         Octave octave{};
@@ -60,10 +79,12 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long stride, con
         const int end_row = smaller(EXTREMA_TILE_ROWS, smaller(octave.end, octave.rows - 1) - origin_row);
         const int end_col = smaller(EXTREMA_TILE_COLS, octave.cols - 1 - origin_col);
         const real* level = levels + z * stride + octave.offset + (long long)origin_row * octave.pitch + origin_col;
-        auto roll = [&](int s) {
-            difference(level + s * octave.plane, level + (s + 1) * octave.plane, octave.pitch, first_row - 1,
-                       end_row + 1, origin_col == 0 ? 0 : -DOG_MARGIN, end_col + 1,
-                       planes[s % 3] + DOG_WIDTH + DOG_MARGIN);
+        const int border_col = origin_col == 0 ? 0 : -DOG_MARGIN, tile_origin = DOG_WIDTH + DOG_MARGIN;
+        real* held = held_samples + (LANES > 1 ? 0 : tile_origin);
+        first_level_held(level, octave.pitch, first_row - 1, end_row + 1, border_col, end_col + 1, held);
+        auto roll = [&](int s) {  // the difference s
+            next_level(level + (s + 1) * octave.plane, octave.plane, octave.pitch, first_row - 1, end_row + 1,
+                       border_col, end_col + 1, held, planes[s % 3] + tile_origin);
         };
         roll(0);
         roll(1);

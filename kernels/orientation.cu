@@ -14,9 +14,12 @@
 // A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, on a scale
 // that the patch's largest gradient gives, so they do not depend on the order in which threads come.
 //
-//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at both
-//     ends octaves    (n_octaves, 8)      see common.cuh keypoints  (images, capacity)  for each, which candidate it is
+//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at
+//                                    both ends
+//     octaves    (n_octaves, 8)      see common.cuh
+//     keypoints  (images, capacity)  for each, which candidate it is
 //     length     (images,)           number of keypoints
+//     counter    (images,)           of those taken; 0 before and afterwards
 //     positions  (images, capacity, 2)   the candidates' row, column, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
@@ -26,16 +29,21 @@
 //     angles     (images, capacity, n_bins)   the orientations, radians in (-pi, pi], in the order of their bins
 KERNEL assign_orientations(const real* __restrict__ levels, const long long stride,
                            const long long* __restrict__ octaves, const int* __restrict__ keypoints,
-                           const int* __restrict__ length, const int capacity, const real* __restrict__ positions,
-                           const real* __restrict__ sigmas, const int* __restrict__ in_octave,
-                           const int* __restrict__ in_scale, const real delta_min, const real lambda_ori,
-                           const int n_bins, const int n_smoothings, const real c_max, const real bin_centre,
-                           int* __restrict__ further, real* __restrict__ angles) {
+                           const int* __restrict__ length, int* __restrict__ counter, const int capacity,
+                           const real* __restrict__ positions, const real* __restrict__ sigmas,
+                           const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real delta_min,
+                           const real lambda_ori, const int n_bins, const int n_smoothings, const real c_max,
+                           const real bin_centre, int* __restrict__ further, real* __restrict__ angles) {
     __shared__ fixed sums[MAX_BINS];
     __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
-    __shared__ fixed steepest;  // the bits of a positive float sort as the float does
+    __shared__ real row_weights[PATCH], col_weights[PATCH];
+    __shared__ int is_peak[MAX_BINS];
+    __shared__ int n_peaks, taken;
+    __shared__ fixed steepest, highest;  // the bits of a positive number, which sort as the number does
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    for (int keypoint = blockIdx.x; keypoint < length[blockIdx.z]; keypoint += gridDim.x) {
+    while (true) {
+        const int keypoint = take(&counter[blockIdx.z], length[blockIdx.z], &taken);
+        if (keypoint >= length[blockIdx.z]) return;
         const long long at = (long long)blockIdx.z * capacity + keypoint;
         const long long i = (long long)blockIdx.z * capacity + keypoints[at];
         const Octave octave = octave_of(octaves, in_octave[i]);
@@ -48,79 +56,111 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
         const int row_1 = whole_within(centre_row + radius + real(0.5), octave.rows - 1);
         const int col_1 = whole_within(centre_col + radius + real(0.5), octave.cols - 1);
 
-        for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
-        if (thread == 0) steepest = 0;
-        __syncthreads();
+        // the weights of all samples add up to no more: a Gaussian's along a line to its integral and its largest
+        const real along = 1 + root(TWO_PI) * lambda_ori * sigma, all_weights = along * along;
+        const real per_angle = real(n_bins) / TWO_PI, falloff = -1 / (2 * (lambda_ori * sigma) * (lambda_ori * sigma));
 
-        real best[LANES] = {};
-        for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y)
+        real bound = bound_of_gradients(row_0, row_1 + 1, &steepest, [&](int row, real* best) {
             largest_gradients(level, octave, row, col_0, col_1 + 1, best);
-        real largest_square = 0;
-        for (int lane = 0; lane < LANES; ++lane) largest_square = larger(largest_square, best[lane]);
-        atomicMax_block(&steepest, bits_of(root(largest_square)));
-        __syncthreads();
-
-        const real largest = from_bits(steepest);
-        if (largest > 0) {
-            const real n_samples = real(row_1 - row_0 + 1) * real(col_1 - col_0 + 1);
-            const int exponent = fixed_exponent(n_samples, largest);
-            const real per_angle = real(n_bins) / TWO_PI;
-            const real scale = scale_of(exponent), falloff = -1 / (2 * (lambda_ori * sigma) * (lambda_ori * sigma));
-            for (int row = row_0 + threadIdx.y; row <= row_1; row += blockDim.y) {
-                const real away_row = real(row) - centre_row;
-                for (int col = col_0 + threadIdx.x * STRIP; col <= col_1; col += blockDim.x * STRIP) {
-                    const int count = smaller(STRIP, col_1 + 1 - col);
-                    fixed weight[STRIP];
-                    int bin[STRIP];
-                    real by_row[STRIP], by_col[STRIP];
-                    gradients_at(level, octave, row, col, count, by_row, by_col);
-                    VECTORIZE
-                    for (int lane = 0; lane < whole_vectors(count); ++lane) {
-                        const real away_col = real(col + lane) - centre_col;
-                        const real steep = root(by_row[lane] * by_row[lane] + by_col[lane] * by_col[lane]);
-                        const real near = exponential((away_row * away_row + away_col * away_col) * falloff);
-                        real theta = arctangent(by_col[lane], by_row[lane]);
-                        theta = theta < 0 ? theta + TWO_PI : theta;
-                        real place = theta * per_angle + real(0.5);
-                        place = place >= real(n_bins) ? place - real(n_bins) : place;
-                        bin[lane] = int(place);
-                        weight[lane] = to_fixed(near * steep * scale);
+        });
+        for (bool fits = false; !fits;) {
+            const real scale = scale_of(fixed_exponent(all_weights, bound));
+            for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
+            fixed seen = 0;
+            for_each_patch(
+                row_0, row_1 + 1, col_0, col_1 + 1, [&](int patch_row, int patch_col, int end_row, int end_col) {
+                    gaussian_weights(patch_row, end_row, centre_row, falloff, thread, n_threads, row_weights);
+                    gaussian_weights(patch_col, end_col, centre_col, falloff, thread, n_threads, col_weights);
+                    __syncthreads();
+                    Walk walk(patch_row, end_row, patch_col, end_col);
+                    int held_bin = 0;  // a GPU's thread holds what its samples give while they are of one bin
+                    fixed held = 0;
+                    while (true) {
+                        int count = 0;
+                        real by_row[STRIP], by_col[STRIP], near[STRIP];
+                        while (count <= STRIP - SPAN && walk.next([](int, int*, int*) {})) {
+                            const real row_weight = row_weights[walk.row - patch_row] * scale;
+                            const real* weights = col_weights + (walk.col - patch_col);
+                            prefetch_row(level, octave, walk.row + 8, walk.col, walk.count);
+                            gradients_at(level, octave, walk.row, walk.col, walk.count, by_row + count, by_col + count);
+                            VECTORIZE
+                            for (int lane = 0; lane < whole_vectors(walk.count); ++lane)
+                                near[count + lane] = row_weight * weights[lane];
+                            count += walk.count;
+                        }
+                        if (count == 0) break;
+                        fixed weight[STRIP];
+                        int bin[STRIP];
+                        VECTORIZE
+                        for (int i = 0; i < whole_vectors(count); ++i) {
+                            const real steep = root(by_row[i] * by_row[i] + by_col[i] * by_col[i]);
+                            seen = larger(seen, i < count ? bits_of(steep) : fixed(0));
+                            real theta = arctangent(by_col[i], by_row[i]);
+                            theta = theta < 0 ? theta + TWO_PI : theta;
+                            real place = theta * per_angle + real(0.5);
+                            place = place >= real(n_bins) ? place - real(n_bins) : place;
+                            bin[i] = int(place);
+                            weight[i] = to_fixed(smaller(steep, bound) * near[i]);
+                        }
+                        for (int i = 0; i < count; ++i) {
+                            if (LANES == 1 && bin[i] == held_bin) {
+                                held += weight[i];
+                                continue;
+                            }
+                            add_to(&sums[held_bin], held);
+                            held_bin = bin[i];
+                            held = weight[i];
+                        }
                     }
-                    for (int lane = 0; lane < count; ++lane) add_to(&sums[bin[lane]], weight[lane]);
-                }
-            }
+                    add_to(&sums[held_bin], held);
+                    __syncthreads();
+                });
+            fits = !exceeded(seen, &steepest, &bound);
         }
-        __syncthreads();
 
         for (int bin = thread; bin < n_bins; bin += n_threads) histogram[bin] = real(sums[bin]);
+        if (thread == 0) highest = n_peaks = 0;
         __syncthreads();
         for (int turn = 0; turn < n_smoothings; ++turn) {
-            real* from = turn % 2 ? smoothed : histogram;
+            const real* from = turn % 2 ? smoothed : histogram;
             real* to = turn % 2 ? histogram : smoothed;
-            for (int bin = thread; bin < n_bins; bin += n_threads) {
+            auto smooth = [&](int before, int bin, int after) {
                 const real third = real(1) / 3;
-                const real before = from[bin == 0 ? n_bins - 1 : bin - 1];
-                const real after = from[bin == n_bins - 1 ? 0 : bin + 1];
-                to[bin] = before * third + from[bin] * third + after * third;
-            }
+                to[bin] = from[before] * third + from[bin] * third + from[after] * third;
+            };
+            VECTORIZE
+            for (int bin = 1 + thread; bin < n_bins - 1; bin += n_threads) smooth(bin - 1, bin, bin + 1);
+            if (thread == 0) smooth(n_bins - 1, 0, 1);
+            if (thread == n_threads - 1) smooth(n_bins - 2, n_bins - 1, 0);
             __syncthreads();
         }
+        const real* h = n_smoothings % 2 ? smoothed : histogram;
+        fixed most = 0;
+        VECTORIZE
+        for (int bin = thread; bin < n_bins; bin += n_threads) most = larger(most, bits_of(h[bin]));
+        atomicMax_block(&highest, most);
+        __syncthreads();
+        for (int bin = thread; bin < n_bins; bin += n_threads) {
+            const real before = h[bin == 0 ? n_bins - 1 : bin - 1], after = h[bin == n_bins - 1 ? 0 : bin + 1];
+            is_peak[bin] =
+                (h[bin] >= c_max * from_bits(highest)) & (before <= h[bin]) & (after <= h[bin]) & (highest > 0);
+            if (is_peak[bin]) atomicAdd_block(&n_peaks, 1);
+        }
+        __syncthreads();
+        for (int bin = thread; bin < n_bins; bin += n_threads) {
+            if (!is_peak[bin]) continue;
+            int rank = 0;
+            for (int other = 0; other < bin; ++other) rank += is_peak[other];
+            const real before = h[bin == 0 ? n_bins - 1 : bin - 1], after = h[bin == n_bins - 1 ? 0 : bin + 1];
+            const real bend = 2 * (before + after - 2 * h[bin]);
+            const real fit = bend < 0 ? (before - after) / bend : real(0);  // flat: the bin's own angle
+            real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
+            if (angle > PI) angle -= TWO_PI;
+            angles[at * n_bins + rank] = angle;
+        }
         if (thread == 0) {
-            const real* h = n_smoothings % 2 ? smoothed : histogram;
-            real highest = 0;
-            for (int bin = 0; bin < n_bins; ++bin) highest = larger(highest, h[bin]);
-            int count = 0;
-            for (int bin = 0; bin < n_bins && highest > 0; ++bin) {
-                const real before = h[bin == 0 ? n_bins - 1 : bin - 1], after = h[bin == n_bins - 1 ? 0 : bin + 1];
-                if (h[bin] < c_max * highest || before > h[bin] || after > h[bin]) continue;
-                const real bend = 2 * (before + after - 2 * h[bin]);
-                const real fit = bend < 0 ? (before - after) / bend : real(0);  // flat: the bin's own angle
-                real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
-                if (angle > PI) angle -= TWO_PI;
-                angles[at * n_bins + count++] = angle;
-            }
-            if (count == 0) angles[at * n_bins + count++] = 0;  // a patch without any gradient
-            further[at] = count - 1;
+            if (n_peaks == 0) angles[at * n_bins] = 0;  // a patch without any gradient
+            further[at] = larger(n_peaks, 1) - 1;
         }
         __syncthreads();
     }

@@ -18,8 +18,6 @@ FOUND = 66
 class EmulatedDevice(CpuDevice):
     """The CPU in emulated threads. Its grids are as small as a GPU's: each block takes several entries of a list."""
 
-    n_window_blocks = 8
-
     def __init__(self, dtype: str, library: Path) -> None:
         super().__init__(dtype, library=host.Library(library))
 

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from same_bytes import digest, synthetic
 
-from gpusift import SIFT, batch
+from gpusift import SIFT, batch, pipeline
 from gpusift.cuda_device import Program
 from gpusift.device import CpuDevice
+from gpusift.lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
 from gpusift.parameters import Parameters
-from gpusift.plan import KEPT_PLANS, Key, Memory, Plans
+from gpusift.plan import KEPT_PLANS, Key, Memory, Plans, results
 
 SHAPES = [(40, 52), (52, 40), (64, 64), (5, 90), (30, 33)]
 IMAGES = [synthetic(*shape, seed=seed) for seed in (1, 2) for shape in SHAPES]
@@ -31,6 +32,21 @@ def test_a_batch_of_any_size_gives_each_image_its_features(device, batch_size):
     order = [0, 5, 0, 1, 2, 7, 5, 0, 3, 8, 4]
     found = SIFT(device=device, **PARAMETERS).compute_batch([IMAGES[i] for i in order], batch_size)
     assert [digest(features) for features in found] == [alone(i, device) for i in order]
+
+
+def test_a_stage_may_run_again(device):
+    """Blocks take keypoints from counters, which are back at 0 when a launch has ended."""
+    sift = SIFT(device=device, **PARAMETERS)
+    with sift.device.active(), sift.plans.memory() as memory:
+        plan = memory.plan(Key(2, SHAPES[0]))
+        pipeline.put(memory, plan, [IMAGES[0], IMAGES[5]])
+        plan.run()
+        for _ in range(3):
+            plan.lists.orientations[...], plan.lists.descriptors[...] = 9, 9
+            plan.run("orientation")
+            plan.run("descriptor")
+            assert [digest(features) for features in results(memory, plan)] == [alone(0, device), alone(5, device)]
+        assert not sift.device.to_host(plan.lists.counts[TAKEN_KEYPOINTS : TAKEN_FEATURES + 1]).any()
 
 
 @settings(deadline=None, max_examples=25)

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from oracle import Keypoints, compare
-from test_orientation import features_of
+from test_orientation import assigned, features_of
 
 from gpusift import descriptor, scale_space
 from gpusift.device import get_device
@@ -81,6 +81,23 @@ def test_every_direction(device, dtype):
     limits = oracle.LIMITS[dtype]
     assert (off > 0).mean() <= limits.descriptor_differs
     assert (off > 1).mean() <= limits.descriptor_off
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("row", range(8))
+def test_the_steepest_row_is_found_wherever_it_is(device, row, dtype):
+    """Sums are scaled by a bound that a part of the rows gives; a steep one between them must not overflow them."""
+    rows, cols = np.mgrid[:64, :60]
+    level = 1e-3 * np.sin(rows / 9) * np.cos(cols / 7)  # gentle all over
+    level[30 + row, 20:40] += np.linspace(0, 50, 20)  # and one row that is not
+    run = oracle.Oracle(oracle.run(np.eye(20)).sift, [np.stack([level] * 6)], (32, 30)).rounded(dtype)
+    keypoints = Keypoints(np.array([[16.2, 15.1]]), np.array([1.1]), np.array([1]), np.array([0]), np.array([0.4]))
+    ours = described(device, run, keypoints, Parameters(), dtype)
+    theirs = run.describe(keypoints).descriptors
+    assert theirs.any()
+    assert np.abs(ours.astype(int) - theirs).max() <= (0 if dtype == "float64" else 1)
+    oriented = assigned(device, run, keypoints, Parameters(), dtype)
+    np.testing.assert_allclose(oriented.orientations, run.orient(keypoints).orientations, atol=1e-4)
 
 
 def test_no_keypoints(device):
