@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """Measure `gpusift extract` from JPEG files on disk to its sinks; keep one JSON row per measurement.
 
-    python bench/batch.py [--images N] [--device cpu|cuda] [--memory N] [--out DIR] [--quick]
+    python bench/batch.py [--images N] [--device cpu|cuda] [--decoders NAMES] [--memory N] [--out DIR] [--quick]
 
 What is measured is the command, in a process of its own: images a second from its start to its end, and the seconds
 spent in reading (fetching and decoding), computing and writing, summed over threads and processes. Four tasks:
 
-- sinks: the same photographs to each sink;
+- sinks: the same photographs to each sink, with each decoder of --decoders; the other tasks take OpenCV;
 - processes: to `.npz` files, by 1 to N processes of this machine, and by 1 to N workers of a local Dask cluster;
 - resume: the same command again on what is done, and a run that is killed half way and the one that goes on with it;
 - memory: many small images; the resident memory of the command, sampled while it runs.
@@ -32,6 +32,8 @@ import machine
 import numpy as np
 import photographs
 from run import say
+
+from gpusift.reading import DECODERS, OPENCV
 
 SINKS = {"HDF5": "features.h5", "COLMAP": "database.db", "Parquet": "features.parquet", "npz": "npz"}
 SHAPE = 1080, 1920
@@ -117,10 +119,13 @@ def size_of(path: Path) -> int:
 
 def sinks(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure each sink."""
-    for sink, name in SINKS.items():
-        output = folder / name
-        row = extract(images, output, ["--device", options.device])
-        yield {"task": "sinks", "case": sink, **row, "output_bytes": size_of(output)}
+    for decoder in options.decoders:
+        (folder / decoder).mkdir()
+        for sink, name in SINKS.items():
+            output = folder / decoder / name
+            row = extract(images, output, ["--device", options.device, "--decoder", decoder])
+            case = sink if decoder == OPENCV else f"{sink}, {decoder}"
+            yield {"task": "sinks", "case": case, "decoder": decoder, **row, "output_bytes": size_of(output)}
 
 
 def processes(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -141,7 +146,7 @@ def processes(images: Path, folder: Path, options: argparse.Namespace) -> Iterat
 def resume(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure a run on what is done, and one after a kill half way."""
     for sink in ("HDF5", "npz"):
-        output = folder / SINKS[sink]  # of `sinks`
+        output = folder / OPENCV / SINKS[sink]  # of `sinks`
         yield {"task": "resume", "case": f"{sink}, all done", **extract(images, output, ["--device", options.device])}
     log, output = folder / "killed.jsonl", folder / "killed.h5"
     half = len(list(images.iterdir())) // 2
@@ -220,12 +225,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--task", type=int, default=4, help="images of a Dask task")
     parser.add_argument("--tasks", default=",".join(tasks), help="comma-separated; resume comes after sinks")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--decoders", default=OPENCV, help=f"of the task sinks, comma-separated: {','.join(DECODERS)}")
     parser.add_argument("--folder", type=Path, help="where images and outputs go meanwhile; a fast disk")
     parser.add_argument("--out", type=Path, default=machine.ROOT / "bench" / "results")
     parser.add_argument("--quick", action="store_true", help="few and small images, for a first look")
     options = parser.parse_args()
-    options.tasks, options.memory_sinks = options.tasks.split(","), options.memory_sinks.split(",")
-    for name, given, known in (("tasks", options.tasks, tasks), ("memory-sinks", options.memory_sinks, SINKS)):
+    for name in ("tasks", "memory_sinks", "decoders"):
+        setattr(options, name, getattr(options, name).split(","))
+    lists = (
+        ("tasks", options.tasks, tasks),
+        ("memory-sinks", options.memory_sinks, SINKS),
+        ("decoders", options.decoders, DECODERS),
+    )
+    for name, given, known in lists:
         unknown = sorted(set(given) - set(known))
         if unknown:
             parser.error(f"--{name} must be among {', '.join(known)}; got {unknown[0]!r}")
@@ -247,6 +259,7 @@ def main() -> None:
         "load_before": round(os.getloadavg()[0], 2),
         "versions": machine.versions(),
         "device": options.device,
+        "decoder": OPENCV,
     }
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "batch.jsonl"

@@ -19,6 +19,7 @@ DISTRIBUTIONS = {
     "scikit-image": ("scikit-image",),
     "pycolmap": ("pycolmap", "pycolmap-cuda12"),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+    "nvimgcodec": ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"),
     "cvcuda": ("cvcuda-cu13", "cvcuda-cu12"),
     "kornia-rs": ("kornia-rs",),
     "kornia": ("kornia",),

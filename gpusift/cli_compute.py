@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpusift.cli_options import make_sift
+from gpusift.reading import NVIMGCODEC, Decoding
 
 if TYPE_CHECKING:
     from gpusift.sinks import Sink
@@ -37,12 +38,13 @@ def computing(parameters: dict[str, Any], options: dict[str, Any]) -> Iterator[F
         Gives the workers for a sink.
     """
     from gpusift.images import DEFAULT_MAX_PIXELS
-    from gpusift.reading import Decoding
 
     devices, dask = options["devices"], options["dask"]
     if devices and dask:
         raise click.UsageError("--devices and --dask exclude each other: a cluster's workers have devices of their own")
-    decoding = Decoding(not options["no_exif"], options["max_pixels"] or DEFAULT_MAX_PIXELS, options["max_size"])
+    decoding = Decoding(
+        not options["no_exif"], options["max_pixels"] or DEFAULT_MAX_PIXELS, options["max_size"], options["decoder"]
+    )
     how = {"decoding": decoding, "n_decoders": options["decoders"]}
     if options["batch_size"]:
         how["batch_size"] = options["batch_size"]
@@ -66,6 +68,7 @@ def _here(parameters: dict[str, Any], how: dict[str, Any], stack: ExitStack) -> 
     from gpusift.stream_worker import worker_here
 
     sift = make_sift(parameters)
+    _require(how["decoding"], [sift.device.name])
     listener = stack.enter_context(Listener())
     return [sift.device.name], lambda sink: [worker_here(sift, listener=listener, **how)]
 
@@ -74,13 +77,24 @@ def _processes(names: str, parameters: dict[str, Any], how: dict[str, Any]) -> F
     from gpusift import stream_devices
 
     devices = stream_devices.device_names(names)
+    _require(how["decoding"], devices)
     return devices, lambda sink: stream_devices.workers(devices, parameters, listen=True, **how)
 
 
 def _cluster(address: str, parameters: dict[str, Any], how: dict[str, Any], stack: ExitStack) -> Found:
-    from gpusift.distributed import connect, worker_on
+    from gpusift.distributed import connect, require_device, worker_on
 
+    require_device(parameters, how["decoding"].decoder)
     client = stack.enter_context(connect(address, device=parameters["device"]))
     return [f"Dask at {address}"], lambda sink: [
         worker_on(client, parameters, write_part=getattr(sink, "write_part", None), **how)
     ]
+
+
+def _require(decoding: Decoding, devices: list[str]) -> None:
+    """Raise unless the decoder is there, and gives the same pixels on all devices."""
+    if decoding.decoder == NVIMGCODEC:
+        from gpusift.nvimgcodec import pixels_of, require
+
+        require()
+        pixels_of(devices)

@@ -20,6 +20,7 @@ from gpusift.cli_compute import computing
 from gpusift.cli_config import config_option
 from gpusift.cli_options import reason_of, say, sift_options
 from gpusift.parameters import Parameters
+from gpusift.reading import DECODERS, OPENCV
 
 if TYPE_CHECKING:
     from gpusift.sinks import Sink
@@ -42,6 +43,13 @@ STOPPED = 128  # plus the signal's number: exit code of a program that a signal 
 @click.option("--devices", metavar="all|0,1,...", help="GPUs to compute on, each by a process; or cpu,cpu.")
 @click.option("--dask", metavar="ADDRESS|local:N", help="Compute on a Dask cluster: tcp://HOST:8786.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images computed at once.  [default: 16 on a GPU]")
+@click.option(
+    "--decoder",
+    type=click.Choice(DECODERS),
+    default=OPENCV,
+    show_default=True,
+    help="What decodes JPEG: OpenCV, or NVIDIA's nvImageCodec where SIFT is computed.",
+)
 @click.option("--decoders", type=click.IntRange(1), help="Threads that read images, for each device.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, instead of going on with it.")
@@ -96,7 +104,8 @@ def _extract(sources: tuple[str, ...], output: str, parameters: dict[str, Any], 
     ):
         device = ", ".join(devices)
         images = _from_the_first_image(_expand(sources, options), " ".join(sources) or options["files_from"])
-        sink = _open(output, parameters, options)
+        device_of_pixels = parameters["device"] if options["dask"] else devices[0]
+        sink = _open(output, {**parameters, "device": device_of_pixels}, options)
         tell.log(
             {"event": "start", "version": __version__, "output": output, "device": device, "settings": sink.settings}
         )
@@ -167,7 +176,12 @@ def _open(output: str, parameters: dict[str, Any], options: dict[str, Any]) -> S
     from gpusift.stream import settings_of
 
     how = {name: options[name] for name in ("overwrite", "retry_failed")}
-    settings = settings_of(parameters, exif_orientation=not options["no_exif"], max_size=options["max_size"])
+    settings = settings_of(
+        parameters,
+        exif_orientation=not options["no_exif"],
+        max_size=options["max_size"],
+        decoder=options["decoder"],
+    )
     try:
         if options["dask"] and output.startswith(PARQUET) and "://" in output:  # each task writes a part
             from gpusift.parquet_parts import open_parts

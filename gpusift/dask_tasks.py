@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.reading import NVIMGCODEC
 from gpusift.stream_worker import Done, Failed, reason_of, worker_here
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from gpusift.nvimgcodec import JpegDecoder
     from gpusift.reading import Decoding
     from gpusift.sift import SIFT
     from gpusift.sources import Source
@@ -77,10 +79,11 @@ def compute(
     Raises
     ------
     WorkerError
-        This worker cannot make the `SIFT`, or write the part.
+        This worker cannot make the `SIFT`, or the decoder, or write the part.
     """
     try:
         sift = _sift(parameters)
+        jpeg_decoder = _jpeg_decoder(parameters, n_decoders) if decoding.decoder == NVIMGCODEC else None
     except Exception as error:
         raise WorkerError(f"a worker cannot compute: {error}") from error
     results: list[Done | Failed] = []
@@ -90,7 +93,8 @@ def compute(
         return next(sources, None)
 
     try:
-        worker_here(sift, decoding=decoding, n_decoders=n_decoders)(take, results.append, threading.Event())
+        work = worker_here(sift, decoding=decoding, n_decoders=n_decoders, jpeg_decoder=jpeg_decoder)
+        work(take, results.append, threading.Event())
     except Exception as error:  # of the device: other errors are those of images
         _end_worker(error)
         raise WorkerError(f"a worker's device failed: {error}") from error
@@ -115,6 +119,13 @@ def _sift(parameters: tuple[tuple[str, Any], ...]) -> SIFT:
     from gpusift.sift import SIFT
 
     return SIFT(**dict(parameters))
+
+
+@cache
+def _jpeg_decoder(parameters: tuple[tuple[str, Any], ...], n_decoders: int | None) -> JpegDecoder:
+    from gpusift.nvimgcodec import JpegDecoder
+
+    return JpegDecoder(_sift(parameters).device, n_decoders or len(os.sched_getaffinity(0)))
 
 
 def _of_number(n: int) -> Features:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from gpusift import stream
 from gpusift.dask_tasks import Tasks, WorkerError, compute, part_of
 from gpusift.images import DEFAULT_MAX_PIXELS
-from gpusift.reading import Decoding
+from gpusift.reading import NVIMGCODEC, OPENCV, Decoding
 from gpusift.sources import Source, SourceFailure, expand
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def extract(
     exif_orientation: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_size: int | None = None,
+    decoder: str = OPENCV,
     on_event: Callable[[Event], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
@@ -76,8 +77,9 @@ def extract(
         Gets the images that fail; by default those of the sink.
     batch_size : int, optional
         Images of a task.
-    n_decoders, exif_orientation, max_pixels, max_size : optional
-        As for `stream.extract`, on each worker.
+    n_decoders, exif_orientation, max_pixels, max_size, decoder : optional
+        As for `stream.extract`, on each worker. With the decoder "nvimgcodec", `parameters` must say whether the device
+        is "cuda" or "cpu".
     on_event, stop : optional
         As for `stream.run`. After a stop, the tasks that were sent are finished.
 
@@ -91,21 +93,46 @@ def extract(
     RunError
         The sources, the cluster or the sink failed as a whole; its `__cause__` says how.
     ValueError, OSError
-        As `sources.expand`, `sinks.open_sink` and `parquet_parts.open_parts`.
+        As `sources.expand`, `sinks.open_sink` and `parquet_parts.open_parts`; or there is no such decoder, or for it no
+        device.
     """
     parameters = dict(parameters or {})
-    settings = stream.settings_of(parameters, exif_orientation=exif_orientation, max_size=max_size)
+    decoding = Decoding(exif_orientation, max_pixels, max_size, decoder)
+    require_device(parameters, decoder)
+    settings = stream.settings_of(parameters, exif_orientation=exif_orientation, max_size=max_size, decoder=decoder)
     with closing(_open(sink, settings)) if isinstance(sink, str) else nullcontext(sink) as target:
         worker = worker_on(
             client,
             parameters,
-            decoding=Decoding(exif_orientation, max_pixels, max_size),
+            decoding=decoding,
             batch_size=batch_size,
             n_decoders=n_decoders,
             write_part=getattr(target, "write_part", None),
         )
         known = target.failures if failures is None else failures
         return stream.run(_named(sources), target, known, [worker], on_event=on_event, stop=stop)
+
+
+def require_device(parameters: Mapping[str, Any], decoder: str) -> None:
+    """Raise if workers would choose a device, and with it the decoder's pixels, each for itself.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Keyword arguments of `SIFT`.
+    decoder : str
+        As for `extract`.
+
+    Raises
+    ------
+    ValueError
+        The decoder is "nvimgcodec" and the device "auto".
+    """
+    if decoder == NVIMGCODEC and parameters.get("device", "auto") == "auto":
+        raise ValueError(
+            "with decoder 'nvimgcodec' on a cluster, device must be 'cuda' or 'cpu', got 'auto': pixels that a GPU "
+            "decodes differ by rounding, so workers must not choose for themselves"
+        )
 
 
 def _open(output: str, settings: dict[str, Any]) -> Sink:

@@ -24,11 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from gpusift.headers import HeaderError, read_header
+from gpusift.headers import Header, HeaderError, read_header
 from gpusift.sources import Source, expand, fetch
 
 # cv2.cvtColor does not take float64; these are its weights for blue, green and red.
 BGR_TO_GREY = (0.114, 0.587, 0.299)
+
+# Its weights of red, green and blue for uint8, in units of 2**-15; half a unit of the result is added before the shift.
+RGB_TO_GREY_15 = (9798, 19235, 3735)
 
 # "[ WARN:0@0.356] global grfmt_png.cpp:793 readFromStreamOrBuffer " before a message of OpenCV's.
 _LOG_PREFIX = re.compile(r"^\[ *[A-Z]+:\d+@[\d.]+\]( global)?( \S+:\d+ \S+)? *")
@@ -73,14 +76,14 @@ class Decoded:
     Attributes
     ----------
     image : (M, N) array
-        Grey values.
+        Grey values: NumPy's or, if a GPU decoded it, CuPy's.
     shape : tuple of int
         Rows and columns of the picture in the file, turned as EXIF says, before it was made smaller.
     scale : float
         Longer side of `image` by that of the file's picture, at most 1.
     """
 
-    image: np.ndarray
+    image: Any
     shape: tuple[int, int]
     scale: float
 
@@ -120,6 +123,31 @@ def decode(
         The file is empty, truncated, broken, too large (for `max_pixels`, for the memory there is, or for OpenCV: 2**30
         pixels, or the environment variable CV_IO_MAX_IMAGE_PIXELS), or not a picture.
     """
+    header = check(data, name, max_pixels)
+    try:
+        return smaller(_to_grey(_decode(data, name, exif_orientation), name), max_size, name)
+    except MemoryError:
+        raise ImageReadError(name, f"must fit in memory, but {header.columns} x {header.rows} pixels do not") from None
+
+
+def check(data: bytes, name: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
+    """Refuse, before anything is decoded, a file that is none or would take too much to decode.
+
+    Parameters
+    ----------
+    data, name, max_pixels
+        As in `decode`.
+
+    Returns
+    -------
+    header : Header
+        What the file declares.
+
+    Raises
+    ------
+    ImageReadError
+        As `decode`, but for what only decoding shows.
+    """
     if not data:
         raise ImageReadError(name, "must be an image file, but it is empty")
     try:
@@ -142,13 +170,33 @@ def decode(
             name,
             f"must not have so many scans, but {header.columns} x {header.rows} pixels come in {header.passes}",
         )
-    try:
-        image = _to_grey(_decode(data, name, exif_orientation), name)
-        shape = (image.shape[0], image.shape[1])
-        scale = min(1.0, max_size / max(shape)) if max_size else 1.0
-        return Decoded(image if scale == 1 else _shrink(image, scale, name), shape, scale)
-    except MemoryError:
-        raise ImageReadError(name, f"must fit in memory, but {header.columns} x {header.rows} pixels do not") from None
+    return header
+
+
+def smaller(image: Any, max_size: int | None, name: str | os.PathLike[str]) -> Decoded:
+    """Make a picture smaller if it is too large.
+
+    Parameters
+    ----------
+    image : (M, N) array
+        NumPy's; CuPy's only if it is not too large.
+    max_size : int or None
+        Most pixels of its longer side.
+    name : str or path-like
+        What errors call it.
+
+    Returns
+    -------
+    decoded : Decoded
+
+    Raises
+    ------
+    ImageReadError
+        Its depth cannot be made smaller.
+    """
+    shape = (image.shape[0], image.shape[1])
+    scale = min(1.0, max_size / max(shape)) if max_size else 1.0
+    return Decoded(image if scale == 1 else _shrink(image, scale, name), shape, scale)
 
 
 def _decode(data: bytes, name: str | os.PathLike[str], exif_orientation: bool) -> Any:

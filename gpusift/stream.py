@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpusift.images import DEFAULT_MAX_PIXELS
 from gpusift.parameters import Parameters
-from gpusift.reading import Decoding, Listener, reason_of
+from gpusift.reading import NVIMGCODEC, OPENCV, Decoding, Listener, reason_of
 from gpusift.sources import Source, SourceFailure
 from gpusift.stream_worker import POLL_SECONDS, Done, Failed, Worker, put, worker_here
 
@@ -71,7 +71,11 @@ class Summary:
 
 
 def settings_of(
-    parameters: Mapping[str, Any], *, exif_orientation: bool = True, max_size: int | None = None
+    parameters: Mapping[str, Any],
+    *,
+    exif_orientation: bool = True,
+    max_size: int | None = None,
+    decoder: str = OPENCV,
 ) -> dict[str, Any]:
     """Return what decides the results of a run, for its sink.
 
@@ -79,14 +83,18 @@ def settings_of(
     ----------
     parameters : mapping
         Keyword arguments of `SIFT`; those that are not given have their defaults. The device and the number of threads
-        do not count.
-    exif_orientation, max_size : optional
+        do not count; but with the decoder "nvimgcodec", whether the device is a GPU or the CPU does.
+    exif_orientation, max_size, decoder : optional
         As for `extract`.
     """
     chosen = {each.name: parameters.get(each.name, each.default) for each in fields(Parameters)}
     blur = parameters.get("blur", "auto")
     chosen |= {"dtype": str(parameters.get("dtype", "float32")), "blur": "kernel" if blur == "auto" else blur}
-    return {**chosen, "exif_orientation": exif_orientation, "max_size": max_size}
+    if decoder == NVIMGCODEC:
+        from gpusift.nvimgcodec import pixels_of
+
+        decoder = pixels_of([str(parameters.get("device", "auto"))])
+    return {**chosen, "exif_orientation": exif_orientation, "max_size": max_size, "decoder": decoder}
 
 
 class RunError(RuntimeError):
@@ -116,6 +124,7 @@ def extract(
     exif_orientation: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_size: int | None = None,
+    decoder: str = OPENCV,
     on_event: Callable[[Event], None] | None = None,
     stop: threading.Event | None = None,
     listener: Listener | None = None,
@@ -139,6 +148,9 @@ def extract(
         Threads that fetch and decode; by default one for each processor on a GPU, and 2 on the CPU.
     exif_orientation, max_pixels, max_size : optional
         See `gpusift.images.decode`. Features of an image that is made smaller are in pixels of the file's picture.
+    decoder : str, optional
+        "nvimgcodec" decodes plain JPEG files by NVIDIA's nvImageCodec (`pip install "gpusift[nvimgcodec]"`) where SIFT
+        computes: on a GPU, without a copy through the host. Give it to `settings_of`, too.
     on_event, stop : optional
         As for `run`.
     listener : Listener, optional
@@ -153,10 +165,19 @@ def extract(
     ------
     RunError
         The sources, the device or the sink failed as a whole.
+    ImportError
+        The decoder is not installed.
+    ValueError
+        There is no such decoder.
     """
+    decoding = Decoding(exif_orientation, max_pixels, max_size, decoder)
+    if decoder == NVIMGCODEC:
+        from gpusift.nvimgcodec import require
+
+        require()
     worker = worker_here(
         make_sift,
-        decoding=Decoding(exif_orientation, max_pixels, max_size),
+        decoding=decoding,
         batch_size=batch_size,
         n_decoders=n_decoders,
         listener=listener,

@@ -20,7 +20,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from gpusift.device import cuda_info
-from gpusift.reading import Decoding, Listener, reason_of
+from gpusift.reading import NVIMGCODEC, Decoding, Listener, reason_of
 from gpusift.stream_worker import (
     BATCH_ON_GPU,
     READERS_FOR_CPU,
@@ -99,7 +99,19 @@ def workers(
         As for `gpusift.stream_worker.worker_here`, for each device.
     listen : bool
         Whether to hear what decoders print.
+
+    Raises
+    ------
+    ImportError
+        The decoder is not installed.
+    ValueError
+        The decoder is "nvimgcodec", and there are GPUs and the CPU.
     """
+    if decoding.decoder == NVIMGCODEC:
+        from gpusift.nvimgcodec import pixels_of, require
+
+        require()
+        pixels_of(devices)
     processors = len(os.sched_getaffinity(0))
     if parameters.get("num_threads") is None and "cpu" in devices:
         parameters = {**parameters, "num_threads": max(processors // devices.count("cpu"), 1)}

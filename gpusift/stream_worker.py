@@ -1,4 +1,10 @@
-"""One device's part of a stream of images: threads that read them, and the thread that computes what is read."""
+"""One device's part of a stream of images: threads that read them, and the thread that computes what is read.
+
+    take -> readers (fetch, check, decode by OpenCV) -> [the thread of nvImageCodec] -> computing -> give
+
+With `decoder="nvimgcodec"` readers leave plain JPEG files as they are, and one more thread decodes what is there of
+them at once, on the device, while the batch before is computed.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +18,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gpusift.reading import Decoding, Listener, Reader
+from gpusift.jpeg import PlainJpeg
+from gpusift.reading import NVIMGCODEC, Decoding, Listener, Reader
 from gpusift.reading import reason_of as reason_of
 from gpusift.sources import Source
 
 if TYPE_CHECKING:
     from gpusift.features import Features
     from gpusift.images import Decoded
+    from gpusift.nvimgcodec import JpegDecoder
     from gpusift.sift import SIFT
 
 BATCH_ON_GPU = 16  # images; the CPU takes one at a time
 POLL_SECONDS = 0.1  # between two looks at whether to stop
 READERS_FOR_CPU = 2  # threads: the CPU has more to do with computing
+
+DECLINED = "nvImageCodec declines this file, so OpenCV decoded it"
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ def worker_here(
     batch_size: int | None = None,
     n_decoders: int | None = None,
     listener: Listener | None = None,
+    jpeg_decoder: JpegDecoder | None = None,
 ) -> Worker:
     """Return a worker that computes in the thread which calls it.
 
@@ -81,6 +92,8 @@ def worker_here(
         Threads that read, by default one for each processor on a GPU and 2 on the CPU.
     listener : Listener, optional
         Hears what decoders print.
+    jpeg_decoder : JpegDecoder, optional
+        With the decoder "nvimgcodec", that of the device; by default one is made by the thread that computes.
     """
 
     def work(take: Take, give: Give, halt: threading.Event) -> None:
@@ -88,12 +101,22 @@ def worker_here(
         on_cpu = sift.device.name == "cpu"
         size = batch_size or (1 if on_cpu else BATCH_ON_GPU)
         n_readers = n_decoders or (READERS_FOR_CPU if on_cpu else len(os.sched_getaffinity(0)))
-        reader = Reader(decoding, n_readers, listener)
-        pictures: Queue[_Picture | Failed | None] = Queue(max(size, 2))
+        nvimgcodec = jpeg_decoder
+        if decoding.decoder == NVIMGCODEC and nvimgcodec is None:
+            from gpusift.nvimgcodec import JpegDecoder
+
+            nvimgcodec = JpegDecoder(sift.device, n_readers)
+        reader = Reader(decoding, n_readers + (nvimgcodec is not None), listener)
+        pictures: Items = Queue(max(size, 2))
+        read, n_ends = pictures, n_readers
+        if nvimgcodec is not None:
+            read, n_ends = Queue(max(size, n_readers)), 1
+            arguments = (nvimgcodec, reader, read, n_readers, pictures, halt)
+            threading.Thread(target=_decode_all, args=arguments, daemon=True).start()
         for _ in range(n_readers):
-            threading.Thread(target=_read_all, args=(reader, take, pictures, halt), daemon=True).start()
+            threading.Thread(target=_read_all, args=(reader, take, read, halt), daemon=True).start()
         try:
-            for batch in _batches(pictures, size, n_readers, give, halt):
+            for batch in _batches(pictures, size, n_ends, give, halt):
                 for result in _compute(sift, batch):
                     give(result)
         except BaseException:
@@ -111,37 +134,96 @@ class _Picture:
     seconds: float
 
 
-def _read_all(reader: Reader, take: Take, pictures: Queue[_Picture | Failed | None], halt: threading.Event) -> None:
+@dataclass(frozen=True)
+class _Encoded:
+    source: Source
+    jpeg: PlainJpeg
+    seconds: float
+
+
+# What one thread hands to the next: None at the end of each that gives, an exception if none can go on.
+Items = Queue["_Picture | _Encoded | Failed | Exception | None"]
+
+
+def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event) -> None:
     """Read what there is to take, with None at the end."""
     while (source := take()) is not None:
         begun = time.perf_counter()
-        item: _Picture | Failed
+        item: _Picture | _Encoded | Failed
         try:
-            decoded, messages = reader.read(source)
+            picture, messages = reader.read(source)
         except Exception as error:  # whatever is wrong with one image, the others go on
             item = Failed(source, reason_of(error), time.perf_counter() - begun)
         else:
-            item = _Picture(source, decoded, messages, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            if isinstance(picture, PlainJpeg):
+                item = _Encoded(source, picture, seconds)
+            else:
+                item = _Picture(source, picture, messages, seconds)
         if not put(pictures, item, halt):
             return
     put(pictures, None, halt)
 
 
-def _batches(
-    pictures: Queue[_Picture | Failed | None], size: int, n_readers: int, give: Give, halt: threading.Event
-) -> Iterator[list[_Picture]]:
-    """Take what the readers have ready, up to `size` pictures at once, until all of them have ended."""
-    batch: list[_Picture] = []
-    while n_readers and not halt.is_set():
+def _decode_all(
+    decoder: JpegDecoder, reader: Reader, read: Items, n_readers: int, pictures: Items, halt: threading.Event
+) -> None:
+    """Decode what the readers have left to nvImageCodec, as many files at once as are there; pass on all else."""
+    try:
+        for batch in _batches(read, read.maxsize, n_readers, lambda failed: put(pictures, failed, halt), halt):
+            for item in _decode(decoder, reader, batch):
+                if not put(pictures, item, halt):
+                    return
+    except Exception as error:  # of the device
+        put(pictures, error, halt)
+        return
+    put(pictures, None, halt)
+
+
+def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[_Picture | Failed]:
+    """Give the pictures of a batch, of which some may be encoded; OpenCV decodes what nvImageCodec does not."""
+    yield from (item for item in batch if isinstance(item, _Picture))
+    encoded = [item for item in batch if isinstance(item, _Encoded)]
+    begun = time.perf_counter()
+    try:
+        several, quiet = reader.beside(lambda: decoder.decode([item.jpeg for item in encoded], reader.max_size))
+    except Exception as error:  # for want of memory, say
+        if _is_of_the_device(error):
+            raise
+        several, quiet = [None] * len(encoded), True
+    each = (time.perf_counter() - begun) / max(len(encoded), 1)
+    for item, decoded in zip(encoded, several, strict=True):
+        begun = time.perf_counter()
+        data, source = item.jpeg.data, item.source
         try:
-            item = pictures.get(not batch, POLL_SECONDS)
+            if decoded is None:
+                decoded, messages = reader.decode(data, source)
+                messages = [*messages, DECLINED]
+            else:
+                messages = [] if quiet else reader.messages(data, source)
+        except Exception as error:
+            yield Failed(source, reason_of(error), item.seconds + each + time.perf_counter() - begun)
+        else:
+            yield _Picture(source, decoded, messages, item.seconds + each + time.perf_counter() - begun)
+
+
+def _batches(
+    items: Items, size: int, n_givers: int, give: Callable[[Failed], object], halt: threading.Event
+) -> Iterator[list[Any]]:
+    """Take what there is, up to `size` pictures at once, until all who give them have ended."""
+    batch: list[Any] = []
+    while n_givers and not halt.is_set():
+        try:
+            item = items.get(not batch, POLL_SECONDS)
         except Empty:
             if batch:
                 yield batch
             batch = []
             continue
         if item is None:
-            n_readers -= 1
+            n_givers -= 1
+        elif isinstance(item, Exception):
+            raise item
         elif isinstance(item, Failed):
             give(item)
         else:

@@ -33,6 +33,7 @@ def test_quick_run_has_a_row_for_each_task_and_case(tmp_path):
     ]
     for row in rows:
         assert not row["standard"]
+        assert row["decoder"] == "opencv"
         assert {"run", "commit", "dirty", "hardware", "load_before", "versions", "device", "shape"} <= set(row)
         assert row["failures"] == 0
         assert row["images"] + row["skipped"] == (300 if row["task"] == "memory" else 2)
@@ -41,6 +42,21 @@ def test_quick_run_has_a_row_for_each_task_and_case(tmp_path):
             assert row["keypoints"] > row["images"]
             assert sum(row["share"].values()) == pytest.approx(1)
     assert all(len(row["resident_bytes"]) == 10 for row in rows if row["task"] == "memory")
+
+
+def test_sinks_with_each_decoder(tmp_path):
+    pytest.importorskip("nvidia.nvimgcodec", reason='the package is missing: pip install "gpusift[nvimgcodec]"')
+    done = bench("--quick", "--images", 2, "--tasks", "sinks", "--decoders", "opencv,nvimgcodec", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "batch.jsonl").read_text().splitlines()]
+    sinks = ("HDF5", "COLMAP", "Parquet", "npz")
+    assert [(row["case"], row["decoder"]) for row in rows] == [
+        *((sink, "opencv") for sink in sinks),
+        *((f"{sink}, nvimgcodec", "nvimgcodec") for sink in sinks),
+    ]
+    for opencv, other in zip(rows[:4], rows[4:], strict=True):
+        assert (opencv["images"], opencv["keypoints"]) == (other["images"], other["keypoints"])
+        assert other["versions"]["nvimgcodec"]
 
 
 def test_unknown_tasks_are_refused(tmp_path):
