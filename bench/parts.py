@@ -8,7 +8,7 @@ Two tasks:
 - parts: a mosaic of 9 MP without a limit and with smaller and smaller ones, and one of 108 MP (9000 x 12000) within
   800 MB. Each in a process of its own, whose largest resident size, above that with the imports done and the image
   read, is kept. The features of one image must be the same bytes.
-- sinks: `gpusift extract` from a PNG file of 108 MP with 2.2 million features to each sink, within 800 MB; the largest
+- sinks: `gpusift extract` from a PNG file of 108 MP with 2.3 million features to each sink, within 800 MB; the largest
   resident size of the whole command.
 """
 
