@@ -130,3 +130,15 @@ def mosaic(rows: int, columns: int) -> NDArray[np.uint8]:
         crop = crop[:: -1 if lap % 2 else 1, :: -1 if lap // 2 % 2 else 1]
         out[row : row + height, column : column + width] = crop
     return out[:rows, :columns].copy()
+
+
+def texture(rows: int, columns: int) -> NDArray[np.uint8]:
+    """Make a texture with twice as many keypoints as a mosaic has: noise whose spectrum falls as photographs' do."""
+    size = 1024
+    noise = np.fft.fft2(np.random.default_rng(0).normal(size=(size, size)))
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    frequency[0, 0] = np.inf  # no mean
+    tile = np.fft.ifft2(noise / frequency**1.1).real
+    tile = np.clip(128 + 45 * tile / tile.std(), 0, 255).astype(np.uint8)
+    laps = [np.roll(tile, 331 * lap, axis=1) for lap in range(-(-rows // size))]
+    return np.tile(np.concatenate(laps)[:rows], -(-columns // size))[:, :columns].copy()

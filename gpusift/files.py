@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
@@ -23,13 +25,22 @@ def write_whole(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     OSError
         It cannot be written; what was there before is still there.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a place beside a file's to write to; when that has ended without an exception, it becomes the file.
+
+    Parameters and exceptions are those of `write_whole`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -37,7 +48,14 @@ def write_whole(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
-def write_at(descriptor: int, data: bytes | bytearray, offset: int) -> None:
+def read_at(descriptor: int, buffer: memoryview, offset: int) -> None:
+    """Fill a buffer from an open file, as far as that goes: the system may give a part only, though there is more."""
+    done = 0
+    while done < len(buffer) and (more := os.preadv(descriptor, [buffer[done:]], offset + done)):
+        done += more
+
+
+def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of some bytes into an open file: the system may take a part only, without an error."""
     with memoryview(data) as view:
         written = 0

@@ -35,8 +35,9 @@ dataset             shape, dtype     meaning
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,53 @@ def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: s
     arrays : dict
         The datasets listed at the head of this module; no `descriptors` if the features have none.
     """
+    data = hloc_data(features, image_shape, normalization)
+    return {key: array.whole() if isinstance(array, Columns) else array for key, array in data.items()}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A float16 dataset that is converted some columns at a time: one of millions of features takes much memory.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    convert : callable
+        Returns the columns of a slice, of any dtype.
+    """
+
+    shape: tuple[int, int]
+    convert: Callable[[slice], np.ndarray]
+    dtype = np.float16
+
+    def slices(self) -> Iterator[slice]:
+        """Divide the columns."""
+        return (slice(first, min(first + CHUNK, self.shape[1])) for first in range(0, self.shape[1], CHUNK))
+
+    def whole(self) -> np.ndarray:
+        """Return all columns."""
+        array = np.empty(self.shape, self.dtype)
+        for columns in self.slices():
+            array[:, columns] = self.convert(columns)
+        return array
+
+
+def hloc_data(features: Features, image_shape: Sequence[int], normalization: str) -> dict[str, np.ndarray | Columns]:
+    """Convert features as `hloc_arrays` does, but for many descriptors, which `put` converts as it writes them.
+
+    Parameters
+    ----------
+    features, image_shape, normalization
+        As for `hloc_arrays`.
+
+    Returns
+    -------
+    data : dict
+        For `put`.
+    """
     host = features.to_host()
-    arrays = {
+    data: dict[str, np.ndarray | Columns] = {
         "keypoints": host.positions[:, ::-1].astype(np.float32),
         "scores": np.abs(host.responses).astype(np.float32),
         "scales": host.sigmas.astype(np.float32),
@@ -80,12 +126,10 @@ def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: s
         "image_size": np.array([image_shape[1], image_shape[0]], dtype=np.int64),
     }
     if host.descriptors is not None:
-        n, n_values = host.descriptors.shape
-        arrays["descriptors"] = np.empty((n_values, n), np.float16)
-        for first in range(0, n, CHUNK):
-            chunk = slice(first, first + CHUNK)
-            arrays["descriptors"][:, chunk] = root_sift(host.descriptors[chunk], normalization).T
-    return arrays
+        descriptors = host.descriptors
+        columns = Columns(descriptors.shape[::-1], lambda chunk: root_sift(descriptors[chunk], normalization).T)
+        data["descriptors"] = columns if len(descriptors) > CHUNK else columns.whole()
+    return data
 
 
 def hloc_matches(
@@ -152,8 +196,11 @@ def root_sift(descriptors: np.ndarray, normalization: str = "l2") -> np.ndarray:
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got {normalization!r}")
-    histograms = descriptors.astype(np.float32) ** (2 if normalization == "root" else 1)
-    return np.sqrt(histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1))
+    histograms = descriptors.astype(np.float32)
+    if normalization == "root":
+        histograms *= histograms
+    histograms /= np.maximum(histograms.sum(axis=1, keepdims=True), 1)
+    return np.sqrt(histograms, out=histograms)
 
 
 def pair_name(name_a: str, name_b: str) -> str:
@@ -185,7 +232,7 @@ def write(
     """
     import h5py
 
-    arrays = hloc_arrays(features, image_shape, normalization)
+    arrays = hloc_data(features, image_shape, normalization)
     with h5py.File(path, "a", libver="latest") as file:
         if name in file:
             del file[name]
@@ -231,7 +278,7 @@ def write_matches(
         put(file, pair_name(name_a, name_b), arrays)
 
 
-def put(file: Any, name: str, arrays: dict[str, np.ndarray]) -> None:
+def put(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]) -> None:
     """Write the datasets of `hloc_arrays` or `hloc_matches` to an open file; all of them or none.
 
     Parameters
@@ -240,8 +287,8 @@ def put(file: Any, name: str, arrays: dict[str, np.ndarray]) -> None:
         Open for writing.
     name : str
         The group, which has none of these datasets; it may be there, for names that go on with a slash.
-    arrays : dict
-        The datasets.
+    arrays : mapping
+        The datasets, or what `hloc_data` returns.
 
     Raises
     ------
@@ -251,9 +298,13 @@ def put(file: Any, name: str, arrays: dict[str, np.ndarray]) -> None:
     group, done = file.require_group(name), []
     try:
         for key, array in arrays.items():
-            data = group.create_dataset(key, data=array)
+            how = {"data": array} if isinstance(array, np.ndarray) else {"shape": array.shape, "dtype": array.dtype}
+            data = group.create_dataset(key, **how)
             done.append(key)
             data.attrs.update(ATTRIBUTES.get(key, {}))
+            if isinstance(array, Columns):
+                for columns in array.slices():
+                    data[:, columns] = array.convert(columns).astype(array.dtype, order="C")
     except BaseException:  # a full disk or Ctrl-C must not leave half an image behind
         with suppress(Exception):
             for key in done:

@@ -180,8 +180,8 @@ class ColmapStore:
         )
         sensor = int(camera.sensor_id.type)
         params = np.asarray(camera.params, "<f8").tobytes()
-        keypoints = keypoint_rows(features).astype("<f4")
-        descriptors = features.descriptors
+        keypoints = np.ascontiguousarray(keypoint_rows(features), "<f4")
+        descriptors = np.ascontiguousarray(features.descriptors)
         kind = int(self._colmap.FeatureExtractorType.SIFT)
         self._insert(
             "cameras",
@@ -196,16 +196,14 @@ class ColmapStore:
         self._insert("images", image_id=number, name=name, camera_id=number)
         self._insert("frames", frame_id=number, rig_id=number)
         self._insert("frame_data", frame_id=number, data_id=number, sensor_id=number, sensor_type=sensor)
-        self._insert(
-            "keypoints", image_id=number, rows=len(keypoints), cols=keypoints.shape[1], data=keypoints.tobytes()
-        )
+        self._insert("keypoints", image_id=number, rows=len(keypoints), cols=keypoints.shape[1], data=keypoints)
         self._insert(
             "descriptors",
             image_id=number,
             type=kind,
             rows=len(descriptors),
             cols=descriptors.shape[1],
-            data=descriptors.tobytes(),
+            data=descriptors,
         )
 
     def _insert(self, table: str, **values: Any) -> None:

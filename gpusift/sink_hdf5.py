@@ -2,7 +2,8 @@
 
 HDF5 itself keeps no promise about a file whose writer was killed. So the file changes by transactions, see
 `gpusift.transaction`: after a kill it holds what was committed. (In some ten microseconds of each commit it is whole
-only with the `.journal` beside it, from which the next run, or `recover`, completes it.)
+only with the `.journal` beside it, from which the next run, or `recover`, completes it.) What was not committed may
+follow its end, which readers take no notice of; the next run cuts it off.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from gpusift.features import Features
 from gpusift.files import remove_temporaries, write_whole
-from gpusift.hdf5 import hloc_arrays, put
+from gpusift.hdf5 import hloc_data, put
 from gpusift.sinks import not_ours, record_of, settings_in
 from gpusift.transaction import TransactionalFile, journal_of, recover
 
@@ -88,7 +89,7 @@ def open_store(path: Path, settings: dict[str, Any]) -> Hdf5Store:
 
 
 class Hdf5Store:
-    """An open file; what is not committed is in memory."""
+    """An open file; what is not committed is on the disk behind what is, and where that changes, in memory."""
 
     def __init__(self, path: Path, normalization: str) -> None:
         import h5py
@@ -96,6 +97,8 @@ class Hdf5Store:
         self._normalization = normalization
         self._disk = TransactionalFile(path)
         self._file = h5py.File(self._disk, "r+", libver=VERSIONS)
+        self._file.flush()  # HDF5 sets the length: what a process has appended that was stopped is cut off
+        self._disk.commit()
 
     def __contains__(self, name: object) -> bool:
         try:
@@ -105,13 +108,14 @@ class Hdf5Store:
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
         """Take an image's features, see `gpusift.sinks.Store`."""
-        arrays = hloc_arrays(features, image_shape, self._normalization)
         try:
             if "\0" in name:
                 raise ValueError("character 0 ends it")
-            put(self._file, name, arrays)
+            put(self._file, name, hloc_data(features, image_shape, self._normalization))
         except (TypeError, ValueError) as error:
             raise ValueError(f"name must do for a group in HDF5, got {name!r}: {error}; rename the image") from None
+        finally:
+            self._disk.check()
 
     def commit(self) -> None:
         """Write them in one transaction."""

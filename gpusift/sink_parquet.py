@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusift.features import Features
-from gpusift.files import sync_folder, write_at, write_whole
+from gpusift.files import replacing, sync_folder, write_at, write_whole
 from gpusift.names import Names
 from gpusift.sinks import not_ours, record_of, settings_in
 
@@ -45,7 +45,8 @@ METADATA = b"gpusift"
 PART_BYTES = 128 << 20  # of a part, before compression; so much is in memory
 LISTS = ("sigmas", "orientations", "responses", "scales", "octaves")
 DIGITS = 8  # of a part's number
-COMPRESSION = "snappy"  # descriptors shrink by little whatever is tried, and engines read this one fast
+COMPRESSION = "snappy"  # engines read it fast; not for descriptors, which shrink by 2 % and would be held once more
+STATISTICS = ["name", "image_rows", "image_cols", "n"]  # those of descriptors take several times their memory
 FRAME = struct.Struct("<QI")  # before each batch of a journal: length, checksum
 
 Row = tuple[str, Features, tuple[int, int]]
@@ -121,14 +122,17 @@ def write_part(
     """
     schema = schema_of(settings)
     name = f"part-{part or _digest(name for name, _, _ in rows)}.parquet"
-    data = _encode([_batch(rows, schema)], schema)
     if "://" in os.fspath(folder):
         import fsspec
+        import pyarrow
 
+        stream = pyarrow.BufferOutputStream()  # first: an error must not leave half a part there
+        _encode([_batch(rows, schema)], schema, stream)
         with fsspec.open(f"{os.fspath(folder).rstrip('/')}/{name}", "wb") as file:
-            file.write(data)
+            file.write(memoryview(stream.getvalue()))
     else:
-        write_whole(Path(folder) / name, data)
+        with replacing(Path(folder) / name) as temporary:
+            _encode([_batch(rows, schema)], schema, os.fspath(temporary))
     return name
 
 
@@ -218,17 +222,20 @@ class ParquetStore:
 
     def commit(self) -> None:
         """Add them to the journal; with enough in it, make it a part."""
+        pyarrow, _ = _import_pyarrow()
         batch = _batch(self._rows, self._schema)
-        data = batch.serialize().to_pybytes()
-        frame = FRAME.pack(len(data), zlib.crc32(data)) + data
+        data = batch.serialize()
         try:
-            write_at(self._journal, frame, self._end)
+            write_at(self._journal, FRAME.pack(data.size, zlib.crc32(data)), self._end)
+            write_at(self._journal, data, self._end + FRAME.size)
             os.fsync(self._journal)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._journal, self._end)
             raise
-        self._end += len(frame)
+        self._end += FRAME.size + data.size
+        del data
+        pyarrow.default_memory_pool().release_unused()  # which keeps it otherwise, and that of a large image is much
         self._batches.append(batch)
         self._names.update(name for name, _, _ in self._rows)
         self._rows = []
@@ -264,7 +271,8 @@ class ParquetStore:
     def _write_part(self) -> None:
         """Write a journal's batches as a part; with the part there, the journal counts no more."""
         journal = _journal_of(self._folder, self._number)
-        write_whole(_part_of(journal), _encode(self._batches, self._schema))
+        with replacing(_part_of(journal)) as temporary:
+            _encode(self._batches, self._schema, os.fspath(temporary))
         os.close(self._journal)
         journal.unlink()
         self._batches = []
@@ -296,30 +304,45 @@ def _batches(journal: Path, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBa
 
 
 def _batch(rows: Sequence[Row], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
-    """Make columns of images' features."""
+    """Make columns of images' features; those of a single image are not copied."""
     pyarrow, _ = _import_pyarrow()
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for name, features, (image_rows, image_cols) in rows:
-        host = features.to_host()
-        descriptors = host.descriptors
-        values = {
-            "name": name,
-            "image_rows": image_rows,
-            "image_cols": image_cols,
-            "n": len(host),
-            "rows": host.positions[:, 0],
-            "cols": host.positions[:, 1],
-            **{column: getattr(host, column) for column in LISTS},
-            "descriptors": None if descriptors is None else descriptors.tobytes(),
-            "descriptor_size": 0 if descriptors is None else descriptors.shape[1],
-        }
-        for column, value in values.items():
-            kind = schema.field(column).type
-            if pyarrow.types.is_list(kind):
-                value = np.asarray(value).astype(kind.value_type.to_pandas_dtype(), copy=False)
-            columns[column].append(value)
-    arrays = [pyarrow.array(columns[name], schema.field(name).type) for name in schema.names]
-    return pyarrow.record_batch(arrays, schema=schema)
+    names, several, shapes = zip(*rows)
+    hosts = [features.to_host() for features in several]
+    descriptors = [host.descriptors for host in hosts]
+    columns = {
+        "name": names,
+        "image_rows": [shape[0] for shape in shapes],
+        "image_cols": [shape[1] for shape in shapes],
+        "n": [len(host) for host in hosts],
+        "rows": [host.positions[:, 0] for host in hosts],
+        "cols": [host.positions[:, 1] for host in hosts],
+        **{column: [getattr(host, column) for host in hosts] for column in LISTS},
+        "descriptors": descriptors,
+        "descriptor_size": [0 if each is None else each.shape[1] for each in descriptors],
+    }
+
+    def array(name: str) -> Any:
+        values, kind = columns[name], schema.field(name).type
+        if name == "descriptors":
+            there = pyarrow.array([each is not None for each in descriptors]).buffers()[1]
+            flat, ends = _joined([np.empty(0, np.uint8) if each is None else each for each in descriptors], np.uint8)
+            return pyarrow.Array.from_buffers(
+                kind, len(descriptors), [there, ends.buffers()[1], pyarrow.py_buffer(flat)]
+            )
+        if pyarrow.types.is_list(kind):
+            flat, ends = _joined(values, kind.value_type.to_pandas_dtype())
+            return pyarrow.ListArray.from_arrays(ends, pyarrow.array(flat, kind.value_type))
+        return pyarrow.array(values, kind)
+
+    return pyarrow.record_batch([array(name) for name in schema.names], schema=schema)
+
+
+def _joined(arrays: Sequence[np.ndarray], dtype: Any) -> tuple[np.ndarray, pyarrow.Array]:
+    """Return the elements of all arrays, one after the other, and where each array begins and the last one ends."""
+    pyarrow, _ = _import_pyarrow()
+    flat = [np.ascontiguousarray(array, dtype).reshape(-1) for array in arrays]
+    ends = pyarrow.array(np.cumsum([0, *map(len, flat)]), pyarrow.int32())  # or an error: it is not more than 2 GiB
+    return flat[0] if len(flat) == 1 else np.concatenate(flat), ends
 
 
 def _rows(batch: pyarrow.RecordBatch) -> Iterator[tuple[str, tuple[int, int], Features]]:
@@ -335,13 +358,13 @@ def _rows(batch: pyarrow.RecordBatch) -> Iterator[tuple[str, tuple[int, int], Fe
         yield row["name"].as_py(), shape, Features(positions, **lists, descriptors=descriptors)
 
 
-def _encode(batches: Sequence[pyarrow.RecordBatch], schema: pyarrow.Schema) -> memoryview:
-    """Make a Parquet file's bytes."""
+def _encode(batches: Sequence[pyarrow.RecordBatch], schema: pyarrow.Schema, target: Any) -> None:
+    """Write a Parquet file to a path or a stream of pyarrow's."""
     pyarrow, parquet = _import_pyarrow()
-    stream = pyarrow.BufferOutputStream()
     table = pyarrow.Table.from_batches(batches, schema)
-    parquet.write_table(table, stream, compression=COMPRESSION, use_dictionary=False)
-    return memoryview(stream.getvalue())
+    columns = [f"{each.name}.list.element" if pyarrow.types.is_list(each.type) else each.name for each in schema]
+    compression = {column: "NONE" if column == "descriptors" else COMPRESSION for column in columns}
+    parquet.write_table(table, target, compression=compression, use_dictionary=False, write_statistics=STATISTICS)
 
 
 def _is_ours(part: Path) -> bool:

@@ -31,7 +31,7 @@ from gpusift.files import Lock
 
 __all__ = ["Failures", "Sink", "SettingsDiffer", "Store", "open_sink"]
 
-# What is written since the last commit is in memory; more than so many bytes are committed at once.
+# Features written since the last commit are in memory, but in HDF5; more than so many bytes are committed at once.
 MAX_PENDING = 64 << 20
 
 FORMAT = "gpusift extract"

@@ -26,7 +26,7 @@ OUTPUTS = ["features.h5", "database.db", "parts.parquet", "folder"]
 
 # Where a process is killed, line by line: what writes. Reading, and pages in memory, are left to kills by the clock.
 CRITICAL = ("files.py", "transaction.py", "sinks.py", "failures.py", "sink_npz.py", "sink_colmap.py", "sink_parquet.py")
-CALM = {"read", "readinto", "_pages", "seek", "tell", "_lengthen", "<genexpr>"}
+CALM = {"read", "readinto", "read_at", "_pages", "seek", "tell", "_lengthen", "_change", "check", "<genexpr>"}
 
 PLACES = (10, 2 * transaction.PAGE, 5 * transaction.PAGE - 3)  # that `change` changes
 
@@ -58,6 +58,7 @@ def features_of(name: str) -> Features:
 
 def fill(output: str, n: int, at_line: int | None = None, log: str | None = None) -> None:
     """Write the images that are not in a sink yet, committing now and then; log what is committed."""
+    hdf5.CHUNK = 16  # descriptors of some images are written in pieces
     if at_line is not None:
         kill_at_line(at_line)
     sink = open_sink(output, SETTINGS)
@@ -90,6 +91,24 @@ def change(path: str, at_line: int) -> None:
         file.write(b"new" * 5)
     file.commit()
     sys.settrace(None)
+
+
+def write_one(output: str, name: str, at_write: int) -> None:
+    """Write an image in many pieces, to be killed instead of a write to the disk, that of this number."""
+    hdf5.CHUNK = 16
+    real, left = os.pwrite, at_write
+
+    def pwrite(*arguments: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    with mock.patch.object(os, "pwrite", pwrite):
+        sink = open_sink(output, SETTINGS)
+        sink.write(name, features_of(name), SHAPE)
+        sink.close()
 
 
 def start(function: Any, *arguments: Any) -> Any:

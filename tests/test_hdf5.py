@@ -52,6 +52,18 @@ def test_layout(tmp_path, n, n_values):
         np.testing.assert_allclose(group["scales"], features.sigmas, rtol=1e-6)
 
 
+@pytest.mark.parametrize("normalization", ["l2", "root"])
+def test_many_descriptors_are_written_in_pieces(tmp_path, monkeypatch, normalization):
+    features = some_features(50)
+    whole = hdf5.hloc_arrays(features, SHAPE, normalization)["descriptors"]
+    monkeypatch.setattr(hdf5, "CHUNK", 16)
+    hdf5.write(tmp_path / "f.h5", "a.jpg", features, SHAPE, normalization)
+    with h5py.File(tmp_path / "f.h5") as file:
+        np.testing.assert_array_equal(file["a.jpg/descriptors"], whole)
+        assert file["a.jpg/descriptors"].chunks is None
+    np.testing.assert_array_equal(hdf5.hloc_arrays(features, SHAPE, normalization)["descriptors"], whole)
+
+
 def test_names_are_found_as_hloc_finds_them(tmp_path):
     names = ["a.jpg", "s/a.jpg", "s/t/a.jpg", "grüße.png"]
     for name in names:
