@@ -9,7 +9,6 @@ These are the engines of the standard run. `peer_engines.py` has those of the pe
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
@@ -108,11 +107,7 @@ class GpusiftCPU:
 
     def batch(self, images: Sequence[Any]) -> int:
         """Return the number of keypoints of all `images`, computed as one batch where gpusift can."""
-        return sum(len(features.to_host()) for features in self._features(images))
-
-    def _features(self, images: Sequence[Any]) -> list[Any]:
-        takes = inspect.signature(self.sift.compute_batch).parameters
-        return self.sift.compute_batch(images, **({"batch_size": len(images)} if "batch_size" in takes else {}))
+        return sum(map(len, self.sift.compute_batch(images, len(images), on_host=True)))
 
     def stages(self, image: Image) -> dict[str, float]:
         """Return the seconds of each stage of one call, in order.
@@ -149,7 +144,7 @@ class GpusiftCUDA(GpusiftCPU):
         there = [cupy.asarray(image) for image in images]
 
         def run() -> None:
-            self._features(there)
+            self.sift.compute_batch(there, len(there))
 
         return run
 

@@ -28,8 +28,8 @@ FEATURES_PER_KEYPOINT = 1.2
 
 # Instructions counted by hand in the kernels.
 REFINEMENT = 150  # a candidate: gradient, Hessian, its inverse, one step
-ORIENTATION = 65  # a sample: gradient twice, root, exp, atan2, bin
-DESCRIPTION = 110  # a sample: the same, turned, and eight parts of histograms
+ORIENTATION = 55  # a sample: gradient once and a quarter, root, atan2, bin
+DESCRIPTION = 95  # a sample: the same, turned, and eight parts of histograms
 
 
 @dataclass(frozen=True)

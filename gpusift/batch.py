@@ -14,8 +14,8 @@ from gpusift.parts import LimitTooSmallError
 from gpusift.plan import Key, ListsTooLongError, Memory, Plan, Plans, UnfitImageError, bytes_of, results_on_host
 
 
-def compute(plans: Plans, images: Sequence[Any], batch_size: int | None) -> list[Features]:
-    """The features of images, on the device, in their order; those of one shape are computed at once.
+def compute(plans: Plans, images: Sequence[Any], batch_size: int | None, on_host: bool = False) -> list[Features]:
+    """The features of images, in their order; those of one shape are computed at once.
 
     Parameters
     ----------
@@ -26,6 +26,8 @@ def compute(plans: Plans, images: Sequence[Any], batch_size: int | None) -> list
     batch_size : int or None
         Images at once, at most; None: as many as suit the device and its memory. When its memory runs out in spite of
         it, half as many.
+    on_host : bool
+        Whether to copy the features to the host, a batch at a time.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def compute(plans: Plans, images: Sequence[Any], batch_size: int | None) -> list
         for first in range(0, len(numbers), size):
             chunk = numbers[first : first + size]
             try:
-                of_chunk = _with_less_memory(plans, [images[number] for number in chunk])
+                of_chunk = _with_less_memory(plans, [images[number] for number in chunk], on_host)
             except UnfitImageError as error:
                 raise ValueError(f"image {chunk[error.number]} of the batch: {error}") from None
             for number, features in zip(chunk, of_chunk, strict=True):
@@ -57,9 +59,9 @@ def size_for(plans: Plans, shape: tuple[int, int]) -> int:
     return max(1, min(plans.device.batch_size(needed), fit))
 
 
-def _with_less_memory(plans: Plans, images: Sequence[Any]) -> list[Features]:
+def _with_less_memory(plans: Plans, images: Sequence[Any], on_host: bool) -> list[Features]:
     try:
-        return pipeline.run(plans, images)
+        return pipeline.run(plans, images, on_host=on_host)
     except LimitTooSmallError:
         raise
     except plans.device.OutOfMemoryError:
@@ -71,9 +73,9 @@ def _with_less_memory(plans: Plans, images: Sequence[Any]) -> list[Features]:
                 f"{cols} pixels, and did not; pass memory_limit, smaller images or upsampling=1"
             ) from None
     half = len(images) // 2
-    found = _with_less_memory(plans, images[:half])
+    found = _with_less_memory(plans, images[:half], on_host)
     try:
-        return found + _with_less_memory(plans, images[half:])
+        return found + _with_less_memory(plans, images[half:], on_host)
     except UnfitImageError as error:
         raise UnfitImageError(half + error.number, str(error)) from None
 
@@ -183,15 +185,15 @@ def _start(plans: Plans, slot: _Slot, images: list[Any], first: int) -> _Started
 def _finish(plans: Plans, batch: _Started) -> Iterator[Features]:
     try:
         if batch.plan is None:  # too small for an octave, or too large for the memory
-            found = [features.to_host() for features in pipeline.run(plans, batch.images)]
+            found = pipeline.run(plans, batch.images, on_host=True)
         else:
             with plans.device.active(), batch.slot.stream:
                 found = results_on_host(batch.slot.memory, batch.plan)
     except ListsTooLongError:
-        found = [features.to_host() for features in pipeline.run(plans, batch.images)]
+        found = pipeline.run(plans, batch.images, on_host=True)
     except UnfitImageError as error:
         if error.number:
-            yield from (features.to_host() for features in pipeline.run(plans, batch.images[: error.number]))
+            yield from pipeline.run(plans, batch.images[: error.number], on_host=True)
         reason = intensities.unfit(batch.images[error.number])
         raise ValueError(f"image {batch.first + error.number}: {reason}") from None
     yield from found

@@ -12,7 +12,7 @@ from gpusift import descriptor, intensities, orientation, parts
 from gpusift.device import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
-from gpusift.plan import Key, ListsTooLongError, Memory, Plan, Plans, UnfitImageError, results
+from gpusift.plan import Key, ListsTooLongError, Memory, Plan, Plans, UnfitImageError, results, results_on_host
 
 
 def run(
@@ -21,6 +21,7 @@ def run(
     *,
     mask: Any = None,
     descriptors: bool = True,
+    on_host: bool = False,
     on_stage: Callable[[str], None] | None = None,
 ) -> list[Features]:
     """Detects the keypoints of images and describes them.
@@ -35,13 +36,15 @@ def run(
         Of the device, for all images. Zero where no keypoint is wanted.
     descriptors : bool
         Whether to compute them.
+    on_host : bool
+        Whether to copy the features to the host, all arrays of all images at once.
     on_stage : callable, optional
         Called with each stage's name when it has ended on the device, for measurements.
 
     Returns
     -------
     list of Features
-        On the device; of length zero where there are none. An image's do not depend on the others.
+        On the device, or on the host; of length zero where there are none. An image's do not depend on the others.
 
     Raises
     ------
@@ -61,9 +64,9 @@ def run(
     if not parameters.octave_shapes(key.shape):
         for number, image in enumerate(images):
             _require_fit(image, number)
-        return [_none(device, parameters, descriptors) for _ in images]
+        return _moved([_none(device, parameters, descriptors) for _ in images], on_host)
     if plans.exceeds_limit(key):
-        return _in_parts(plans, images, mask, descriptors)
+        return _moved(_in_parts(plans, images, mask, descriptors), on_host)
     with device.active(), plans.memory() as memory:
         plan = memory.plan(key)
         if mask is not None:
@@ -77,8 +80,12 @@ def run(
         else:
             plan.run()
         with suppress(ListsTooLongError), _named(images):
-            return results(memory, plan)
-    return _in_parts(plans, images, mask, descriptors)
+            return results_on_host(memory, plan) if on_host else results(memory, plan)
+    return _moved(_in_parts(plans, images, mask, descriptors), on_host)
+
+
+def _moved(several: list[Features], on_host: bool) -> list[Features]:
+    return [features.to_host() for features in several] if on_host else several
 
 
 def _in_parts(plans: Plans, images: Sequence[Any], mask: Any, descriptors: bool) -> list[Features]:

@@ -367,7 +367,9 @@ class SIFT:
         assign = orientations is None
         return pipeline.describe(self.plans, array, features, assign=assign)
 
-    def compute_batch(self, images: Iterable[Any], batch_size: int | None = None) -> list[Features]:
+    def compute_batch(
+        self, images: Iterable[Any], batch_size: int | None = None, *, on_host: bool = False
+    ) -> list[Features]:
         """The features of several images, each as `compute` gives them; those of one shape are computed at once.
 
         Parameters
@@ -376,11 +378,13 @@ class SIFT:
             Their shapes and dtypes may differ.
         batch_size : int, optional
             Images at once, at most. By default as many as suit the device and its memory.
+        on_host : bool, optional
+            Copy the features to the host, all those of a batch in one copy.
 
         Returns
         -------
         list of Features
-            In the order of the images; arrays on the device.
+            In the order of the images; arrays on the device, or NumPy's with `on_host`.
 
         Raises
         ------
@@ -396,7 +400,7 @@ class SIFT:
                 arrays.append(self._array(image))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"image {number} of the batch: {error}") from error
-        return batch.compute(self.plans, arrays, batch_size)
+        return batch.compute(self.plans, arrays, batch_size, on_host)
 
     def map(self, images: Iterable[Any], batch_size: int | None = None) -> Iterator[Features]:
         """The features of any number of images, as they come, each as ``compute(image).to_host()`` gives them.

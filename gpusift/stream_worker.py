@@ -250,7 +250,7 @@ def _compute(sift: SIFT, batch: list[_Picture]) -> Iterator[Done | Failed]:
     """Compute a batch; one that fails, by one of its images or for want of memory, in halves."""
     begun = time.perf_counter()
     try:
-        several = [features.to_host() for features in sift.compute_batch([p.decoded.image for p in batch])]
+        several = sift.compute_batch([p.decoded.image for p in batch], on_host=True)
     except Exception as error:
         if _is_of_the_device(error):
             raise

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from same_bytes import digest, synthetic
+from test_parts import whole_bytes
 
 from gpusift import SIFT, batch, pipeline
 from gpusift.cuda_device import Program
@@ -199,3 +200,13 @@ def test_a_program_with_steps_of_the_host_is_not_captured():
     for _ in range(3):
         program()
     assert done == [1, 1, 1]
+
+
+def test_features_on_the_host_are_the_same(device):
+    sift = SIFT(device=device, **PARAMETERS)
+    images = [IMAGES[0], np.zeros((3, 3), np.uint8), IMAGES[5], IMAGES[1]]
+    found = sift.compute_batch(images, on_host=True)
+    assert all(isinstance(array, np.ndarray) for features in found for array in vars(features).values())
+    assert [digest(features) for features in found] == [digest(f) for f in sift.compute_batch(images)]
+    limited = SIFT(device=device, memory_limit=int(0.95 * whole_bytes(sift, IMAGES[0])), **PARAMETERS)
+    assert digest(limited.compute_batch([IMAGES[0]], on_host=True)[0]) == digest(found[0])

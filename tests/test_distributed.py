@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 import cv2
 import numpy as np
@@ -207,11 +207,11 @@ class Broken(distributed.WorkerPlugin):
 
         real, fails = SIFT.compute_batch, not os.path.exists(self.marker)
 
-        def compute_batch(sift, images, *arguments):
+        def compute_batch(sift, images, *arguments, **options):
             if fails:
                 open(self.marker, "w").close()
                 raise CUDARuntimeError("cudaErrorIllegalAddress")
-            return real(sift, images, *arguments)
+            return real(sift, images, *arguments, **options)
 
         SIFT.compute_batch = compute_batch
 
@@ -345,16 +345,19 @@ def test_failures_are_kept_and_tried_again_when_asked(client, photographs, expec
     assert not list(read_failures(tmp_path / "out" / "_failures.jsonl"))
 
 
-def test_killed_workers_leave_each_image_once(client, photographs, expected, tmp_path):
+def test_killed_workers_leave_each_image_once(cluster, client, photographs, expected, tmp_path):
     client.register_plugin(Deadly(), name="deadly")
     sources = [*photographs[:9], Source("deadly.jpg", "kill://deadly.jpg"), *photographs[9:]]
-    pids = list(client.run(os.getpid).values())
     killed = []
 
     def kill(event):
+        """Kill a worker that lives: one may have ended with the deadly image, another be on its way up."""
         if event["event"] == "image" and not killed:
-            killed.append(pids[0])
-            os.kill(pids[0], signal.SIGKILL)
+            for nanny in list(cluster.workers.values()):
+                with suppress(ProcessLookupError):
+                    if nanny.pid and not killed:
+                        os.kill(nanny.pid, signal.SIGKILL)
+                        killed.append(nanny.pid)
 
     url = f"file://{tmp_path}/out"
     summary = extract(sources, client, url, parameters=PARAMETERS, batch_size=4, on_event=kill)

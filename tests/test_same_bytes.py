@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from same_bytes import digest, synthetic
 
-from gpusift import SIFT, host, pipeline
+from gpusift import SIFT, check, host, pipeline
 from gpusift.device import CpuDevice
 from gpusift.parameters import Parameters
 from gpusift.plan import Plans
@@ -97,3 +97,4 @@ def test_several_instruction_sets_are_compared():
 if __name__ == "__main__":  # python tests/test_same_bytes.py, after a change that is meant to change results
     hashes = {case: digest(SIFT(**p, device="cpu", blur="kernel").compute(i)) for case, (i, p) in CASES.items()}
     KEPT.write_text(json.dumps(hashes, indent=1) + "\n")
+    print("gpusift/check.py: EXPECTED =", check.digest("cpu"))

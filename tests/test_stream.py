@@ -141,7 +141,7 @@ class FewAtOnce:
     def __init__(self, images: int = 100, rows: int = 100) -> None:
         self.images, self.rows, self.batches = images, rows, []
 
-    def compute_batch(self, images):
+    def compute_batch(self, images, *, on_host=False):
         if len(images) > self.images or max(map(len, images)) > self.rows:
             raise MemoryError("out of device memory")
         self.batches.append(len(images))
@@ -171,7 +171,7 @@ def test_a_device_that_fails_stops_the_run_and_blames_no_image(photos):
     class Broken:
         device = SimpleNamespace(name="cuda:0")
 
-        def compute_batch(self, images):
+        def compute_batch(self, images, *, on_host=False):
             raise CUDARuntimeError("cudaErrorIllegalAddress")
 
     lists = Lists()
