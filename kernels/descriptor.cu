@@ -48,6 +48,7 @@ DEVICE int place_of(int cell, int part, int n_cells) {
     return LANES > 1 ? 8 * cell + part : (part & 3) * n_cells + cell + (part >> 2);
 }
 
+// The place of one of a cell's four sums when directions are folded.
 DEVICE int folded_place(int cell, int corner, int n_cells) {
     return LANES > 1 ? 4 * cell + corner : corner * n_cells + cell;
 }
@@ -137,7 +138,7 @@ DEVICE real sum_of_lanes(const real* lanes) {
 //     min(floor(scaled_norm value / norm), 255),      or, rooted (RootSIFT, Arandjelovic & Zisserman 2012),
 //     min(floor(scaled_norm sqrt(value / sum of the values) + 1/2), 255).
 //
-// Sums are fixed-point, on a scale that the window's largest gradient gives, so they do not depend on the order in
+// Sums are fixed-point, on a scale that a bound of the window's gradients gives, so they do not depend on the order in
 // which threads come.
 //
 //     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at

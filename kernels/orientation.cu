@@ -12,7 +12,7 @@
 //     2 pi (bin + (h_- - h_+) / (2 (h_- + h_+ - 2 h)) + bin_centre) / n_bins
 //
 // A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, on a scale
-// that the patch's largest gradient gives, so they do not depend on the order in which threads come.
+// that a bound of the patch's gradients gives, so they do not depend on the order in which threads come.
 //
 //     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at
 //                                    both ends
