@@ -36,6 +36,7 @@ class CpuDevice:
 
     name = "cpu"
     xp = np
+    is_host = True  # what it has computed is known at once
     n_streams = 1  # launches end before they return, so nothing would overlap
     OutOfMemoryError = MemoryError
 

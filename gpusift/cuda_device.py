@@ -38,6 +38,7 @@ class CudaDevice:
         If CuPy, the driver or the device is missing; says which, and how to get it.
     """
 
+    is_host = False
     n_streams = 3  # one uploads, one computes, one downloads
 
     def __init__(self, index: int = 0, dtype: str = "float32") -> None:

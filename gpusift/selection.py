@@ -19,7 +19,8 @@ def steps(
 ) -> list[Step]:
     """What leaves at most `max_keypoints` of the keypoints, or of the features; nothing without it.
 
-    The choice is made by sorting, which waits for the device.
+    The choice is made by sorting. A GPU sorts all that lists have room for, as only it knows how long they are: to wait
+    for that would take longer.
 
     Parameters
     ----------
@@ -41,22 +42,31 @@ def steps(
     lengths = lists.counts[USABLE_FEATURES if of_features else USABLE_KEYPOINTS]
 
     def choose() -> None:
-        for image, n in enumerate(device.to_host(lengths)):
-            if n <= most:
+        for image in range(lists.batch):
+            length = lengths[image]
+            room = int(length) if device.is_host else lists.capacity
+            if room <= most:
                 continue
-            of_image = members[image, :n]
+            exists = device.xp.arange(room) < length
+            of_image = device.xp.where(exists, members[image, :room], 0)
             positions, sigmas = lists.positions[image][of_image], lists.sigmas[image][of_image]
             responses = lists.responses[image][of_image]
-            chosen = strongest(device, positions, sigmas, responses, parameters, image_shape)
-            members[image, : len(chosen)] = of_image[chosen]
-            lists.orientations[image, : len(chosen)] = lists.orientations[image, :n][chosen]
-            lengths[image] = len(chosen)
+            chosen = strongest(device, positions, sigmas, responses, parameters, image_shape, exists)
+            members[image, :most] = of_image[chosen]
+            lists.orientations[image, :most] = lists.orientations[image, :room][chosen]
+            lengths[image : image + 1] = device.xp.minimum(length, most)
 
     return [choose]
 
 
 def strongest(
-    device: Device, positions: Any, sigmas: Any, responses: Any, parameters: Parameters, image_shape: tuple[int, int]
+    device: Device,
+    positions: Any,
+    sigmas: Any,
+    responses: Any,
+    parameters: Parameters,
+    image_shape: tuple[int, int],
+    exists: Any = None,
 ) -> Any:
     """Which `max_keypoints` of more keypoints are kept, by the rule `keep`.
 
@@ -74,6 +84,8 @@ def strongest(
         strongest (by response) of each cell, then the second of each, and so on. Of equals, the one that comes first.
     image_shape : (int, int)
         Rows and columns of the input image.
+    exists : (N,) array of bool, optional
+        Which of them count, the first ones; by default all. The others are chosen only where those do not suffice.
 
     Returns
     -------
@@ -82,12 +94,14 @@ def strongest(
     """
     xp, most = device.xp, parameters.max_keypoints or len(sigmas)
     strength = sigmas if parameters.keep == "scale" else xp.abs(responses)
-    keys = [xp.arange(len(sigmas)), -strength.astype(np.float64)]
+    weakness = -strength.astype(np.float64)
+    keys = [xp.arange(len(sigmas)), weakness if exists is None else xp.where(exists, weakness, np.inf)]
     if parameters.keep == "grid":
         side = (image_shape[0] * image_shape[1] * KEYPOINTS_PER_CELL / most) ** 0.5
         row_of_cells, col_of_cells = (xp.floor(positions[:, axis] / side) for axis in (0, 1))
         cell = row_of_cells * (image_shape[1] // side + 2) + col_of_cells
-        keys.append(_rank_in_cell(xp, cell, keys))
+        rank = _rank_in_cell(xp, cell, keys)
+        keys.append(rank if exists is None else xp.where(exists, rank, np.inf))
     return xp.sort(_in_order(xp, keys)[:most])
 
 

@@ -9,6 +9,7 @@ from same_bytes import digest
 from skimage import data
 
 from gpusift import SIFT, match_descriptors
+from gpusift.cpu_device import CpuDevice
 
 CAMERA = data.camera()
 HALF = CAMERA[::2, ::2].copy()
@@ -77,6 +78,19 @@ def test_of_equals_the_first_ones_are_kept(device):
     for most in range(1, len(every), 5):
         wanted = every[sorted(in_order(every, np.abs(every.responses))[:most])]
         assert same(compute(image, device=device, max_keypoints=most), wanted)
+
+
+@pytest.mark.parametrize("keep", ["response", "scale", "grid"])
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+def test_a_limit_needs_not_know_how_many_there_are(monkeypatch, keep, most):
+    """As on a GPU, where only the device knows the lengths of lists; what lies behind their ends is of no account."""
+    images = [HALF, np.zeros_like(HALF), HALF[::-1].copy()]
+    known = SIFT(device="cpu", max_keypoints=most, keep=keep).compute_batch(images)
+    monkeypatch.setattr(CpuDevice, "is_host", False)
+    sift = SIFT(device="cpu", max_keypoints=most, keep=keep)
+    sift.compute(CAMERA)  # which leaves longer lists behind
+    for ours, theirs in zip(sift.compute_batch(images, batch_size=3), known, strict=True):
+        assert same(ours, theirs)
 
 
 # Masks
