@@ -346,13 +346,19 @@ def test_peers_are_not_timed_on_wrong_keypoints(bench):
         peers.check_counts([*rows, {"engine": "gpusift-cpu", "keypoints": 2003}])
 
 
-def test_batch_size_is_given_where_gpusift_takes_it(bench):
+def test_a_batch_of_gpusift_is_one_call_to_the_host(bench):
     engine = bench("engines").GpusiftCPU()
     images = [np.zeros((12, 12), np.uint8)] * 3
     assert engine.batch(images) == 0
-    found = SimpleNamespace(to_host=lambda: [1, 2])
-    engine.sift = SimpleNamespace(compute_batch=lambda images, *, batch_size=1: batch_size * [found])
+    calls = []
+
+    def compute_batch(images, batch_size, *, on_host):
+        calls.append((len(images), batch_size, on_host))
+        return [[1, 2]] * len(images)
+
+    engine.sift = SimpleNamespace(compute_batch=compute_batch)
     assert engine.batch(images) == 6
+    assert calls == [(3, 3, True)]
 
 
 def test_device_time_is_a_multiple_of_the_floor_of_its_upsampling(bench):
