@@ -1,5 +1,6 @@
 // Descriptors of the keypoints (Otero & Delbracio 2014, Alg. 12; Lowe 2004, section 6).
 #include "common.cuh"
+#include "window.cuh"
 
 // The square window of a descriptor, turned by the keypoint's orientation; lengths in samples of the octave.
 struct Window {

@@ -1,5 +1,6 @@
 // Reference orientations of the keypoints (Otero & Delbracio 2014, Alg. 11).
 #include "common.cuh"
+#include "window.cuh"
 
 // One block per keypoint. A histogram of n_bins directions over the patch |row - y|, |col - x| <= 3 lambda_ori sigma,
 // each sample adding its gradient's magnitude, weighted by exp(-d^2 / (2 (lambda_ori sigma)^2)), to the bin that

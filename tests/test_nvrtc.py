@@ -133,7 +133,7 @@ def insert(path, before, line):
         ("extrema.cu", "#include"),
         ("extrema.cu", "KERNEL"),
         ("common.cuh", "using real"),
-        ("common.cuh", "DEVICE void grad"),
+        ("common.cuh", "DEVICE int ceil_div"),
     ],
 )
 def test_an_error_names_the_file_and_the_line(copy_of_kernels, file, before):
