@@ -141,13 +141,13 @@ DEVICE void gaussian_weights(int first, int end, real centre, real falloff, int 
 }
 
 // Sums in fixed point need a scale at which they cannot overflow, so a bound of the gradients that they are made of. To
-// look at every gradient first would double the work. Levels are smooth, so a multiple of the largest in every so many
-// rows bounds all of them nearly always; and where it does not, what uses it finds out, and begins again.
+// look at every gradient first takes a pass of its own. Levels are smooth, so a multiple of the largest in every so
+// many rows bounds all of them nearly always; and where it does not, what uses it finds out, and begins again.
 #define BOUND_STEP 4
 #define BOUND_MARGIN 2
 
 // A bound of the gradients in the rows [row_0, row_1), of which `look` takes the largest of one row into LANES values;
-// the same in all threads. `steepest` is in shared memory, 0 in the end.
+// the same in all threads. `steepest` is in shared memory.
 template <typename Look>
 DEVICE real bound_of_gradients(int row_0, int row_1, fixed* steepest, const Look& look) {
     real best[LANES] = {};
