@@ -33,7 +33,7 @@ import numpy as np
 import photographs
 from run import say
 
-from gpusift.reading import DECODERS, OPENCV
+from gpusift.images.reader import DECODERS, OPENCV
 
 SINKS = {"HDF5": "features.h5", "COLMAP": "database.db", "Parquet": "features.parquet", "npz": "npz"}
 SHAPE = 1080, 1920

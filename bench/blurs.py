@@ -28,9 +28,9 @@ sys.path.insert(0, str(machine.ROOT / "tests"))
 import oracle
 
 from gpusift import SIFT
-from gpusift.device import get_device
-from gpusift.plan import Key
-from gpusift.scale_space import build
+from gpusift.devices import get_device
+from gpusift.pipeline.plan import Key
+from gpusift.stages.scale_space import build
 
 BLURS = ("kernel", "ndimage")
 CALLS = 15

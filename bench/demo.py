@@ -29,11 +29,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from gpusift import SIFT, Features
-from gpusift.files import write_whole
 from gpusift.geometry import verify
 from gpusift.images import read_image
 from gpusift.matching import match
 from gpusift.plot import draw_keypoints, draw_matches, write_png
+from gpusift.storage.atomic import write_whole
 
 PHOTOGRAPHS = (
     "motorcycle_left.png",

@@ -40,11 +40,11 @@ def hardware() -> dict[str, Any]:
         "gpu": None,
     }
     try:
-        from gpusift import device
+        from gpusift import devices
     except ImportError:
         return found
-    found["instruction_set"] = device.cpu_info()["instruction_set"]
-    cuda = device.cuda_info()
+    found["instruction_set"] = devices.cpu_info()["instruction_set"]
+    cuda = devices.cuda_info()
     if "error" not in cuda:
         first = cuda["devices"][0]
         found["gpu"] = {

@@ -98,7 +98,7 @@ ENGINES: dict[str, tuple[Callable[..., Call], str]] = {
 def reason_to_skip(engine: str, n: int) -> str | None:
     """Return why an engine does not run with so many descriptors, or None."""
     if engine == "gpusift-cuda":
-        from gpusift.device import cuda_info
+        from gpusift.devices import cuda_info
 
         return cuda_info().get("error")
     if engine == "scikit-image" and n > SKIMAGE_LIMIT:

@@ -32,9 +32,9 @@ from typing import Any
 import machine
 import numpy as np
 
-from gpusift import SIFT, pairs
-from gpusift.colmap import PIXEL_CENTRE, SIFT_PARAMETERS, Database
-from gpusift.colmap_import import import_pycolmap
+from gpusift import SIFT
+from gpusift.colmap import PIXEL_CENTRE, SIFT_PARAMETERS, Database, pairs
+from gpusift.colmap.cameras import import_pycolmap
 from gpusift.images import find_images, read_image
 
 pycolmap = import_pycolmap()

@@ -231,7 +231,7 @@ class Named:
 def plan_on_gpu(job: Job) -> Plan | str:
     """Return gpusift's plan for a job with noise for images, or the reason why nothing can be timed here."""
     from gpusift import SIFT
-    from gpusift.plan import Key
+    from gpusift.pipeline.plan import Key
 
     try:
         sift = SIFT(device="cuda", upsampling=job.parameters.upsampling)

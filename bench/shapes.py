@@ -27,7 +27,8 @@ import numpy as np
 import photographs
 from roofline import cuda_clock, measured, table
 
-from gpusift import SIFT, descriptor, orientation, scale_space
+from gpusift import SIFT
+from gpusift.stages import descriptor, orientation, scale_space
 
 KEPT = Path(__file__).resolve().parent / "results" / "shapes.md"
 WARP = 32
@@ -224,7 +225,7 @@ def paper(n: int) -> list[str]:
 
 def on_gpu() -> list[str]:
     """Return the table of the stages' times with each shape, or the reason why there is none."""
-    from gpusift.plan import Key
+    from gpusift.pipeline.plan import Key
 
     try:
         sift = SIFT(device="cuda")

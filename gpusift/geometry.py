@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.matching.matches import matched_points
 
 MODELS = ("homography", "fundamental")
 NAMES = {"homography": "homography", "fundamental": "fundamental matrix"}  # in words
@@ -101,63 +102,6 @@ def verify(
     if len(found) == 2 and found[0].inliers.sum() < FLAT_SHARE * found[1].inliers.sum():
         return found[1]
     return found[0]
-
-
-def match_indices(features_a: Features, features_b: Features, matches: Any) -> np.ndarray:
-    """Check that matches belong to features.
-
-    Parameters
-    ----------
-    features_a, features_b : Features
-        Of the two images, on any device.
-    matches : Matches or (Q, 2) array of int
-        Indices into the one and the other, on any device.
-
-    Returns
-    -------
-    indices : (Q, 2) int64 array
-        On the host.
-
-    Raises
-    ------
-    ValueError
-        If the matches are no pairs of indices into the features.
-    """
-    indices = getattr(matches, "indices", matches)
-    indices = np.asarray(indices.get() if hasattr(indices, "get") else indices)
-    counts = len(features_a), len(features_b)
-    if indices.ndim != 2 or indices.shape[1] != 2 or (indices.dtype.kind not in "iu" and indices.size):
-        raise ValueError(f"matches must be (Q, 2) integers, got shape {indices.shape} of {indices.dtype}")
-    if indices.size and (indices.min() < 0 or (indices.max(axis=0) >= counts).any()):
-        raise ValueError(
-            f"matches must be indices into features of {counts[0]} and {counts[1]} keypoints, got "
-            f"{indices.min(axis=0).tolist()} to {indices.max(axis=0).tolist()}; pass the features that were matched"
-        )
-    return indices.astype(np.int64)
-
-
-def matched_points(features_a: Features, features_b: Features, matches: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The positions that matches connect.
-
-    Parameters
-    ----------
-    features_a, features_b, matches
-        As for `match_indices`.
-
-    Returns
-    -------
-    points_a, points_b : (Q, 2) float64 arrays
-        x (column) and y (row), the centre of the upper left pixel at (0, 0).
-
-    Raises
-    ------
-    ValueError
-        As `match_indices`.
-    """
-    indices = match_indices(features_a, features_b, matches)
-    positions = features_a.to_host().positions[indices[:, 0]], features_b.to_host().positions[indices[:, 1]]
-    points_a, points_b = (array[:, ::-1].astype(np.float64) for array in positions)
-    return points_a, points_b
 
 
 def _fit(model: str, points_a: np.ndarray, points_b: np.ndarray, threshold: float, min_inliers: int) -> Geometry:

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.features import Features
-from gpusift.geometry import match_indices
+from gpusift.matching.matches import match_indices
 from gpusift.parameters import NORMALIZATIONS
 
 SUFFIXES = (".h5", ".hdf5")

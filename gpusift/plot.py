@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpusift.features import Features
-from gpusift.files import write_whole
-from gpusift.geometry import matched_points
+from gpusift.matching.matches import matched_points
+from gpusift.storage.atomic import write_whole
 
 # Circles have this many sigmas as their radius. A Gaussian blob of standard deviation s is found at
 # sigma = s, and sqrt(2) s is where its Laplacian, which SIFT's detector resembles, changes sign.

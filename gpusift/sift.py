@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from gpusift import batch, intake, intensities, pipeline
-from gpusift.device import Device, get_device, precision
+from gpusift import pipeline
+from gpusift.devices import Device, get_device, precision
 from gpusift.features import Features
 from gpusift.parameters import Parameters
-from gpusift.parts import limit_in_bytes
-from gpusift.plan import Plans
-from gpusift.scale_space import BLURS
+from gpusift.pipeline import batches, inputs
+from gpusift.pipeline.plan import Plans
+from gpusift.pipeline.strips import limit_in_bytes
+from gpusift.stages import intensities
+from gpusift.stages.scale_space import BLURS
 
 NO_FEATURES = (
     "SIFT found no features. Try passing in an image containing greater intensity contrasts between adjacent pixels."
@@ -359,9 +361,9 @@ class SIFT:
             If the image is not a finite 2-D array of numbers, or the keypoints are not finite numbers of these shapes,
             or it does not have their octaves or scales.
         """
-        array, _ = intake.image_array(self.device, image)
+        array, _ = inputs.image_array(self.device, image)
         shape = intensities.require_image(array)
-        features = intake.keypoints(
+        features = inputs.keypoints(
             self.device, self.parameters, shape, positions, sigmas, orientations, octaves, scales
         )
         assign = orientations is None
@@ -400,7 +402,7 @@ class SIFT:
                 arrays.append(self._array(image))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"image {number} of the batch: {error}") from error
-        return batch.compute(self.plans, arrays, batch_size, on_host)
+        return batches.compute(self.plans, arrays, batch_size, on_host)
 
     def map(self, images: Iterable[Any], batch_size: int | None = None) -> Iterator[Features]:
         """The features of any number of images, as they come, each as ``compute(image).to_host()`` gives them.
@@ -425,19 +427,19 @@ class SIFT:
         TypeError, ValueError
             As `compute`, when the features of all images before it have been given; the message names its number.
         """
-        return batch.stream(self.plans, images, self._array, _batch_size(batch_size))
+        return batches.stream(self.plans, images, self._array, _batch_size(batch_size))
 
     def _array(self, image: Any) -> Any:
         """An image as an array of NumPy or of the device, found to be one of real numbers."""
-        array, _ = intake.image_array(self.device, image)
+        array, _ = inputs.image_array(self.device, image)
         intensities.require_image(array)
         return array
 
     def _run(self, image: Any, mask: Any, descriptors: bool = True) -> tuple[Features, tuple[int, int], bool]:
         """The features of an image, its shape, and whether it came on a GPU."""
-        array, from_gpu = intake.image_array(self.device, image)
+        array, from_gpu = inputs.image_array(self.device, image)
         shape = intensities.require_image(array)
-        mask = intake.mask_array(self.device, mask, shape)
+        mask = inputs.mask_array(self.device, mask, shape)
         (features,) = pipeline.run(self.plans, [array], mask=mask, descriptors=descriptors)
         return features, shape, from_gpu
 

@@ -184,7 +184,7 @@ void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
 #define PRECISION_double float64
 #define PRECISION PASTE(PRECISION_, REAL)
 
-// A kernel, its blocks, and its arguments, one every 8 bytes; gpusift/cpu_device.py packs it alike. No grid has a y.
+// A kernel, its blocks, and its arguments, one every 8 bytes; gpusift/devices/cpu.py packs it alike. No grid has a y.
 struct Launch {
     Thunk kernel;
     Index3 grid, block;

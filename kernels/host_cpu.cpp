@@ -4,7 +4,7 @@
 
 extern "C" {
 
-// The hash of the sources that the library was built from; gpusift/host.py looks for it in the file.
+// The hash of the sources that the library was built from; gpusift/devices/host_library.py looks for it in the file.
 __attribute__((visibility("default"))) const char* gpusift_sources() { return "gpusift sources " SOURCE_HASH; }
 
 // The instruction set that it was built for, and whether this processor has it.

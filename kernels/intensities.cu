@@ -1,7 +1,7 @@
 // Images as intensities: what skimage.util.img_as_float does.
 #include "common.cuh"
 
-// The dtypes of images, as gpusift/intensities.py numbers them.
+// The dtypes of images, as gpusift/stages/intensities.py numbers them.
 #define UINT8 0
 #define INT8 1
 #define UINT16 2

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from gpusift import nearest
+from gpusift.matching import nearest
 
 
 def best_two(first, second, mask=None):

@@ -15,7 +15,7 @@ settings.load_profile("gpusift")
 def pytest_runtest_setup(item):
     """A test marked gpu is skipped on a machine without one, saying why."""
     if item.get_closest_marker("gpu"):
-        from gpusift.device import cuda_info
+        from gpusift.devices import cuda_info
 
         error = cuda_info().get("error")
         if error:

@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpusift import host
-from gpusift.device import TILES, CpuDevice
+from gpusift.devices import TILES, CpuDevice, host_library
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZERS = ("thread", "address", "undefined")
@@ -19,7 +18,7 @@ class EmulatedDevice(CpuDevice):
     """The CPU in emulated threads. Its grids are as small as a GPU's: each block takes several entries of a list."""
 
     def __init__(self, dtype: str, library: Path) -> None:
-        super().__init__(dtype, library=host.Library(library))
+        super().__init__(dtype, library=host_library.Library(library))
 
 
 def build(folder: Path, sanitizer: str = "", kernels: Path | None = None) -> Path:

@@ -10,9 +10,11 @@ from functools import cache
 import numpy as np
 from cuda.bindings import nvrtc
 
-from gpusift import device, nearest, pipeline, source
+from gpusift import devices, pipeline
+from gpusift.devices import kernel_sources
+from gpusift.matching import nearest
 from gpusift.parameters import MAX_BINS, Parameters
-from gpusift.plan import Plans
+from gpusift.pipeline.plan import Plans
 
 # Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
@@ -53,11 +55,11 @@ class Launch:
     @property
     def stage(self) -> str:
         """The kernel's file."""
-        return source.kernels()[self.kernel].stage
+        return kernel_sources.kernels()[self.kernel].stage
 
     def options(self, dtype: str) -> tuple[str, ...]:
         """The options that the device gives CuPy."""
-        return device.definitions(self.kernel, np.dtype(dtype), self.constant, dict(self.sizes))
+        return devices.definitions(self.kernel, np.dtype(dtype), self.constant, dict(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,12 @@ def compiled(text: str, options: Iterable[str], architecture: str) -> Build:
 
 def built(launch: Launch, dtype: str, architecture: str) -> Build:
     """The module that a launch needs."""
-    return compiled(source.text(launch.stage), launch.options(dtype), architecture)
+    return compiled(kernel_sources.text(launch.stage), launch.options(dtype), architecture)
 
 
 def ptx(launch: Launch, dtype: str) -> str:
     """The same module before ptxas: PTX, where each operation names its rounding."""
-    return compiled_to_ptx(source.text(launch.stage), launch.options(dtype))
+    return compiled_to_ptx(kernel_sources.text(launch.stage), launch.options(dtype))
 
 
 def compiled_to_ptx(text: str, options: Iterable[str]) -> str:
@@ -179,7 +181,7 @@ def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-class Recorder(device.CpuDevice):
+class Recorder(devices.CpuDevice):
     """The CPU, which keeps what it is asked to launch."""
 
     def __init__(self) -> None:
@@ -241,4 +243,4 @@ def _most_directions(n_hist: int) -> int:
 
 def order(launch: Launch) -> tuple:
     """The order of launches: by stage, kernel, constant and sizes."""
-    return source.STAGES.index(launch.stage), launch.kernel, launch.constant, launch.sizes
+    return kernel_sources.STAGES.index(launch.stage), launch.kernel, launch.constant, launch.sizes

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpusift import pipeline
-from gpusift.plan import Plans
+from gpusift.pipeline.plan import Plans
 
 
 def digest(features) -> str:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap_import
+import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
 import h5py
 import numpy as np
 
-from gpusift import Features, colmap, hdf5, npz, sink_hdf5, sink_parquet, transaction
+from gpusift import Features, colmap, hdf5, npz
+from gpusift.sinks import hdf5 as sink_hdf5
 from gpusift.sinks import open_sink
+from gpusift.sinks import parquet as sink_parquet
+from gpusift.storage import transaction
 
 SHAPE = (96, 80)
 SETTINGS = {"normalization": "root", "descriptor_layout": "ubc", "dtype": "float32", "exif_orientation": False}

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gpusift import source
+from gpusift.devices import kernel_sources
 
 HARNESS = r"""
 #define REAL float
@@ -35,7 +35,14 @@ def call(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arithmetic")
     (folder / "harness.cpp").write_text(HARNESS)
     flags = ["-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-Wno-unused-function"]
-    command = ["c++", *flags, f"-I{source.folder()}", str(folder / "harness.cpp"), "-o", str(folder / "harness.so")]
+    command = [
+        "c++",
+        *flags,
+        f"-I{kernel_sources.folder()}",
+        str(folder / "harness.cpp"),
+        "-o",
+        str(folder / "harness.so"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     library = ctypes.CDLL(str(folder / "harness.so"))

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from same_bytes import digest, synthetic
 from test_parts import whole_bytes
 
-from gpusift import SIFT, batch, pipeline
-from gpusift.cuda_device import Program
-from gpusift.device import CpuDevice
-from gpusift.lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
+from gpusift import SIFT, pipeline
+from gpusift.devices import CpuDevice
+from gpusift.devices.cuda import Program
 from gpusift.parameters import Parameters
-from gpusift.plan import KEPT_PLANS, Key, Memory, Plans, results
+from gpusift.pipeline import batches
+from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans, results
+from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
 
 SHAPES = [(40, 52), (52, 40), (64, 64), (5, 90), (30, 33)]
 IMAGES = [synthetic(*shape, seed=seed) for seed in (1, 2) for shape in SHAPES]
@@ -58,7 +59,7 @@ def test_a_stage_may_run_again(device):
 )
 def test_a_stream_is_in_order_with_any_number_of_streams(order, batch_size, n_streams):
     sift = SIFT(device="cpu", **PARAMETERS)
-    found = batch.stream(sift.plans, (IMAGES[i] for i in order), np.asarray, batch_size, n_streams)
+    found = batches.stream(sift.plans, (IMAGES[i] for i in order), np.asarray, batch_size, n_streams)
     assert [digest(features) for features in found] == [alone(i) for i in order]
 
 
@@ -73,7 +74,7 @@ def test_map_on_every_device(device):
 def test_a_stream_takes_images_as_it_needs_them(n_streams):
     taken = itertools.count()
     endless = ((next(taken), IMAGES[0])[1] for _ in itertools.count())
-    stream = batch.stream(SIFT(device="cpu", **PARAMETERS).plans, endless, np.asarray, 2, n_streams)
+    stream = batches.stream(SIFT(device="cpu", **PARAMETERS).plans, endless, np.asarray, 2, n_streams)
     for _ in range(9):
         next(stream)
     stream.close()
@@ -125,11 +126,11 @@ def test_a_batch_is_halved_when_memory_runs_out():
     for size in range(1, 9):
         memory.plan(Key(size, (40, 52)))
     device.room = max(len(block) for block in memory._blocks.values()) // 3  # of eight
-    found = batch.compute(plans, 9 * [IMAGES[0]], 8)
+    found = batches.compute(plans, 9 * [IMAGES[0]], 8)
     assert [digest(features) for features in found] == 9 * [alone(0)]
     device.room = 100
     with pytest.raises(MemoryError, match="must hold some 150 bytes for each of the image's 40 x 52 pixels"):
-        batch.compute(plans, [IMAGES[0]], 8)
+        batches.compute(plans, [IMAGES[0]], 8)
 
 
 @settings(deadline=None, max_examples=25)
@@ -155,7 +156,7 @@ def test_no_more_plans_are_kept_than_allowed():
 @pytest.mark.parametrize("capacity", [1, 7, 60])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_lists_that_fill_up_are_made_longer(monkeypatch, capacity, batch_size):
-    from gpusift import extrema
+    from gpusift.stages import extrema
 
     monkeypatch.setattr(extrema, "capacity_for", lambda shape: capacity)
     sift = SIFT(device="cpu", **PARAMETERS)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap_import
+import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
 import numpy as np
 import pytest
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from gpusift import SIFT, __version__, check, cli, cli_options
+from gpusift import SIFT, __version__, cli
+from gpusift.cli import extract, match, self_check, show
+from gpusift.cli import options as cli_options
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
 
@@ -43,7 +45,7 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 def test_every_parameter_is_an_option_with_its_default():
     assert set(cli_options.PARAMETER_HELP) == set(Parameters.__dataclass_fields__)
-    for command in (cli.extract, cli.show, cli.match):
+    for command in (extract.extract, show.show, match.match):
         options = {option.name: option for option in command.params}
         for name, parameter in Parameters.__dataclass_fields__.items():
             assert options[name].default == parameter.default
@@ -93,17 +95,17 @@ def test_info(monkeypatch):
     assert "CPU: " in result.stdout
     assert "CUDA: " in result.stdout
 
-    from gpusift import device
+    from gpusift import devices
 
     gpu = {"name": "NVIDIA X", "index": 1, "compute_capability": "9.0"}
     gpu |= {"memory_total": 3 << 30, "memory_free": 2 << 30}
     info = {"cupy": "14.0", "cuda_driver": "13.1", "cuda_runtime": "13.0", "devices": [gpu]}
-    monkeypatch.setattr(device, "cuda_info", lambda: info)
+    monkeypatch.setattr(devices, "cuda_info", lambda: info)
     assert run("info").stdout.splitlines()[2:] == [
         "CUDA: driver 13.1, runtime 13.0, CuPy 14.0",
         "cuda:1: NVIDIA X, compute capability 9.0, 2.0 of 3.0 GiB free",
     ]
-    monkeypatch.setattr(device, "cuda_info", lambda: {"error": "no driver; install one"})
+    monkeypatch.setattr(devices, "cuda_info", lambda: {"error": "no driver; install one"})
     assert run("info").stdout.splitlines()[2] == "CUDA: none; no driver; install one"
 
 
@@ -114,7 +116,7 @@ def test_info_check_computes_on_a_device():
 
 
 def test_info_check_tells_a_wrong_device(monkeypatch):
-    monkeypatch.setattr(check, "EXPECTED", "0" * 64)
+    monkeypatch.setattr(self_check, "EXPECTED", "0" * 64)
     result = run("info", "--check", "--devices", "cpu")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].startswith(
@@ -123,7 +125,7 @@ def test_info_check_tells_a_wrong_device(monkeypatch):
 
 
 def test_info_check_of_gpus_where_there_is_none():
-    from gpusift.device import cuda_info
+    from gpusift.devices import cuda_info
 
     if "error" not in cuda_info():
         pytest.skip("this machine has a GPU")
@@ -135,11 +137,11 @@ def test_info_check_of_gpus_where_there_is_none():
 
 def test_the_check_holds_on_every_device(device):
     """Also float32's promise of the same bytes, on an image that the package carries."""
-    assert check.check(device) is None
+    assert self_check.check(device) is None
 
 
 def test_the_check_says_how_a_device_fails():
-    assert check.check("gpu").startswith("ValueError: device must be")
+    assert self_check.check("gpu").startswith("ValueError: device must be")
 
 
 def test_version_and_help():

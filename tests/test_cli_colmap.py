@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import cv2  # before pycolmap, see gpusift.colmap_import
+import cv2  # before pycolmap, see gpusift.colmap.cameras
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from gpusift import SIFT, cli
+from gpusift.cli.colmap import colmap
+from gpusift.cli.extract import extract
 from gpusift.colmap import SIFT_PARAMETERS, Database, keypoint_rows
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
@@ -117,15 +119,15 @@ def test_options_reach_sift_and_colmap(photos):
 
 
 def test_defaults_of_sift_are_colmaps():
-    options = {option.name: option for option in cli.main.commands["colmap"].params}
+    options = {option.name: option for option in colmap.params}
     settled = {"n_hist", "n_ori", "precise_upscale", "descriptor_layout"}
     assert settled.isdisjoint(options)
     assert "no_exif" not in options
     for name, parameter in Parameters.__dataclass_fields__.items():
         if name not in settled:
             assert options[name].default == SIFT_PARAMETERS.get(name, parameter.default)
-    extract = {option.name: option for option in cli.extract.params}
-    assert extract["max_keypoints"].default is None  # each command has options of its own
+    of_extract = {option.name: option for option in extract.params}
+    assert of_extract["max_keypoints"].default is None  # each command has options of its own
     text = " ".join(run("--help").stdout.split())
     assert "At most so many features. [default: 12288]" in text
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from test_cli import blobs, run
 
-from gpusift import SIFT, failures, hdf5, npz
-from gpusift.cli_options import MemoryLimit
+from gpusift import SIFT, hdf5, npz
+from gpusift.cli.options import MemoryLimit
 from gpusift.images import read_image
+from gpusift.sinks import failures
 
 SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]
 
@@ -258,7 +259,7 @@ def test_wrong_parameters_are_told_and_nothing_is_written(photos):
 
 
 def test_a_missing_gpu_is_an_error(photos):
-    from gpusift.device import cuda_info
+    from gpusift.devices import cuda_info
 
     if "error" not in cuda_info():
         pytest.skip("this machine has a GPU")

@@ -7,13 +7,13 @@ import sqlite3
 import sys
 from pathlib import Path
 
-import cv2  # before pycolmap, see gpusift.colmap_import
+import cv2  # before pycolmap, see gpusift.colmap.cameras
 import numpy as np
 import pytest
 from skimage import data
 
-from gpusift import SIFT, colmap, pairs
-from gpusift.colmap import SIFT_PARAMETERS, Database, keypoint_rows, write_database
+from gpusift import SIFT, colmap
+from gpusift.colmap import SIFT_PARAMETERS, Database, keypoint_rows, pairs, write_database
 from gpusift.images import read_image
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")

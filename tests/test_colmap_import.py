@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-import cv2  # before pycolmap, see gpusift.colmap_import
+import cv2  # before pycolmap, see gpusift.colmap.cameras
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -102,7 +102,7 @@ def test_sigterm_stays_the_programs_own():
     """Pycolmap would print a stack and abort, where a program wants to finish what it has in hand."""
     code = (
         "import os, signal\n"
-        "from gpusift.colmap_import import import_pycolmap\n"
+        "from gpusift.colmap.cameras import import_pycolmap\n"
         "signal.signal(signal.SIGTERM, lambda *arguments: print('finished'))\n"
         "import_pycolmap()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"

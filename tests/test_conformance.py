@@ -11,7 +11,8 @@ from oracle import Keypoints, compare
 from skimage.util import img_as_float
 from skimage.util.dtype import _convert
 
-from gpusift import SIFT, extrema
+from gpusift import SIFT
+from gpusift.stages import extrema
 
 PRECISIONS = [
     ("float64", "ndimage"),

@@ -8,9 +8,9 @@ import pytest
 from oracle import Keypoints, compare
 from test_orientation import assigned, features_of
 
-from gpusift import descriptor, scale_space
-from gpusift.device import get_device
+from gpusift.devices import get_device
 from gpusift.parameters import Parameters
+from gpusift.stages import descriptor, scale_space
 
 
 def described(device, run, keypoints, parameters, dtype):

@@ -12,10 +12,10 @@ from skimage import data
 
 from gpusift import SIFT, npz, stream
 from gpusift.distributed import connect, extract
-from gpusift.failures import read as read_failures
-from gpusift.parquet_parts import open_parts
-from gpusift.sink_parquet import read
 from gpusift.sinks import SettingsDiffer
+from gpusift.sinks.failures import read as read_failures
+from gpusift.sinks.parquet import read
+from gpusift.sinks.parquet_url import open_parts
 from gpusift.sources import Source, SourceFailure
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")

@@ -11,8 +11,8 @@ import pytest
 from emulated import EmulatedDevice
 from same_bytes import every_digest, synthetic
 
-from gpusift import nearest, source
-from gpusift.device import CpuDevice
+from gpusift.devices import CpuDevice, kernel_sources
+from gpusift.matching import nearest
 from gpusift.parameters import Parameters
 
 
@@ -39,7 +39,7 @@ def test_emulated_threads_give_the_bytes_of_one_thread(library_of, parameters, d
     prepare = emulated_device.prepare
     emulated_device.prepare = lambda name, *rest, **options: (launched.add(name), prepare(name, *rest, **options))[1]
     ours = every_digest(emulated_device, parameters)
-    assert launched == {name for name, kernel in source.kernels().items() if kernel.stage != "matching"}
+    assert launched == {name for name, kernel in kernel_sources.kernels().items() if kernel.stage != "matching"}
     assert ours == every_digest(CpuDevice(dtype), parameters)
 
 
@@ -55,7 +55,7 @@ def test_matching_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, 
 
 @pytest.mark.xdist_group("emulated")
 def test_a_list_that_fills_up_in_emulated_threads(library_of):
-    from gpusift import extrema, scale_space
+    from gpusift.stages import extrema, scale_space
 
     device = EmulatedDevice("float32", library_of(""))
     image = synthetic(40, 52, seed=9).astype(np.float32) / 255
@@ -81,7 +81,7 @@ def test_sanitizers_are_silent(library_of, sanitizer):
 @pytest.mark.parametrize("stage", ["scale_space", "extrema", "orientation", "descriptor", "matching"])
 def test_a_removed_barrier_is_caught(tmp_path, stage):
     kernels = tmp_path / "kernels"
-    shutil.copytree(source.folder(), kernels)
+    shutil.copytree(kernel_sources.folder(), kernels)
     file = kernels / f"{stage}.cu"
     text = file.read_text()
     assert "__syncthreads();" in text

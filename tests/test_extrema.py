@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from skimage.feature._sift import _local_max
 
-from gpusift import extrema, scale_space
-from gpusift.device import get_device
+from gpusift.devices import get_device
 from gpusift.parameters import EXTREMUM_SHARE, Parameters
+from gpusift.stages import extrema, scale_space
 
 
 def found(device, octaves, parameters, capacity=None):

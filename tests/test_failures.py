@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusift.failures import Failures, read
-from gpusift.names import Names
+from gpusift.sinks.failures import Failures, read
+from gpusift.storage.name_set import Names
 
 
 def names_in(path) -> list[str]:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gpusift.files import Lock, remove_temporaries, write_at, write_whole
+from gpusift.storage.atomic import Lock, remove_temporaries, write_at, write_whole
 
 
 def test_a_file_is_made_and_replaced(tmp_path):

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpusift import SIFT, Features
-from gpusift.geometry import MODELS, matched_points, verify
+from gpusift.geometry import MODELS, verify
 from gpusift.matching import match
+from gpusift.matching.matches import matched_points
 
 SIZE = 640, 480
 CORNERS = np.array([[0, 0], [500, 0], [0, 450], [500, 450.0]])

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusift import SIFT
-from gpusift.headers import HeaderError, read_header
 from gpusift.images import ImageReadError, decode, read_image
+from gpusift.images.headers import HeaderError, read_header
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench"))

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusift.images import ImageReadError, decode, decoder_messages, find_images, read_image, without_prefix
+from gpusift.images import ImageReadError, decode, find_images, read_image
+from gpusift.images.stderr import decoder_messages, without_prefix
 
 RNG = np.random.default_rng(0)
 

@@ -11,9 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpusift import device as devices
-from gpusift import host, source
-from gpusift.device import get_device
+from gpusift import devices
+from gpusift.devices import get_device, host_library, kernel_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -156,12 +155,14 @@ WHICH = "from gpusift import host; print([library.instruction_set for library in
 
 
 def copy_package(folder):
-    shutil.copytree(Path(source.__file__).parent, folder / "gpusift", ignore=shutil.ignore_patterns("lib", "kernels"))
+    shutil.copytree(
+        Path(kernel_sources.__file__).parent, folder / "gpusift", ignore=shutil.ignore_patterns("lib", "kernels")
+    )
 
 
 def test_a_wheel_carries_its_kernels_and_libraries(tmp_path):
     copy_package(tmp_path)
-    shutil.copytree(source.folder(), tmp_path / "gpusift" / "kernels")
+    shutil.copytree(kernel_sources.folder(), tmp_path / "gpusift" / "kernels")
     assert python(WHERE, tmp_path).stdout.split() == [str(tmp_path / "gpusift" / "kernels"), "None"]
 
     without = python(WHICH, tmp_path)
@@ -169,10 +170,10 @@ def test_a_wheel_carries_its_kernels_and_libraries(tmp_path):
     assert "install gpusift from a wheel" in without.stderr
 
     (tmp_path / "gpusift" / "lib").mkdir()
-    for library in host.libraries():
+    for library in host_library.libraries():
         shutil.copy(library.path, tmp_path / "gpusift" / "lib")
     found = python(WHICH, tmp_path)
-    assert found.stdout.strip() == str([library.instruction_set for library in host.libraries()]), found.stderr
+    assert found.stdout.strip() == str([library.instruction_set for library in host_library.libraries()]), found.stderr
 
 
 def test_without_kernels_the_installation_is_said_to_be_incomplete(tmp_path):
@@ -185,10 +186,10 @@ def test_without_kernels_the_installation_is_said_to_be_incomplete(tmp_path):
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the checkout, without what was built."""
-    if source.checkout() is None:
+    if kernel_sources.checkout() is None:
         pytest.skip("the tests do not run from a checkout")
     copy_package(tmp_path)
-    shutil.copytree(source.folder(), tmp_path / "kernels")
+    shutil.copytree(kernel_sources.folder(), tmp_path / "kernels")
     shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
     return tmp_path
 
@@ -200,10 +201,10 @@ def test_a_checkout_has_its_kernels_beside_the_package(checkout):
 def test_a_checkout_takes_the_libraries_of_its_sources_only(checkout):
     built = checkout / "build" / "host"
     built.mkdir(parents=True)
-    for library in host.libraries():
+    for library in host_library.libraries():
         shutil.copy(library.path, built)
     no_compiler = {"PATH": str(checkout / "nothing"), "CXX": str(checkout / "nothing" / "c++")}
-    names = str([library.instruction_set for library in host.libraries()])
+    names = str([library.instruction_set for library in host_library.libraries()])
     assert python(WHICH, checkout, **no_compiler).stdout.strip() == names
 
     with (checkout / "kernels" / "extrema.cu").open("a") as file:

@@ -21,7 +21,9 @@ import numpy as np
 import pytest
 from same_bytes import synthetic
 
-from gpusift import failures, npz, sink_parquet
+from gpusift import npz
+from gpusift.sinks import failures
+from gpusift.sinks import parquet as sink_parquet
 
 N_IMAGES = 60
 KILLS = 2

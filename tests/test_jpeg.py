@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusift.headers import read_header
 from gpusift.images import decode
-from gpusift.jpeg import plain_jpeg
+from gpusift.images.headers import read_header
+from gpusift.images.jpeg import plain_jpeg
 
 RNG = np.random.default_rng(0)
 COLOUR = cv2.GaussianBlur(RNG.integers(0, 256, (45, 67, 3), dtype=np.uint8), None, 2)

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpusift import device as devices
-from gpusift import host, source
-from gpusift.arguments import CODES, check_arguments
-from gpusift.device import definitions, get_device
+from gpusift import devices
+from gpusift.devices import definitions, get_device, host_library, kernel_sources
+from gpusift.devices.launch_arguments import CODES, check_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("float32", "float64")
 in_each_precision = pytest.mark.parametrize("dtype", PRECISIONS)
-of_each_kernel = pytest.mark.parametrize("name", source.kernels())
+of_each_kernel = pytest.mark.parametrize("name", kernel_sources.kernels())
 of_each_parameter = pytest.mark.parametrize(
-    ("name", "index"), [(name, i) for name, kernel in source.kernels().items() for i in range(len(kernel.parameters))]
+    ("name", "index"),
+    [(name, i) for name, kernel in kernel_sources.kernels().items() for i in range(len(kernel.parameters))],
 )
 
 
@@ -30,7 +30,7 @@ def arguments_of(name, dtype, xp=np):
     """Arguments that pass the check: arrays of ones and numbers."""
     return [
         xp.ones((2, 3), dtype_of(p, dtype)) if p.is_array else 1 if p.dtype.startswith("int") else 0.5
-        for p in source.kernels()[name].parameters
+        for p in kernel_sources.kernels()[name].parameters
     ]
 
 
@@ -47,18 +47,18 @@ def refused(name, dtype, arguments, xp=np):
 @in_each_precision
 @of_each_kernel
 def test_the_host_library_knows_every_kernel_of_the_sources(name, dtype):
-    for library in host.libraries():
+    for library in host_library.libraries():
         assert library.find(dtype, name, 1)
 
 
 @in_each_precision
 def test_an_unknown_kernel_is_said_to_be_missing(dtype):
     with pytest.raises(RuntimeError, match=r"libgpusift_\w+\.so has no kernel 'sharpen': build gpusift again"):
-        host.library().find(dtype, "sharpen", 0)
+        host_library.library().find(dtype, "sharpen", 0)
 
 
 def test_a_signature_is_read_as_written():
-    blur = source.kernels()["blur"]
+    blur = kernel_sources.kernels()["blur"]
     assert (blur.stage, blur.constant) == ("scale_space", "RADIUS")
     assert [(p.name, p.dtype, p.is_array) for p in blur.parameters] == [
         ("in", "real", True),
@@ -72,13 +72,13 @@ def test_a_signature_is_read_as_written():
         ("next", "real", True),
         ("next_pitch", "int32", False),
     ]
-    types = {(p.name, p.dtype) for p in source.kernels()["refine"].parameters}
+    types = {(p.name, p.dtype) for p in kernel_sources.kernels()["refine"].parameters}
     assert {("keys", "int64"), ("mask", "uint8"), ("max_offset", "real")} <= types
 
 
 @of_each_kernel
 def test_types_are_those_that_a_launch_can_check(name):
-    for parameter in source.kernels()[name].parameters:
+    for parameter in kernel_sources.kernels()[name].parameters:
         assert parameter.dtype in ("real", "int32", "int64", "uint8", "float64")
         assert parameter.is_array or parameter.dtype in CODES or parameter.dtype == "real"
 
@@ -103,7 +103,7 @@ def test_numbers_are_packed_as_c_has_them():
 def test_right_arguments_pass_and_numbers_get_their_parameters_dtype(name, dtype):
     given = arguments_of(name, dtype)
     values = check_arguments(name, tuple(given), np.dtype(dtype), np)
-    for parameter, argument, value in zip(source.kernels()[name].parameters, given, values, strict=True):
+    for parameter, argument, value in zip(kernel_sources.kernels()[name].parameters, given, values, strict=True):
         assert value.dtype == dtype_of(parameter, dtype)
         if parameter.is_array:
             assert value is argument
@@ -117,7 +117,7 @@ def test_numbers_of_the_right_dtype_and_whole_reals_pass():
     arguments = (x, np.int32(2), 2, np.int64(2), x, np.int32(2))
     assert [v.dtype for v in check_arguments("upsample", arguments, np.dtype("float64"), np)][1] == np.int32
     refine = arguments_of("refine", "float32")
-    at = [p.name for p in source.kernels()["refine"].parameters].index("c_dog")
+    at = [p.name for p in kernel_sources.kernels()["refine"].parameters].index("c_dog")
     for number in (np.float32(2), 2, 2.0):
         refine[at] = number
         assert check_arguments("refine", tuple(refine), np.dtype("float32"), np)[at].dtype == np.float32
@@ -135,7 +135,7 @@ def test_the_number_of_arguments(name, dtype):
 @in_each_precision
 @of_each_parameter
 def test_each_wrong_argument_is_refused_by_name(name, index, dtype):
-    parameter = source.kernels()[name].parameters[index]
+    parameter = kernel_sources.kernels()[name].parameters[index]
     right = dtype_of(parameter, dtype)
     if parameter.is_array:
         other = np.dtype("int32") if right != np.int32 else np.dtype("int64")
@@ -239,9 +239,9 @@ def test_definitions_have_the_constant_and_the_sizes():
 
 
 def test_the_environment_chooses_the_instruction_set(monkeypatch):
-    for name in [library.instruction_set for library in host.libraries()]:
+    for name in [library.instruction_set for library in host_library.libraries()]:
         monkeypatch.setenv("GPUSIFT_INSTRUCTION_SET", name)
-        assert host.library().instruction_set == name
+        assert host_library.library().instruction_set == name
         assert get_device("cpu").library.instruction_set == name
         assert devices.cpu_info()["instruction_set"] == name
 
@@ -251,14 +251,14 @@ def test_the_best_instruction_set_is_taken_by_default(given, monkeypatch):
     monkeypatch.delenv("GPUSIFT_INSTRUCTION_SET", raising=False)
     if given is not None:
         monkeypatch.setenv("GPUSIFT_INSTRUCTION_SET", given)
-    assert host.library() is host.libraries()[0]
-    assert devices.cpu_info()["available"] == [library.instruction_set for library in host.libraries()]
+    assert host_library.library() is host_library.libraries()[0]
+    assert devices.cpu_info()["available"] == [library.instruction_set for library in host_library.libraries()]
     assert devices.cpu_info()["threads"] == len(os.sched_getaffinity(0))
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch):
     monkeypatch.setenv("GPUSIFT_INSTRUCTION_SET", "altivec")
-    names = ", ".join(library.instruction_set for library in host.libraries())
+    names = ", ".join(library.instruction_set for library in host_library.libraries())
     with pytest.raises(RuntimeError) as caught:
         get_device("cpu")
     assert str(caught.value) == f"GPUSIFT_INSTRUCTION_SET must be one of {names} on this processor, got 'altivec'"

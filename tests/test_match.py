@@ -12,8 +12,8 @@ from numpy.testing import assert_array_equal
 from skimage.data import camera
 from skimage.feature import match_descriptors as skimage_match_descriptors
 
-from gpusift import SIFT, Features, nearest
-from gpusift.matching import Matches, match, match_pairs
+from gpusift import SIFT, Features
+from gpusift.matching import Matches, match, match_pairs, nearest
 
 OPTIONS = {
     "max_distance": st.sampled_from([np.inf, 40.0, 300.0]),

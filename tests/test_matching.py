@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from skimage.feature import match_descriptors as skimage_match_descriptors
 
-from gpusift import metrics
-from gpusift.matching import match_descriptors
+from gpusift.matching import match_descriptors, metrics
 
 OPTIONS = {
     "max_distance": st.sampled_from([np.inf, 0.0, 1.0, 2.0, 3.5]),

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gpusift import host, nearest
-from gpusift.device import CpuDevice, get_device
+from gpusift.devices import CpuDevice, get_device, host_library
+from gpusift.matching import nearest
 
 PRECISIONS = ("float32", "float64")
 
@@ -122,7 +122,7 @@ def test_a_split_changes_nothing(device, n_splits):
 def test_same_bytes_on_every_instruction_set_and_number_of_threads(dtype):
     found = {
         (library.instruction_set, n_threads): brute_force.digest(CpuDevice(dtype, n_threads, library))
-        for library in host.libraries()
+        for library in host_library.libraries()
         for n_threads in (1, 2, 5)
     }
     assert len(set(found.values())) == 1, found

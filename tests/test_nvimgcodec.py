@@ -24,16 +24,17 @@ from same_bytes import digest, synthetic
 from test_cli import blobs, run
 from test_jpeg import COLOUR, SAMPLINGS, encoded, exif, with_segment
 
-from gpusift import SIFT, nvimgcodec, stream, stream_devices
-from gpusift.device import cuda_info, get_device
+from gpusift import SIFT, stream
+from gpusift.devices import cuda_info, get_device
 from gpusift.distributed import require_device
-from gpusift.images import ImageReadError, decode
-from gpusift.jpeg import plain_jpeg
-from gpusift.nvimgcodec import JpegDecoder, grey_of, pixels_of
-from gpusift.reading import Decoding, Listener
+from gpusift.images import ImageReadError, decode, nvimgcodec
+from gpusift.images.jpeg import plain_jpeg
+from gpusift.images.nvimgcodec import JpegDecoder, grey_of, pixels_of
+from gpusift.images.reader import Decoding
+from gpusift.images.stderr import Listener
 from gpusift.sources import Source
-from gpusift.stream import RunError, extract, settings_of
-from gpusift.stream_worker import DECLINED, worker_here
+from gpusift.stream import RunError, extract, processes, settings_of
+from gpusift.stream.worker import DECLINED, worker_here
 
 SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]
 
@@ -272,7 +273,7 @@ def test_a_missing_package_is_told_before_anything_is_done(no_package):
     with pytest.raises(ImportError, match=wanted):
         extract([], None, None, None, decoder="nvimgcodec")
     with pytest.raises(ImportError, match=wanted):
-        stream_devices.workers(["cpu"], {}, decoding=Decoding(decoder="nvimgcodec"))
+        processes.workers(["cpu"], {}, decoding=Decoding(decoder="nvimgcodec"))
     with pytest.raises(ImportError, match=wanted):
         JpegDecoder(get_device("cpu"), 1)
 
@@ -451,7 +452,7 @@ def test_several_devices_and_a_decoder_of_ones_own(codec, folder):
     sift = SIFT(device="cpu", n_octaves=N_OCTAVES)
     mine = JpegDecoder(sift.device, 2)
     for workers in (
-        stream_devices.workers(["cpu", "cpu"], {"n_octaves": N_OCTAVES}, decoding=decoding),
+        processes.workers(["cpu", "cpu"], {"n_octaves": N_OCTAVES}, decoding=decoding),
         [worker_here(sift, decoding=decoding, jpeg_decoder=mine) for _ in range(2)],  # as in two threads of Dask's
     ):
         lists = Lists()

@@ -9,11 +9,12 @@ import nvrtc
 import pytest
 from nvrtc import ARCHITECTURES, PRECISIONS, BuildError
 
-from gpusift import device, source
+from gpusift import devices
+from gpusift.devices import kernel_sources
 from gpusift.parameters import MAX_BINS, MAX_RADIUS, Parameters, gaussian_taps
 
 in_each_precision = pytest.mark.parametrize("dtype", PRECISIONS)
-of_each_kernel = pytest.mark.parametrize("name", source.kernels())
+of_each_kernel = pytest.mark.parametrize("name", kernel_sources.kernels())
 
 
 def launch_of(name):
@@ -22,7 +23,7 @@ def launch_of(name):
 
 @in_each_precision
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("stage", source.STAGES)
+@pytest.mark.parametrize("stage", kernel_sources.STAGES)
 def test_a_stage_builds_within_the_limits(stage, architecture, dtype):
     launches = [*nvrtc.default_launches(), *nvrtc.extreme_launches()]
     of_stage = {launch.options(dtype): launch for launch in launches if launch.stage == stage}
@@ -40,7 +41,7 @@ def test_wide_blurs_build(architecture, dtype, radius):
 
 def test_the_launches_are_those_of_all_kernels_and_default_radii():
     launches = nvrtc.default_launches()
-    assert {launch.kernel for launch in launches} == set(source.kernels())
+    assert {launch.kernel for launch in launches} == set(kernel_sources.kernels())
     parameters = Parameters()
     radii = {len(gaussian_taps(sigma)) - 1 for sigma in (parameters.first_blur, *parameters.blurs)}
     assert {launch.constant for launch in launches if launch.kernel in ("first_level", "blur")} == radii
@@ -51,7 +52,7 @@ def test_the_launches_are_those_of_all_kernels_and_default_radii():
 
 
 def test_every_file_is_a_stage():
-    assert {path.stem for path in source.folder().glob("*.cu")} == set(source.STAGES)
+    assert {path.stem for path in kernel_sources.folder().glob("*.cu")} == set(kernel_sources.STAGES)
 
 
 @in_each_precision
@@ -59,14 +60,14 @@ def test_every_file_is_a_stage():
 def test_the_compiler_sees_the_signature_that_launches_are_checked_against(name, dtype):
     sizes = {"int32": "u32", "int64": "u64", "uint8": "u8", "float64": "f64"}
     sizes["real"] = "f32" if dtype == "float32" else "f64"
-    expected = ["u64" if p.is_array else sizes[p.dtype] for p in source.kernels()[name].parameters]
+    expected = ["u64" if p.is_array else sizes[p.dtype] for p in kernel_sources.kernels()[name].parameters]
     (entry,) = re.findall(rf"\.entry {name}\((.*?)\)", nvrtc.ptx(launch_of(name), dtype), re.DOTALL)
     assert re.findall(r"\.param \.(\w+)", entry) == expected
 
 
-@pytest.mark.parametrize("stage", source.STAGES)
+@pytest.mark.parametrize("stage", kernel_sources.STAGES)
 def test_python_finds_the_kernels_that_the_compiler_finds(stage):
-    ours = [name for name, kernel in source.kernels().items() if kernel.stage == stage]
+    ours = [name for name, kernel in kernel_sources.kernels().items() if kernel.stage == stage]
     assert sorted(re.findall(r"\.entry (\w+)\(", nvrtc.ptx(launch_of(ours[0]), "float32"))) == sorted(ours)
 
 
@@ -92,8 +93,8 @@ def test_float_arithmetic_is_rounded_in_the_one_way(name):
 
 
 def test_options_keep_products_and_sums_apart():
-    assert "--fmad=false" in device.OPTIONS
-    assert not [option for option in device.OPTIONS if re.search("fast|prec-div|prec-sqrt|fmad=true", option)]
+    assert "--fmad=false" in devices.OPTIONS
+    assert not [option for option in devices.OPTIONS if re.search("fast|prec-div|prec-sqrt|fmad=true", option)]
 
 
 def test_the_check_of_rounding_sees_contraction_and_approximation():
@@ -102,9 +103,9 @@ def test_the_check_of_rounding_sees_contraction_and_approximation():
     def found(*options):
         return arithmetic(nvrtc.compiled_to_ptx(text, options))
 
-    assert found(*device.OPTIONS) == {"mul.rn.ftz.f32", "add.rn.ftz.f32", "div.rn.ftz.f32"}
+    assert found(*devices.OPTIONS) == {"mul.rn.ftz.f32", "add.rn.ftz.f32", "div.rn.ftz.f32"}
     assert "fma.rn.ftz.f32" in found("-std=c++17")
-    assert "div.approx.ftz.f32" in found(*device.OPTIONS, "--use_fast_math")
+    assert "div.approx.ftz.f32" in found(*devices.OPTIONS, "--use_fast_math")
 
 
 # What the compiler says
@@ -113,9 +114,9 @@ def test_the_check_of_rounding_sees_contraction_and_approximation():
 @pytest.fixture
 def copy_of_kernels(tmp_path, monkeypatch):
     """A copy of kernels/, read by `source` in its place."""
-    folder = shutil.copytree(source.folder(), tmp_path / "kernels")
-    monkeypatch.setattr(source, "folder", lambda: folder)
-    monkeypatch.setattr(source, "text", source.text.__wrapped__)
+    folder = shutil.copytree(kernel_sources.folder(), tmp_path / "kernels")
+    monkeypatch.setattr(kernel_sources, "folder", lambda: folder)
+    monkeypatch.setattr(kernel_sources, "text", kernel_sources.text.__wrapped__)
     return folder
 
 
@@ -156,10 +157,10 @@ def test_too_much_shared_memory_is_seen(copy_of_kernels):
 
 
 def test_spills_and_too_many_registers_are_seen(monkeypatch):
-    text = source.text("scale_space")
+    text = kernel_sources.text("scale_space")
     assert "#define MAX_UNROLLED 32\n" in text
     unrolled = text.replace("#define MAX_UNROLLED 32\n", "#define MAX_UNROLLED 999\n")
-    monkeypatch.setattr(source, "text", lambda stage: unrolled)
+    monkeypatch.setattr(kernel_sources, "text", lambda stage: unrolled)
     widest = replace(launch_of("blur"), constant=MAX_RADIUS // 2, threads=512)
     found = "\n".join(nvrtc.problems(widest, "float64", "90"))
     assert re.search(r"blur spills \d+ bytes", found)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage import data
 
-from gpusift import Features, opencv, opencv_keypoints
+from gpusift import Features, opencv
 from gpusift.opencv import SIFT_create
+from gpusift.opencv import keypoints as opencv_keypoints
 from gpusift.parameters import Parameters
 
 CAMERA = data.camera()

@@ -9,7 +9,7 @@ from same_bytes import digest
 from skimage import data
 
 from gpusift import SIFT, match_descriptors
-from gpusift.cpu_device import CpuDevice
+from gpusift.devices.cpu import CpuDevice
 
 CAMERA = data.camera()
 HALF = CAMERA[::2, ::2].copy()

@@ -6,9 +6,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from oracle import Keypoints, compare
 
-from gpusift import Features, orientation, scale_space
-from gpusift.device import get_device
+from gpusift import Features
+from gpusift.devices import get_device
 from gpusift.parameters import Parameters
+from gpusift.stages import orientation, scale_space
 
 
 def features_of(device, keypoints, dtype):

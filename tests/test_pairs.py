@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap_import
+import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusift import pairs
+from gpusift.colmap import pairs
 
 
 @pytest.mark.parametrize(("count", "overlap"), [(2, 10), (9, 1), (9, 2), (30, 3), (30, 10)])

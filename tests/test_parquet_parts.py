@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gpusift import SIFT, stream
-from gpusift.parquet_parts import open_parts
-from gpusift.sink_parquet import read
 from gpusift.sinks import SettingsDiffer
+from gpusift.sinks.parquet import read
+from gpusift.sinks.parquet_url import open_parts
 
 pytest.importorskip("pyarrow")
 

@@ -6,9 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from same_bytes import digest, synthetic
 
-from gpusift import SIFT, extrema, parts
-from gpusift.cpu_device import CpuDevice
-from gpusift.plan import Key, bytes_of
+from gpusift import SIFT
+from gpusift.devices.cpu import CpuDevice
+from gpusift.pipeline import strips
+from gpusift.pipeline.plan import Key, bytes_of
+from gpusift.stages import extrema
 
 IMAGE = synthetic(420, 150, seed=21)
 TALL = synthetic(900, 60, seed=22)
@@ -172,11 +174,11 @@ def test_given_keypoints_need_the_whole():
 
 def test_limits_are_bytes_or_shares():
     device = CpuDevice()
-    assert parts.limit_in_bytes(device, None) is None
-    assert parts.limit_in_bytes(device, np.int64(7)) == 7
-    assert parts.limit_in_bytes(device, 1) == 1
-    assert parts.limit_in_bytes(device, 1.0) == device.total_memory
-    assert parts.limit_in_bytes(device, 0.5) == device.total_memory // 2
+    assert strips.limit_in_bytes(device, None) is None
+    assert strips.limit_in_bytes(device, np.int64(7)) == 7
+    assert strips.limit_in_bytes(device, 1) == 1
+    assert strips.limit_in_bytes(device, 1.0) == device.total_memory
+    assert strips.limit_in_bytes(device, 0.5) == device.total_memory // 2
     for wrong in (0, -5, 0.0, 1.5, float("nan"), -0.5):
         with pytest.raises(ValueError, match="memory_limit must be an integer of at least 1"):
             SIFT(device="cpu", memory_limit=wrong)

@@ -6,9 +6,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from oracle import Keypoints, compare
 
-from gpusift import extrema, refinement, scale_space
-from gpusift.device import get_device
+from gpusift.devices import get_device
 from gpusift.parameters import Parameters
+from gpusift.stages import extrema, refinement, scale_space
 
 
 def keys_of(extrema_of_oracle):

@@ -11,7 +11,7 @@ import pytest
 
 from gpusift import SIFT
 from gpusift.parameters import Parameters
-from gpusift.scale_space import build
+from gpusift.stages.scale_space import build
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench"))

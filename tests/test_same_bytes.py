@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from same_bytes import digest, synthetic
 
-from gpusift import SIFT, check, host, pipeline
-from gpusift.device import CpuDevice
+from gpusift import SIFT, pipeline
+from gpusift.cli import self_check
+from gpusift.devices import CpuDevice, host_library
 from gpusift.parameters import Parameters
-from gpusift.plan import Plans
+from gpusift.pipeline.plan import Plans
 
 CASES = {
     "default": (synthetic(120, 160), {}),
@@ -63,7 +64,7 @@ def test_every_instruction_set(case):
     image, parameters = CASES[case]
     found = {
         library.instruction_set: digest(features_on(CpuDevice(library=library), image, **parameters))
-        for library in host.libraries()
+        for library in host_library.libraries()
     }
     assert set(found.values()) == {json.loads(KEPT.read_text())[case]}, found
 
@@ -89,12 +90,12 @@ def test_the_hash_sees_one_bit():
 
 
 def test_several_instruction_sets_are_compared():
-    if len(host.libraries()) < 2:
-        pytest.skip(f"this processor runs only the {host.libraries()[0].instruction_set} build")
-    assert len({library.instruction_set for library in host.libraries()}) == len(host.libraries())
+    if len(host_library.libraries()) < 2:
+        pytest.skip(f"this processor runs only the {host_library.libraries()[0].instruction_set} build")
+    assert len({library.instruction_set for library in host_library.libraries()}) == len(host_library.libraries())
 
 
 if __name__ == "__main__":  # python tests/test_same_bytes.py, after a change that is meant to change results
     hashes = {case: digest(SIFT(**p, device="cpu", blur="kernel").compute(i)) for case, (i, p) in CASES.items()}
     KEPT.write_text(json.dumps(hashes, indent=1) + "\n")
-    print("gpusift/check.py: EXPECTED =", check.digest("cpu"))
+    print("gpusift/cli/self_check.py: EXPECTED =", self_check.digest("cpu"))

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from gpusift import scale_space
-from gpusift.device import get_device
+from gpusift.devices import get_device
 from gpusift.parameters import Parameters
+from gpusift.stages import scale_space
 
 # Largest difference from the oracle in float64, relative to the image's largest value.
 # Observed worst on the CPU: 3e-15 and 5e-7 with blur="kernel", 5e-16 and 2e-7 with "ndimage".

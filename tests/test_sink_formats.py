@@ -8,15 +8,16 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap_import
+import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
 import h5py
 import numpy as np
 import pytest
 from sink_writer import SETTINGS, SHAPE, check, features_of, name_of
 from skimage import data
 
-from gpusift import SIFT, Features, colmap, hdf5, npz, sink_parquet
+from gpusift import SIFT, Features, colmap, hdf5, npz
 from gpusift.sinks import open_sink, settings_in
+from gpusift.sinks import parquet as sink_parquet
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")

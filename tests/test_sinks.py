@@ -20,8 +20,8 @@ import pytest
 import sink_writer
 from sink_writer import OUTPUTS, SETTINGS, SHAPE, check, features_of, name_of
 
-from gpusift import Features, failures
-from gpusift.sinks import SettingsDiffer, open_sink
+from gpusift import Features
+from gpusift.sinks import SettingsDiffer, failures, open_sink
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
 pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")

@@ -17,10 +17,11 @@ from same_bytes import digest, synthetic
 
 from gpusift import SIFT, stream
 from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, read_image
-from gpusift.reading import Decoding, Listener
+from gpusift.images.reader import Decoding
+from gpusift.images.stderr import Listener
 from gpusift.sources import Source, SourceFailure
 from gpusift.stream import RunError, Summary, extract, settings_of
-from gpusift.stream_worker import in_file, worker_here
+from gpusift.stream.worker import in_file, worker_here
 
 N_IMAGES = 13
 CPU = SIFT(device="cpu", n_octaves=2)

@@ -16,12 +16,12 @@ import pytest
 from same_bytes import synthetic
 from test_stream import Lists
 
-from gpusift import SIFT, stream, stream_devices
-from gpusift.device import cuda_info
-from gpusift.reading import Decoding
+from gpusift import SIFT, stream
+from gpusift.devices import cuda_info
+from gpusift.images.reader import Decoding
 from gpusift.sources import Source
-from gpusift.stream import RunError
-from gpusift.stream_devices import DEATHS, device_names, workers
+from gpusift.stream import RunError, processes
+from gpusift.stream.processes import DEATHS, device_names, workers
 
 N_IMAGES = 40
 PARAMETERS = {"n_octaves": 2}
@@ -176,7 +176,7 @@ def test_processes_share_the_processors(monkeypatch):
 
 
 def test_device_names(monkeypatch):
-    monkeypatch.setattr(stream_devices, "_gpu_count", lambda: 3)
+    monkeypatch.setattr(processes, "_gpu_count", lambda: 3)
     assert device_names("all") == ["cuda:0", "cuda:1", "cuda:2"]
     assert device_names("0,2") == ["cuda:0", "cuda:2"]
     assert device_names("cpu, cuda:1,cpu") == ["cpu", "cuda:1", "cpu"]
@@ -202,8 +202,9 @@ def test_a_worker_whose_parent_is_gone_ends(tmp_path, items):
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_stream import Lists
-from gpusift import stream, stream_devices
-from gpusift.reading import Decoding
+from gpusift import stream
+from gpusift.stream import processes
+from gpusift.images.reader import Decoding
 from gpusift.sources import Source
 if __name__ == "__main__":
     lists = Lists()

@@ -10,7 +10,7 @@ import pytest
 from same_bytes import digest, synthetic
 
 from gpusift import SIFT
-from gpusift.device import CpuDevice
+from gpusift.devices import CpuDevice
 
 HERE = Path(__file__).parent
 

@@ -18,7 +18,7 @@ import sink_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusift.transaction import PAGE, TransactionalFile, journal_of, recover
+from gpusift.storage.transaction import PAGE, TransactionalFile, journal_of, recover
 
 PLACES = st.integers(0, 3 * PAGE)
 STEPS = st.one_of(

@@ -5,7 +5,7 @@ import pytest
 from test_sift import COLUMNS, IMAGE, assert_equal_bytes, extracted
 
 from gpusift import SIFT
-from gpusift.device import cuda_info
+from gpusift.devices import cuda_info
 
 BAD_IMAGES = {
     "1-D": (np.zeros(5), ValueError, r"2-D.*\(5,\)"),

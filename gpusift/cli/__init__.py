@@ -1,0 +1,37 @@
+"""The `gpusift` command: extract features from photographs, show, match and hand them on, say what it runs on.
+
+A command's module is imported when the command is asked for, so that `gpusift --help` and every other command start
+without the libraries that it alone needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from gpusift import __version__
+
+# In this order in `gpusift --help`; the command `name` is the function of that name in `gpusift.cli.<name>`.
+COMMANDS = ("extract", "match", "colmap", "show", "info")
+
+
+class _Commands(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"gpusift.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="gpusift %(version)s")
+def main() -> None:
+    """Find SIFT features in photographs, on an NVIDIA GPU or the CPU."""

@@ -1,0 +1,69 @@
+"""`gpusift info`: what gpusift runs on, and whether it computes right there."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from gpusift import __version__
+
+
+@click.command(short_help="Say what gpusift runs on; check that it computes right.")
+@click.option("--check", is_flag=True, help="Compute a small image on each device; exit code 1 if one is wrong.")
+@click.option("--devices", metavar="all|0,1,...|cpu", help="Check these; all is all GPUs.  [default: what is there]")
+def info(check: bool, devices: str | None) -> None:
+    """Say what gpusift runs on: GPUs, CUDA and CuPy, and the CPU's instruction set.
+
+    With --check, a small image is computed on each device, and its features are compared with those
+    that every device must give, to the bit.
+    """
+    import platform
+    from importlib.metadata import version
+
+    from gpusift.devices import cpu_info, cuda_info
+
+    python = f"Python {platform.python_version()}, NumPy {version('numpy')}"
+    click.echo(f"gpusift {__version__}, {python}")
+    cpu, cuda = cpu_info(), cuda_info()
+    builds = ", ".join(cpu["available"])
+    click.echo(f"CPU: {cpu['instruction_set']} (of {builds}), {cpu['threads']} threads")
+    if "error" in cuda:
+        click.echo(f"CUDA: none; {cuda['error']}")
+    else:
+        _show_gpus(cuda)
+    if check:
+        _check(devices)
+
+
+def _show_gpus(cuda: dict[str, Any]) -> None:
+    versions = f"driver {cuda['cuda_driver']}, runtime {cuda['cuda_runtime']}, CuPy {cuda['cupy']}"
+    click.echo(f"CUDA: {versions}")
+    for gpu in cuda["devices"]:
+        free, total = gpu["memory_free"] / 2**30, gpu["memory_total"] / 2**30
+        click.echo(
+            f"cuda:{gpu['index']}: {gpu['name']}, compute capability {gpu['compute_capability']}, "
+            f"{free:.1f} of {total:.1f} GiB free"
+        )
+
+
+def _check(devices: str | None) -> None:
+    """Check devices; end the command with exit code 1 if one is wrong."""
+    from gpusift.cli.self_check import check
+    from gpusift.devices import cuda_info
+    from gpusift.stream.processes import device_names
+
+    if devices is None:
+        devices = ",".join(["cpu", *(f"cuda:{gpu['index']}" for gpu in cuda_info().get("devices", []))])
+    try:
+        names = device_names(devices)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    wrong = 0
+    for name in dict.fromkeys(names):
+        fault = check(name)
+        wrong += fault is not None
+        click.echo(f"{name}: {f'fails: {fault}' if fault else 'computes right'}")
+    if wrong:
+        sys.exit(1)

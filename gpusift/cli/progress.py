@@ -1,0 +1,133 @@
+"""What `gpusift extract` tells while it runs: a bar, a line for each failure, and a log for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from typing import IO, Any
+
+import click
+
+from gpusift.cli.options import say
+from gpusift.errors import reason_of
+from gpusift.stream import Event, Summary
+
+
+class Reporter:
+    """Tells of a run's events; a context manager.
+
+    Parameters
+    ----------
+    log : str or None
+        File to which each event is added as a line of JSON; "-" is stdout.
+    progress : bool
+        Whether to show a bar, on stderr.
+    n_devices : int
+        That compute: the bar shows their load.
+    count : callable
+        Counts the images, for the bar; called in a thread of its own.
+
+    Raises
+    ------
+    click.ClickException
+        The log cannot be written.
+    """
+
+    def __init__(self, log: str | None, progress: bool, n_devices: int, count: Callable[[], int | None]) -> None:
+        self._log_path, self._progress, self._n_devices, self._count = log, progress, n_devices, count
+        self._log: IO[str] | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Reporter:
+        from tqdm import tqdm
+
+        if self._log_path == "-":
+            self._log = sys.stdout
+        elif self._log_path:
+            try:
+                self._log = self._open.enter_context(open(self._log_path, "a", encoding="utf-8"))
+            except OSError as error:
+                raise click.ClickException(f"cannot write {self._log_path}: {reason_of(error)}") from None
+        tqdm.monitor_interval = 0  # no thread of its own
+        self._bar = self._open.enter_context(tqdm(unit="image", disable=not self._progress))
+        if self._progress:
+            threading.Thread(target=self._find_total, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def __call__(self, event: Event) -> None:
+        """Tell of an event of `gpusift.stream.run`."""
+        kind = event["event"]
+        if kind == "failed":
+            say(f"failed: {event['url']}: {event['reason']}")
+        elif kind == "warning":
+            say(f"warning: {event['url']}: decoder: {event['message']}")
+        elif kind == "progress":
+            self._show(event)
+        if kind in ("image", "failed"):
+            self._bar.update()
+        self.log(event)
+
+    def log(self, event: Event) -> None:
+        """Add a line to the log."""
+        if self._log is None:
+            return
+        line = json.dumps({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
+        try:
+            self._log.write(line + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise click.ClickException(f"cannot write {self._log_path}: {reason_of(error)}") from None
+
+    @property
+    def total(self) -> int | None:
+        """The number of images, if it is known."""
+        return self._bar.total
+
+    def finish(self, total: int) -> None:
+        """Show that all is done."""
+        self._bar.total = total
+        self._bar.refresh()
+
+    def _show(self, event: Event) -> None:
+        bar = self._bar
+        bar.initial = event["skipped"] + event["failed_before"]  # not counted for the rate
+        bar.n = bar.initial + event["images"] + event["failures"]
+        seconds = event["seconds"]
+        load = seconds["compute"] / max(seconds["total"], 1e-9) / self._n_devices
+        bar.set_postfix(keypoints=event["keypoints"], failed=event["failures"], load=f"{min(load, 1):.0%}")
+
+    def _find_total(self) -> None:
+        total = self._count()
+        if total is not None:
+            self._bar.total = total
+
+
+def said(summary: Summary, total: int | None, device: str) -> str:
+    """Say what a run did, in one line."""
+    of = "" if total is None else f" of {total}"
+    parts = [
+        f"{summary.images}{of} images",
+        f"{summary.keypoints} keypoints",
+        f"{summary.seconds['total']:.1f} s on {device}",
+        f"{summary.failures} failed",
+    ]
+    if summary.failed_before:
+        parts.append(f"{summary.failed_before} failed before (--retry-failed)")
+    if summary.skipped:
+        parts.append(f"{summary.skipped} were there")
+    return ", ".join(parts)
+
+
+def count(items: Iterable[Any]) -> int | None:
+    """Count what there is; None if that cannot be told."""
+    try:
+        return sum(1 for _ in items)
+    except Exception:  # the run itself meets the same, and says so
+        return None

@@ -1,0 +1,42 @@
+"""`gpusift show`: the keypoints of a photograph, drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpusift.cli.options import check_new, check_png, compute, make_sift, sift_options, writing
+from gpusift.errors import reason_of
+
+# A small photograph is enlarged by `show` until its longer side has about this many pixels.
+SHOWN_SIZE = 1500
+MAX_ZOOM = 4
+
+
+@click.command(short_help="Draw the keypoints of a photograph.")
+@click.argument("image", type=click.Path())
+@click.option("-o", "--output", required=True, metavar="PNG", help="The picture to write.")
+@click.option("--zoom", type=click.IntRange(1, 16), help="Enlarge.  [default: small images only]")
+@click.option("--overwrite", is_flag=True, help="Replace the picture if it is there.")
+@sift_options
+def show(image: str, output: str, zoom: int | None, overwrite: bool, no_exif: bool, **parameters: Any) -> None:
+    """Draw the keypoints of IMAGE: circles of their size, a line along their orientation.
+
+    Colours tell octaves apart.
+    """
+    from gpusift.plot import draw_keypoints, write_png
+
+    check_png(output)
+    check_new(output, overwrite)
+    sift = make_sift(parameters)
+    try:
+        pixels, features = compute(sift, Path(image), not no_exif)
+    except Exception as error:
+        raise click.ClickException(f"{image}: {reason_of(error)}") from None
+    if zoom is None:
+        zoom = min(max(round(SHOWN_SIZE / max(pixels.shape)), 1), MAX_ZOOM)
+    with writing(output):
+        write_png(output, draw_keypoints(pixels, features, zoom=zoom))
+    click.echo(f"{len(features)} keypoints on {sift.device.name} -> {output}")

@@ -1,0 +1,93 @@
+"""The kernels' sources: where they are, their text as NVRTC is given it, and their signatures."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+STAGES = ("intensities", "scale_space", "extrema", "refinement", "orientation", "descriptor", "lists", "matching")
+
+_TYPES = {"int": "int32", "long long": "int64", "unsigned char": "uint8", "double": "float64"}
+_KERNEL = re.compile(r"^KERNEL(?:_OF\((?P<constant>\w+)\))? (?P<name>\w+)\((?P<parameters>[^)]*)\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel: its name, NumPy dtype ("real" follows the precision), and whether it is an array."""
+
+    name: str
+    dtype: str
+    is_array: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: its name, the stage whose file it is in, its parameters, and its compile-time constant's name."""
+
+    name: str
+    stage: str
+    parameters: tuple[Parameter, ...]
+    constant: str | None
+
+
+@cache
+def folder() -> Path:
+    """The folder of the kernels: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "kernels", package.parent / "kernels"):
+        if (candidate / "common.cuh").is_file():
+            return candidate
+    raise RuntimeError(
+        f"gpusift's kernels were not found beside {package}: the installation is incomplete, install gpusift again"
+    )
+
+
+@cache
+def text(stage: str) -> str:
+    """A stage's file with its headers put in place, and `#line`s so that a compiler's messages name the file."""
+    return _with_headers(f"{stage}.cu")
+
+
+def _with_headers(name: str) -> str:
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate((folder() / name).read_text(encoding="utf-8").splitlines(), 1):
+        header = re.fullmatch(r'#include "(\w+\.cuh)"', line)
+        lines += [_with_headers(header[1]), f'#line {number + 1} "{name}"'] if header else [line]
+    return "\n".join("" if line == "#pragma once" else line for line in lines)
+
+
+@cache
+def kernels() -> dict[str, Kernel]:
+    """All kernels by name, read from the sources."""
+    found = {}
+    for stage in STAGES:
+        for match in _KERNEL.finditer((folder() / f"{stage}.cu").read_text(encoding="utf-8")):
+            parameters = tuple(_parameter(words) for words in match["parameters"].split(","))
+            found[match["name"]] = Kernel(match["name"], stage, parameters, match["constant"])
+    return found
+
+
+def _parameter(words: str) -> Parameter:
+    plain = " ".join(re.sub(r"\bconst\b|__restrict__|\*", " ", words).split())
+    dtype, name = plain.rsplit(" ", 1)
+    return Parameter(name, _TYPES.get(dtype, dtype), "*" in words)
+
+
+@cache
+def checkout() -> Path | None:
+    """The checkout that the package runs from (also when installed as editable), or None if it is installed."""
+    parent = folder().parent
+    return parent if (parent / "CMakeLists.txt").is_file() else None
+
+
+@cache
+def sources_hash() -> str:
+    """The hash of what a host library is built from, as CMakeLists.txt computes it. Only in a checkout."""
+    root = checkout()
+    assert root is not None
+    files = [*folder().iterdir(), root / "CMakeLists.txt"]
+    hashes = sorted(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
+    return hashlib.sha256(";".join(hashes).encode()).hexdigest()

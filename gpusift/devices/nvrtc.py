@@ -1,0 +1,44 @@
+"""What NVRTC is given with a kernel's source."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpusift.devices import kernel_sources
+from gpusift.parameters import MAX_FUSED_RADIUS
+
+# What a GPU's kernels are given as -D: a block's tile of samples or descriptors, and the side of a patch of a window. A
+# host has its own, in host.hpp.
+TILES = {
+    "BLUR_TILE_ROWS": 8,
+    "BLUR_TILE_COLS": 128,
+    "BLUR_ROWS": 2,
+    "EXTREMA_TILE_ROWS": 16,
+    "EXTREMA_TILE_COLS": 32,
+    "MATCH_STRIPS": 32,
+    "MATCH_VECTORS": 4,
+    "MATCH_GROUPS": 4,
+    "MATCH_OTHERS": 8,
+    "MATCH_BYTES": 128,
+    "MAX_FUSED_RADIUS": MAX_FUSED_RADIUS,
+    "PATCH": 96,
+}
+
+# CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
+OPTIONS = ("-std=c++17", "--fmad=false")
+
+
+def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None) -> tuple[str, ...]:
+    """NVRTC's options for a kernel: the precision, the tiles, the arrays' sizes and the constant, sorted."""
+    kernel = kernel_sources.kernels()[name]
+    values: dict[str, str | int] = {**TILES, **DEFAULT_SIZES, **(sizes or {})}
+    values["REAL"] = "float" if dtype == np.float32 else "double"
+    for other in kernel_sources.kernels().values():  # the file's other kernels must compile too
+        if other.constant and other.stage == kernel.stage:
+            values[other.constant] = constant if other.name == name else 1
+    used = kernel_sources.text(kernel.stage)
+    return OPTIONS + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
+
+
+# The sizes of shared arrays with scikit-image's default parameters.
+DEFAULT_SIZES = {"MAX_BINS": 36, "MAX_SUMS": 900, "MAX_VALUES": 128}

@@ -1,0 +1,323 @@
+"""Features of any number of photographs on many machines, by Dask: `pip install "gpusift[dask]"`.
+
+    with Client("tcp://scheduler:8786", direct_to_workers=True) as client:  # of dask.distributed
+        extract(["s3://bucket/photographs"], client, "features.h5")
+
+A task is some images: a worker reads, decodes and computes them where it is, with one SIFT that it keeps. What comes of
+them goes to the calling process, which alone writes; or, if the sink is the URL of an object store, the task itself
+writes a Parquet part there, and only counts come back. Workers may join and leave: what a lost worker had in hand is
+computed by another. The images of a task that fails, or that again and again ends its worker, are computed once more,
+one by one and with nothing beside them, so that only the image at fault is recorded as failed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
+from itertools import chain
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any
+
+from gpusift import stream
+from gpusift.distributed.tasks import Tasks, WorkerError, compute, part_of
+from gpusift.images import DEFAULT_MAX_PIXELS
+from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
+from gpusift.sources import Source, SourceFailure, expand
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from gpusift.distributed.tasks import PartWriter
+    from gpusift.sinks import Failures, Sink
+    from gpusift.stream import Event, Summary
+    from gpusift.stream.worker import Give, Take, Worker
+
+BATCH = 16  # images of a task
+TASKS_PER_THREAD = 2  # sent to the cluster: one is computed while the next is on its way
+SUSPECTS = 4 * BATCH  # so many images of failed tasks may wait before they are tried one by one
+JOIN_SECONDS = 60  # for the first worker
+POLL_SECONDS = 0.1
+
+
+def extract(
+    sources: Iterable[Source | SourceFailure | str],
+    client: Client,
+    sink: Sink | str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    failures: Failures | None = None,
+    batch_size: int = BATCH,
+    n_decoders: int | None = None,
+    exif_orientation: bool = True,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_size: int | None = None,
+    decoder: str = OPENCV,
+    on_event: Callable[[Event], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Write the features of images, computed by the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    sources : iterable of Source, SourceFailure or str
+        The images, as `sources.expand` gives them, or what it expands: files, folders, globs, URLs. Workers open them
+        themselves, so a local path must be there on every machine.
+    client : distributed.Client
+        The cluster. With ``direct_to_workers=True`` results do not pass through the scheduler.
+    sink : Sink or str
+        Where results go. A string is opened, and resumed if it is there, and closed: a path as by `sinks.open_sink`; a
+        URL by `parquet_parts.open_parts`, and then each task writes a part itself.
+    parameters : mapping, optional
+        Keyword arguments of `SIFT`.
+    failures : Failures, optional
+        Gets the images that fail; by default those of the sink.
+    batch_size : int, optional
+        Images of a task.
+    n_decoders, exif_orientation, max_pixels, max_size, decoder : optional
+        As for `stream.extract`, on each worker. With the decoder "nvimgcodec", `parameters` must say whether the device
+        is "cuda" or "cpu".
+    on_event, stop : optional
+        As for `stream.run`. After a stop, the tasks that were sent are finished.
+
+    Returns
+    -------
+    summary : Summary
+        What was done.
+
+    Raises
+    ------
+    RunError
+        The sources, the cluster or the sink failed as a whole; its `__cause__` says how.
+    ValueError, OSError
+        As `sources.expand`, `sinks.open_sink` and `parquet_parts.open_parts`; or there is no such decoder, or for it no
+        device.
+    """
+    parameters = dict(parameters or {})
+    decoding = Decoding(exif_orientation, max_pixels, max_size, decoder)
+    require_device(parameters, decoder)
+    settings = stream.settings_of(parameters, exif_orientation=exif_orientation, max_size=max_size, decoder=decoder)
+    with closing(_open(sink, settings)) if isinstance(sink, str) else nullcontext(sink) as target:
+        worker = worker_on(
+            client,
+            parameters,
+            decoding=decoding,
+            batch_size=batch_size,
+            n_decoders=n_decoders,
+            write_part=getattr(target, "write_part", None),
+        )
+        known = target.failures if failures is None else failures
+        return stream.run(_named(sources), target, known, [worker], on_event=on_event, stop=stop)
+
+
+def require_device(parameters: Mapping[str, Any], decoder: str) -> None:
+    """Raise if workers would choose a device, and with it the decoder's pixels, each for itself.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Keyword arguments of `SIFT`.
+    decoder : str
+        As for `extract`.
+
+    Raises
+    ------
+    ValueError
+        The decoder is "nvimgcodec" and the device "auto".
+    """
+    if decoder == NVIMGCODEC and parameters.get("device", "auto") == "auto":
+        raise ValueError(
+            "with decoder 'nvimgcodec' on a cluster, device must be 'cuda' or 'cpu', got 'auto': pixels that a GPU "
+            "decodes differ by rounding, so workers must not choose for themselves"
+        )
+
+
+def _open(output: str, settings: dict[str, Any]) -> Sink:
+    if "://" in output:
+        from gpusift.sinks.parquet_url import open_parts
+
+        return open_parts(output.removeprefix("parquet:"), settings)
+    from gpusift.sinks import open_sink
+
+    return open_sink(output, settings)
+
+
+def worker_on(
+    client: Client,
+    parameters: Mapping[str, Any],
+    *,
+    decoding: Decoding,
+    batch_size: int = BATCH,
+    n_decoders: int | None = None,
+    write_part: PartWriter | None = None,
+) -> Worker:
+    """Return a worker for `stream.run` that is a Dask cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    parameters : mapping
+        Keyword arguments of `SIFT`.
+    decoding : Decoding
+        How images are decoded.
+    batch_size : int, optional
+        Images of a task.
+    n_decoders : int, optional
+        Threads that fetch and decode in a task.
+    write_part : PartWriter, optional
+        Writes the rows of a task where it ran; features are then not sent back, only how many there are.
+    """
+    settings = tuple(sorted(parameters.items()))
+    task = partial(compute, parameters=settings, decoding=decoding, n_decoders=n_decoders, write_part=write_part)
+
+    def work(take: Take, give: Give, halt: threading.Event) -> None:
+        batches, tasks, suspects = _Batches(take, batch_size), Tasks(client, task, halt), deque[Source]()
+        try:
+            _wait_for_a_worker(client, halt)
+            while True:
+                if halt.is_set():
+                    suspects.clear()
+                elif suspects and (batches.ended or len(suspects) >= SUSPECTS):
+                    if not tasks:
+                        tasks.send([suspects.popleft()], alone=True)
+                else:
+                    limit = TASKS_PER_THREAD * sum(client.nthreads().values())
+                    while len(tasks) < max(limit, 1) and (batch := batches.next(wait=not tasks)):
+                        tasks.send(batch)
+                if tasks:
+                    results, again = tasks.next()
+                    if again and write_part:
+                        write_part.drop(part_of(again))  # what the last worker wrote before it ended
+                    suspects.extend(again)
+                    for result in results:
+                        give(result)
+                elif not suspects:
+                    return
+        except BaseException:
+            halt.set()  # before the end of the sources is waited for
+            raise
+        finally:
+            tasks.cancel()
+            batches.drain()
+
+    return work
+
+
+def _wait_for_a_worker(client: Client, halt: threading.Event) -> None:
+    deadline = time.monotonic() + JOIN_SECONDS
+    while not client.nthreads() and not halt.wait(POLL_SECONDS):
+        if time.monotonic() > deadline:
+            raise WorkerError(
+                f"a worker must join the cluster within {JOIN_SECONDS} s, but none did; start one: "
+                f"dask worker {client.scheduler.address}"
+            )
+
+
+class _Batches:
+    """Takes sources in a thread of its own, so that results do not wait for them, and gives them in batches."""
+
+    def __init__(self, take: Take, size: int) -> None:
+        self.ended = False
+        self._ready: Queue[list[Source]] = Queue(1)
+        threading.Thread(target=self._fill, args=(take, size), name="batches", daemon=True).start()
+
+    def _fill(self, take: Take, size: int) -> None:
+        batch: list[Source] = []
+        while (source := take()) is not None:
+            batch.append(source)
+            if len(batch) == size:
+                self._ready.put(batch)
+                batch = []
+        if batch:
+            self._ready.put(batch)
+        self._ready.put([])
+
+    def next(self, wait: bool) -> list[Source]:
+        """Return the next batch; none at the end, or if there is none yet and `wait` is not set."""
+        if self.ended:
+            return []
+        try:
+            batch = self._ready.get(block=wait)
+        except Empty:
+            return []
+        self.ended = not batch
+        return batch
+
+    def drain(self) -> None:
+        """Drop what is still taken."""
+        while not self.ended:
+            self.next(wait=True)
+
+
+def _named(sources: Iterable[Source | SourceFailure | str]) -> Iterator[Source | SourceFailure]:
+    items = iter([sources] if isinstance(sources, str) else sources)
+    for first in items:
+        if isinstance(first, str):
+            return expand([first, *map(str, items)])
+        return chain([first], items)  # type: ignore[arg-type]
+    return iter(())
+
+
+@contextmanager
+def connect(address: str, *, device: str = "auto") -> Iterator[Client]:
+    """Connect to a Dask cluster, or start one on this machine.
+
+    Parameters
+    ----------
+    address : str
+        A scheduler's, "tcp://scheduler:8786" say; or "local:N" for N worker processes here: if there is a GPU, and
+        `device` is not "cpu", one a GPU, by dask-cuda.
+    device : str, optional
+        That SIFT will be asked for.
+
+    Yields
+    ------
+    client : distributed.Client
+        Results come to it from the workers directly. A cluster that was started ends with the context.
+
+    Raises
+    ------
+    ImportError
+        Dask, or for local GPUs dask-cuda, is not installed.
+    OSError
+        Nothing answers at the address.
+    ValueError
+        The address is neither.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ImportError('a cluster needs Dask, which is not installed: pip install "gpusift[dask]"') from None
+
+    kind, _, number = address.partition(":")
+    if kind == "local" and not (number.isdecimal() and int(number)):
+        raise ValueError(f"a local cluster must be local:N with N worker processes, got {address!r}")
+    if kind != "local" and "://" not in address:
+        raise ValueError(f"a cluster must be a scheduler's address (tcp://host:8786) or local:N, got {address!r}")
+    started = _local_cluster(int(number), device) if kind == "local" else nullcontext(address)
+    with started as cluster, Client(cluster, direct_to_workers=True) as client:
+        yield client
+
+
+def _local_cluster(n_workers: int, device: str) -> Any:
+    from gpusift.devices import cuda_info
+
+    gpus = [] if device == "cpu" else cuda_info().get("devices", [])
+    settings = {"threads_per_worker": 2, "dashboard_address": ":0"}
+    if not gpus:
+        from distributed import LocalCluster
+
+        return LocalCluster(n_workers=n_workers, processes=True, **settings)
+    if n_workers > len(gpus):
+        raise ValueError(f"local:N must be one worker process a GPU, but there are {len(gpus)} and N is {n_workers}")
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError:
+        raise ImportError(
+            'GPUs of a local cluster need dask-cuda: pip install "gpusift[dask-cuda13]", or dask-cuda12 for CUDA 12'
+        ) from None
+    return LocalCUDACluster(CUDA_VISIBLE_DEVICES=[gpu["index"] for gpu in gpus[:n_workers]], **settings)

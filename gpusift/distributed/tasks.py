@@ -1,0 +1,226 @@
+"""The tasks that `distributed` sends to a Dask cluster: what a worker computes, and how its end is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import fields, replace
+from functools import cache
+from hashlib import sha256
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gpusift.errors import reason_of
+from gpusift.features import Features
+from gpusift.images.reader import NVIMGCODEC
+from gpusift.stream.worker import Done, Failed, worker_here
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from gpusift.images.nvimgcodec import JpegDecoder
+    from gpusift.images.reader import Decoding
+    from gpusift.sift import SIFT
+    from gpusift.sources import Source
+
+POLL_SECONDS = 0.02
+
+_log = logging.getLogger("gpusift")
+
+
+class PartWriter(Protocol):
+    """Writes what a task computed, where it ran."""
+
+    def __call__(self, rows: list[tuple[str, Features, tuple[int, int]]], part: str) -> None:
+        """Write a part, or replace it: rows of name, features, (rows, columns) of the image."""
+
+    def drop(self, part: str) -> None:
+        """Remove a part, if it is there."""
+
+
+class WorkerError(RuntimeError):
+    """What is wrong with the cluster or a worker, and not with an image: other tasks would fail too."""
+
+
+def compute(
+    batch: list[Source],
+    *,
+    parameters: tuple[tuple[str, Any], ...],
+    decoding: Decoding,
+    n_decoders: int | None = None,
+    write_part: PartWriter | None = None,
+) -> list[Done | Failed]:
+    """Read, decode and compute some images: a task, as it runs on a worker.
+
+    Parameters
+    ----------
+    batch : list of Source
+        The images.
+    parameters : tuple of (str, value)
+        Keyword arguments of `SIFT`.
+    decoding : Decoding
+        How images are decoded.
+    n_decoders : int, optional
+        Threads that fetch and decode.
+    write_part : PartWriter, optional
+        Writes the rows; the features returned are then empty, but of the right number.
+
+    Returns
+    -------
+    list of Done or Failed
+        One for each image, in any order.
+
+    Raises
+    ------
+    WorkerError
+        This worker cannot make the `SIFT`, or the decoder, or write the part.
+    """
+    try:
+        sift = _sift(parameters)
+        jpeg_decoder = _jpeg_decoder(parameters, n_decoders) if decoding.decoder == NVIMGCODEC else None
+    except Exception as error:
+        raise WorkerError(f"a worker cannot compute: {error}") from error
+    results: list[Done | Failed] = []
+    sources = iter(batch)
+
+    def take(wait: bool = True) -> Source | None:
+        return next(sources, None)
+
+    try:
+        work = worker_here(sift, decoding=decoding, n_decoders=n_decoders, jpeg_decoder=jpeg_decoder)
+        work(take, results.append, threading.Event())
+    except Exception as error:  # of the device: other errors are those of images
+        _end_worker(error)
+        raise WorkerError(f"a worker's device failed: {error}") from error
+    if write_part is None:
+        return results
+    rows = {r.source.name: (r.source.name, r.features, r.shape) for r in results if isinstance(r, Done)}
+    try:
+        if rows:
+            write_part([rows[source.name] for source in batch if source.name in rows], part_of(batch))
+    except OSError as error:
+        raise WorkerError(f"a worker cannot write a part: {reason_of(error)}") from error
+    return [replace(r, features=_of_number(len(r.features))) if isinstance(r, Done) else r for r in results]
+
+
+def part_of(batch: list[Source]) -> str:
+    """Return what a task's part is called: the same if the task runs again."""
+    return sha256("\0".join(source.name for source in batch).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+@cache
+def _sift(parameters: tuple[tuple[str, Any], ...]) -> SIFT:
+    from gpusift.sift import SIFT
+
+    return SIFT(**dict(parameters))
+
+
+@cache
+def _jpeg_decoder(parameters: tuple[tuple[str, Any], ...], n_decoders: int | None) -> JpegDecoder:
+    from gpusift.images.nvimgcodec import JpegDecoder
+
+    return JpegDecoder(_sift(parameters).device, n_decoders or len(os.sched_getaffinity(0)))
+
+
+def _of_number(n: int) -> Features:
+    """So many features without any values."""
+    return Features(**{field.name: np.empty((n, 0), np.float32) for field in fields(Features)})
+
+
+def _end_worker(error: Exception) -> None:
+    """End this worker process if Dask starts it anew: a GPU that failed is of no use to a process any more."""
+    from distributed import get_worker
+
+    if get_worker().nanny:
+        logging.getLogger("distributed.worker").error("gpusift ends this worker: its device failed: %s", error)
+        os._exit(1)
+
+
+class Tasks:
+    """Tasks that were sent to a cluster and have not come back.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    task : callable
+        What a worker does with a batch; see `compute`.
+    halt : threading.Event
+        Once set, tasks are not waited for if there is no worker.
+    """
+
+    def __init__(
+        self, client: Client, task: Callable[[list[Source]], list[Done | Failed]], halt: threading.Event
+    ) -> None:
+        from distributed import as_completed
+
+        self._client, self._task, self._halt = client, task, halt
+        self._completed = as_completed(with_results=True, raise_errors=False, loop=client.loop)
+        self._sent: dict[str, tuple[Any, list[Source], bool]] = {}  # future, batch, alone
+        self._keys = (f"gpusift-{uuid.uuid4().hex}-{number}" for number in count())
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def send(self, batch: list[Source], *, alone: bool = False) -> None:
+        """Send a task; `alone` says that none is beside it until it comes back."""
+        future = self._client.submit(self._task, batch, key=next(self._keys))
+        self._sent[future.key] = future, batch, alone
+        self._completed.add(future)
+
+    def next(self) -> tuple[list[Done | Failed], list[Source]]:
+        """Wait for a task's end.
+
+        Returns
+        -------
+        results : list of Done or Failed
+            One for each image of the task.
+        suspects : list of Source
+            Or, if the task failed and was not one image alone, its images: one may be at fault, or a task beside it.
+
+        Raises
+        ------
+        WorkerError
+            The task, the worker or the scheduler failed in a way that is no image's fault.
+        """
+        while not self._completed.has_ready():
+            time.sleep(POLL_SECONDS)
+            if self._halt.is_set() and not self._client.nthreads():
+                self.cancel()
+                return [], []
+        future, result = next(self._completed)
+        _, batch, alone = self._sent.pop(future.key)
+        if future.status == "finished":
+            return result, []
+        error = result[1] if isinstance(result, tuple) else result
+        if isinstance(error, WorkerError):
+            raise error
+        if isinstance(error, CancelledError):
+            raise WorkerError(f"the Dask scheduler was lost, or dropped a task: {error}") from error
+        if alone and len(batch) == 1:
+            return [Failed(batch[0], _reason(error))], []
+        _log.warning("a task of %d images failed, which are tried one by one: %s", len(batch), error)
+        return [], batch
+
+    def cancel(self) -> None:
+        """Take back all tasks."""
+        self._client.cancel([future for future, _, _ in self._sent.values()])
+        self._sent.clear()
+
+
+def _reason(error: BaseException) -> str:
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return (
+            f"must not end the process that computes it, but {error.allowed_failures + 1} workers ended with it "
+            "(out of memory, or a crash of a decoder)"
+        )
+    return reason_of(error)

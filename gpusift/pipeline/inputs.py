@@ -1,0 +1,136 @@
+"""What users hand in: images, masks and keypoints, checked and brought to the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpusift.devices import Device
+from gpusift.devices.arrays import is_on_gpu
+from gpusift.features import Features
+from gpusift.parameters import Parameters
+
+LARGEST = 1e9  # of a keypoint's numbers, which a kernel squares in float32
+
+
+def image_array(device: Device, image: Any) -> tuple[Any, bool]:
+    """The image as an array of NumPy or of the device, and whether it came on a GPU.
+
+    Raises
+    ------
+    TypeError
+        If it is not an array.
+    ValueError
+        If it is on a GPU and the device is the CPU.
+    """
+    if is_on_gpu(image):
+        return _from_gpu(device, image, "image"), True
+    if image is None or isinstance(image, (str, bytes)):
+        raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
+    array = _from_host(image)
+    return array.astype(array.dtype.newbyteorder("="), copy=False), False
+
+
+def mask_array(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
+    """The mask on the device, or None as given.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold booleans or integers.
+    ValueError
+        If its shape is not the image's.
+    """
+    if mask is None:
+        return None
+    array = _from_gpu(device, mask, "mask") if is_on_gpu(mask) else _from_host(mask)
+    if array.dtype.kind not in "bui":
+        raise TypeError(f"mask must hold booleans or integers, zero where no keypoint is wanted, got {array.dtype}")
+    if tuple(array.shape) != tuple(image_shape):
+        raise ValueError(f"mask must have the image's shape {tuple(image_shape)}, got {tuple(array.shape)}")
+    with device.active():
+        return device.asarray(array)
+
+
+def keypoints(
+    device: Device,
+    parameters: Parameters,
+    image_shape: tuple[int, int],
+    positions: Any,
+    sigmas: Any,
+    orientations: Any = None,
+    octaves: Any = None,
+    scales: Any = None,
+) -> Features:
+    """Keypoints of the user's own as `Features` on the device; see `gpusift.SIFT.describe`.
+
+    Raises
+    ------
+    TypeError
+        If something does not hold real numbers.
+    ValueError
+        If a shape is wrong, a value is not finite, a sigma is not positive, or only one of octaves and scales is given.
+    """
+    placed = _numbers("positions", positions, (-1, 2))
+    n = len(placed)
+    blurs = _numbers("sigmas", sigmas, (n,))
+    if n and blurs.min() <= 0:
+        raise ValueError(f"sigmas must be greater than 0, got {blurs.min()}")
+    if (octaves is None) != (scales is None):
+        raise ValueError("octaves and scales must be given both or neither")
+    if octaves is None:
+        in_octave, in_scale = parameters.levels_of(blurs, parameters.n_octaves_of(image_shape))
+    else:
+        in_octave, in_scale = (
+            _numbers(name, given, (n,)).astype(np.int32) for name, given in (("octaves", octaves), ("scales", scales))
+        )
+    angles = np.zeros(n) if orientations is None else _numbers("orientations", orientations, (n,))
+    with device.active():
+        return Features(
+            positions=device.asarray(placed, device.dtype),
+            sigmas=device.asarray(blurs, device.dtype),
+            scales=device.asarray(in_scale, np.int32),
+            octaves=device.asarray(in_octave, np.int32),
+            orientations=device.asarray(_within_a_turn(angles), device.dtype),
+            responses=device.xp.zeros(n, device.dtype),
+        )
+
+
+def _from_gpu(device: Device, array: Any, name: str) -> Any:
+    if device.name == "cpu":
+        raise ValueError(
+            f"{name} is on a GPU, but this SIFT runs on the CPU: pass a NumPy array, or make SIFT(device='cuda')"
+        )
+    with device.active():
+        if hasattr(array, "__cuda_array_interface__"):
+            return device.xp.asarray(array)
+        return device.xp.from_dlpack(array)
+
+
+def _from_host(array: Any) -> np.ndarray:
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
+        return np.from_dlpack(array)
+    return np.asarray(array)
+
+
+def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """(N,) or (N, 2) array of float64 on the host, checked; -1 in the shape is any length."""
+    array = given.get() if hasattr(given, "get") and is_on_gpu(given) else _from_host(given)
+    if array.dtype.kind not in "uif":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    if array.size == 0 and shape[0] in (-1, 0):
+        array = array.reshape((0, *shape[1:]))
+    if array.ndim != len(shape) or any(side not in (-1, got) for side, got in zip(shape, array.shape)):
+        wanted = ", ".join("N" if side == -1 else str(side) for side in shape)
+        raise ValueError(f"{name} must have the shape ({wanted}{',' * (len(shape) == 1)}), got {array.shape}")
+    numbers = array.astype(np.float64)
+    wrong = numbers[~(np.abs(numbers) <= LARGEST)]
+    if wrong.size:
+        raise ValueError(f"{name} must be finite and at most {LARGEST:g} in size, got {wrong[0]}")
+    return numbers
+
+
+def _within_a_turn(angles: np.ndarray) -> np.ndarray:
+    """Angles as they are within [-pi, pi], others brought there."""
+    return np.where(np.abs(angles) <= np.pi, angles, np.arctan2(np.sin(angles), np.cos(angles)))

@@ -1,0 +1,110 @@
+"""Images that gave no features, and why: a file of one JSON object a line, which survives the process at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpusift.storage.atomic import remove_temporaries, write_at, write_whole
+from gpusift.storage.name_set import Names
+
+
+class Failures:
+    """The file `failures.jsonl` of a sink: `name`, `url`, `reason` and `time` (UTC) of each image that failed.
+
+    `name in failures` says whether the image failed in an earlier run or this one; of earlier runs only unless they
+    are to be retried.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; it appears with the first failure.
+    done : container of str, optional
+        Images that succeeded, after all, since they were recorded: they are taken out.
+    retry : bool, optional
+        Do not count those of earlier runs: they are to be tried again. Their records stay until they succeed.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], done: Container[str] = (), *, retry: bool = False) -> None:
+        self.path = Path(path)
+        self._done = done
+        self._names = Names()
+        self._tidy()
+        if not retry:
+            self._names.update(record["name"] for record in read(self.path))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def add(self, name: str, url: str, reason: str) -> None:
+        """Record a failure; it is on the disk after this.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
+        """
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = json.dumps({"name": name, "url": url, "reason": reason, "time": moment}) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            end = os.fstat(descriptor).st_size
+            try:
+                write_at(descriptor, line.encode(), end)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
+        finally:
+            os.close(descriptor)
+        self._names.update([name])
+
+    def close(self) -> None:
+        """Take out what succeeded after all."""
+        self._tidy()
+        self._names.close()
+
+    def _tidy(self) -> None:
+        """Keep each image's last record, and none of those that are done; also half a line is gone then."""
+        remove_temporaries(self.path)
+        if not self.path.exists():
+            return
+        records = {record["name"]: record for record in read(self.path) if record["name"] not in self._done}
+        lines = "".join(json.dumps(record) + "\n" for record in records.values()).encode()
+        if lines != self.path.read_bytes():
+            write_whole(self.path, lines) if lines else self.path.unlink()
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Read the records of failures.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; without one there are no records.
+
+    Yields
+    ------
+    record : dict
+        `name`, `url`, `reason`, `time`, all str. A line that is not whole is left out.
+    """
+    if not os.path.exists(path):
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and isinstance(record.get("name"), str):
+                yield record

@@ -1,0 +1,328 @@
+"""Several devices of one machine, a process for each: workers for `gpusift.stream.run`.
+
+The parent gives each process some images in advance and takes its results, over one pipe. A process that dies, of a
+decoder's crash or for want of memory, costs no image: it is started anew, and gets the images that it had in hand one
+at a time. Only an image that it dies of alone, twice, has failed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any
+
+from gpusift.devices import cuda_info
+from gpusift.errors import reason_of
+from gpusift.images.reader import NVIMGCODEC, Decoding
+from gpusift.images.stderr import Listener
+from gpusift.stream.worker import (
+    BATCH_ON_GPU,
+    READERS_FOR_CPU,
+    Done,
+    Failed,
+    Give,
+    Take,
+    Worker,
+    worker_here,
+)
+
+if TYPE_CHECKING:
+    from gpusift.sources import Source
+
+IN_HAND = 2  # batches that a process has besides those that its readers are at
+DEATHS = 2  # of a process with one image in hand, or none, until that image, or the device, is given up
+POLL_SECONDS = 0.05
+QUIET = (signal.SIGINT, signal.SIGTERM)  # which a terminal or a service manager sends to all: the parent answers
+
+_END, _HALT, _READY = "end", "halt", "ready"
+
+
+def device_names(text: str) -> list[str]:
+    """Return the devices that a text such as "0,1", "all", "cpu,cpu" or "cuda:0,cpu" stands for.
+
+    Raises
+    ------
+    ValueError
+        It stands for none, or for a GPU that is not there.
+    """
+    count = _gpu_count()
+    if text.strip() == "all":
+        if not count:
+            raise ValueError(f"devices='all' needs a GPU, but there is none: {cuda_info()['error']}")
+        return [f"cuda:{index}" for index in range(count)]
+    names = []
+    for part in (part.strip() for part in text.split(",")):
+        name = f"cuda:{part}" if part.isdecimal() else part
+        if name != "cpu" and not name.removeprefix("cuda:").isdecimal():
+            raise ValueError(f"devices must be 'all' or numbers of GPUs and 'cpu', such as '0,1', got {text!r}")
+        if name != "cpu" and int(name.removeprefix("cuda:")) >= count:
+            why = cuda_info().get("error") or f"there are {count}, numbered from 0"
+            raise ValueError(f"devices must be there, got {part!r}: {why}")
+        names.append(name)
+    return names
+
+
+def _gpu_count() -> int:
+    """The number of GPUs, without taking memory on each of them, as `cuda_info` does."""
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # `cuda_info` says which
+        return 0
+
+
+def workers(
+    devices: Sequence[str],
+    parameters: dict[str, Any],
+    *,
+    decoding: Decoding,
+    batch_size: int | None = None,
+    n_decoders: int | None = None,
+    listen: bool = False,
+) -> list[Worker]:
+    """Return a worker for each device; the same one may be there several times.
+
+    Parameters
+    ----------
+    devices : sequence of str
+        As for `SIFT`.
+    parameters : dict
+        Of `SIFT`, without the device. Processors are shared among the processes, unless `num_threads` is given.
+    decoding, batch_size, n_decoders
+        As for `gpusift.stream.worker.worker_here`, for each device.
+    listen : bool
+        Whether to hear what decoders print.
+
+    Raises
+    ------
+    ImportError
+        The decoder is not installed.
+    ValueError
+        The decoder is "nvimgcodec", and there are GPUs and the CPU.
+    """
+    if decoding.decoder == NVIMGCODEC:
+        from gpusift.images.nvimgcodec import pixels_of, require
+
+        require()
+        pixels_of(devices)
+    processors = len(os.sched_getaffinity(0))
+    if parameters.get("num_threads") is None and "cpu" in devices:
+        parameters = {**parameters, "num_threads": max(processors // devices.count("cpu"), 1)}
+    share = n_decoders or (None if set(devices) == {"cpu"} else max(processors // len(devices), 1))
+    return [
+        DeviceWorker(_Job({**parameters, "device": device}, decoding, batch_size, share, listen)) for device in devices
+    ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process is told."""
+
+    parameters: dict[str, Any]
+    decoding: Decoding
+    batch_size: int | None
+    n_decoders: int | None
+    listen: bool
+
+
+@dataclass
+class DeviceWorker:
+    """A process that computes on one device, seen from the thread of the parent that it is a worker for.
+
+    Attributes
+    ----------
+    job : _Job
+        What the process is told.
+    pids : list of int
+        Of the processes so far; the last one may be running.
+    """
+
+    job: _Job
+    pids: list[int] = field(default_factory=list)
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return str(self.job.parameters["device"])
+
+    def __call__(self, take: Take, give: Give, halt: threading.Event) -> None:
+        """Have images computed until there are no more; see `gpusift.stream.worker.Worker`.
+
+        Raises
+        ------
+        RuntimeError
+            The process says that its device cannot be had or fails, or ends before it is ready.
+        """
+        suspects: deque[Source] = deque()  # in hand of a process that died
+        deaths: dict[str | None, int] = {}
+        over = False
+
+        def give_on(result: Done | Failed) -> None:
+            deaths.pop(None, None)  # a process that gets on is none of a broken device
+            give(result)
+
+        while not over and not halt.is_set():
+            in_hand: dict[str, Source] = {}
+            process, pipe = self._start()
+            try:
+                self._await_device(pipe)
+                self._serve(pipe, in_hand, suspects, take, give_on, halt)
+                over = True
+            except (EOFError, OSError):  # of the pipe: the process is dead
+                process.join()
+                how = _death(process)
+                if len(in_hand) < 2:
+                    name = next(iter(in_hand), None)
+                    deaths[name] = deaths.get(name, 0) + 1
+                    if deaths[name] == DEATHS:
+                        if name is None:
+                            raise RuntimeError(f"device {self.device}: its process dies ({how})") from None
+                        give(Failed(in_hand.pop(name), f"the process that computes it dies of it ({how})"))
+                suspects.extend(in_hand.values())
+            finally:
+                pipe.close()  # of which the process ends, if it has not yet
+                process.join()
+
+    def _start(self) -> tuple[Any, Connection]:
+        """Start a process; return it, and the pipe to it."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_main, args=(theirs, self.job), daemon=True)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # inherited until the process ignores them
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        theirs.close()
+        assert process.pid is not None
+        self.pids.append(process.pid)
+        return process, ours
+
+    def _await_device(self, pipe: Connection) -> None:
+        answer = pipe.recv()
+        if answer != _READY:
+            raise RuntimeError(f"device {self.device}: {answer}")
+
+    def _serve(
+        self,
+        pipe: Connection,
+        in_hand: dict[str, Source],
+        suspects: deque[Source],
+        take: Take,
+        give: Give,
+        halt: threading.Event,
+    ) -> None:
+        """Give images and take results until all is done."""
+        on_cpu = self.device == "cpu"
+        limit = IN_HAND * (self.job.batch_size or (1 if on_cpu else BATCH_ON_GPU))
+        limit += self.job.n_decoders or READERS_FOR_CPU
+        no_more = halted = False
+        alone: str | None = None  # a suspect in hand: of whatever the process dies now, it is known
+        while True:
+            if suspects and not in_hand and not halt.is_set():
+                alone = suspects[0].name
+                self._send(pipe, suspects.popleft(), in_hand)
+            while not (suspects or alone in in_hand or no_more or halt.is_set() or pipe.poll()):
+                if len(in_hand) == limit:
+                    break
+                try:
+                    source = take(wait=False)
+                except Empty:
+                    break
+                no_more = source is None
+                if source is not None:
+                    self._send(pipe, source, in_hand)
+            if halt.is_set() and not halted:
+                pipe.send(_HALT)
+                halted = True
+            elif no_more and not suspects and not in_hand and not halted:
+                pipe.send(_END)
+                halted = True
+            if not pipe.poll(POLL_SECONDS):
+                continue
+            answer = pipe.recv()
+            if answer == _END:
+                return
+            if isinstance(answer, RuntimeError):
+                raise answer
+            del in_hand[answer.source.name]
+            give(answer)
+
+    @staticmethod
+    def _send(pipe: Connection, source: Source, in_hand: dict[str, Source]) -> None:
+        in_hand[source.name] = source
+        pipe.send(source)
+
+
+def _death(process: Any) -> str:
+    code = process.exitcode
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _main(pipe: Connection, job: _Job) -> None:
+    """The process: computes what comes through the pipe until the parent says so, or is gone."""
+    for number in QUIET:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
+    from gpusift.sift import SIFT
+
+    try:
+        sift = SIFT(**job.parameters)
+    except Exception as error:
+        pipe.send(reason_of(error))
+        return
+    tasks: Queue[Source | None] = Queue()  # as long as the parent lets it become
+    halt = threading.Event()
+
+    def receive() -> None:
+        while True:
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):  # the parent is gone
+                os._exit(1)
+            if message == _HALT:
+                halt.set()
+            if message in (_HALT, _END):
+                tasks.put(None)
+                return
+            tasks.put(message)
+
+    def take(wait: bool = True) -> Source | None:
+        source = tasks.get(wait)
+        if source is None or halt.is_set():
+            tasks.put(None)  # for the next who asks
+            return None
+        return source
+
+    lock = threading.Lock()
+
+    def give(result: Done | Failed) -> None:
+        with lock:
+            pipe.send(result)
+
+    with suppress(BrokenPipeError):
+        pipe.send(_READY)
+        threading.Thread(target=receive, daemon=True).start()
+        with Listener() if job.listen else nullcontext() as listener:
+            work = worker_here(
+                sift,
+                decoding=job.decoding,
+                batch_size=job.batch_size,
+                n_decoders=job.n_decoders,
+                listener=listener,
+            )
+            try:
+                work(take, give, halt)
+            except Exception as error:
+                pipe.send(RuntimeError(f"device {sift.device.name}: {reason_of(error)}"))
+                return
+        pipe.send(_END)

@@ -1,0 +1,287 @@
+"""One device's part of a stream of images: threads that read them, and the thread that computes what is read.
+
+    take -> readers (fetch, check, decode by OpenCV) -> [the thread of nvImageCodec] -> computing -> give
+
+With `decoder="nvimgcodec"` readers leave plain JPEG files as they are, and one more thread decodes what is there of
+them at once, on the device, while the batch before is computed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gpusift.errors import reason_of
+from gpusift.images.jpeg import PlainJpeg
+from gpusift.images.reader import NVIMGCODEC, Decoding, Reader
+from gpusift.images.stderr import Listener
+from gpusift.sources import Source
+
+if TYPE_CHECKING:
+    from gpusift.features import Features
+    from gpusift.images import Decoded
+    from gpusift.images.nvimgcodec import JpegDecoder
+    from gpusift.sift import SIFT
+
+BATCH_ON_GPU = 16  # images; the CPU takes one at a time
+POLL_SECONDS = 0.1  # between two looks at whether to stop
+READERS_FOR_CPU = 2  # threads: the CPU has more to do with computing
+
+DECLINED = "nvImageCodec declines this file, so OpenCV decoded it"
+
+
+@dataclass(frozen=True)
+class Done:
+    """An image's features on the host, in pixels of the file's picture; its (rows, cols); what its decoder printed."""
+
+    source: Source
+    features: Features
+    shape: tuple[int, int]
+    messages: list[str]
+    read_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image without features, and why."""
+
+    source: Source
+    reason: str
+    read_seconds: float = 0.0
+
+
+class Take(Protocol):
+    """Gives a worker its sources."""
+
+    def __call__(self, wait: bool = True) -> Source | None:
+        """Return the next one or, at the end or after a stop, None; `queue.Empty` if it is not to be waited for."""
+
+
+Give = Callable[["Done | Failed"], None]  # takes the result of a source; may wait
+# Takes sources and gives a result for each, until there is no more; once the event is set, for what it computes then.
+Worker = Callable[[Take, Give, threading.Event], None]
+
+
+def worker_here(
+    make_sift: Callable[[], SIFT] | SIFT,
+    *,
+    decoding: Decoding,
+    batch_size: int | None = None,
+    n_decoders: int | None = None,
+    listener: Listener | None = None,
+    jpeg_decoder: JpegDecoder | None = None,
+) -> Worker:
+    """Return a worker that computes in the thread which calls it.
+
+    Parameters
+    ----------
+    make_sift : SIFT or callable
+        What computes.
+    decoding : Decoding
+        How images are decoded.
+    batch_size : int, optional
+        Images computed at once, by default 16 on a GPU and 1 on the CPU.
+    n_decoders : int, optional
+        Threads that read, by default one for each processor on a GPU and 2 on the CPU.
+    listener : Listener, optional
+        Hears what decoders print.
+    jpeg_decoder : JpegDecoder, optional
+        With the decoder "nvimgcodec", that of the device; by default one is made by the thread that computes.
+    """
+
+    def work(take: Take, give: Give, halt: threading.Event) -> None:
+        sift = make_sift() if callable(make_sift) else make_sift
+        on_cpu = sift.device.name == "cpu"
+        size = batch_size or (1 if on_cpu else BATCH_ON_GPU)
+        n_readers = n_decoders or (READERS_FOR_CPU if on_cpu else len(os.sched_getaffinity(0)))
+        nvimgcodec = jpeg_decoder
+        if decoding.decoder == NVIMGCODEC and nvimgcodec is None:
+            from gpusift.images.nvimgcodec import JpegDecoder
+
+            nvimgcodec = JpegDecoder(sift.device, n_readers)
+        reader = Reader(decoding, n_readers + (nvimgcodec is not None), listener)
+        pictures: Items = Queue(max(size, 2))
+        read, n_ends = pictures, n_readers
+        if nvimgcodec is not None:
+            read, n_ends = Queue(max(size, n_readers)), 1
+            arguments = (nvimgcodec, reader, read, n_readers, pictures, halt)
+            threading.Thread(target=_decode_all, args=arguments, daemon=True).start()
+        for _ in range(n_readers):
+            threading.Thread(target=_read_all, args=(reader, take, read, halt), daemon=True).start()
+        try:
+            for batch in _batches(pictures, size, n_ends, give, halt):
+                for result in _compute(sift, batch):
+                    give(result)
+        except BaseException:
+            halt.set()
+            raise
+
+    return work
+
+
+@dataclass(frozen=True)
+class _Picture:
+    source: Source
+    decoded: Decoded
+    messages: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    source: Source
+    jpeg: PlainJpeg
+    seconds: float
+
+
+# What one thread hands to the next: None at the end of each that gives, an exception if none can go on.
+Items = Queue["_Picture | _Encoded | Failed | Exception | None"]
+
+
+def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event) -> None:
+    """Read what there is to take, with None at the end."""
+    while (source := take()) is not None:
+        begun = time.perf_counter()
+        item: _Picture | _Encoded | Failed
+        try:
+            picture, messages = reader.read(source)
+        except Exception as error:  # whatever is wrong with one image, the others go on
+            item = Failed(source, reason_of(error), time.perf_counter() - begun)
+        else:
+            seconds = time.perf_counter() - begun
+            if isinstance(picture, PlainJpeg):
+                item = _Encoded(source, picture, seconds)
+            else:
+                item = _Picture(source, picture, messages, seconds)
+        if not put(pictures, item, halt):
+            return
+    put(pictures, None, halt)
+
+
+def _decode_all(
+    decoder: JpegDecoder, reader: Reader, read: Items, n_readers: int, pictures: Items, halt: threading.Event
+) -> None:
+    """Decode what the readers have left to nvImageCodec, as many files at once as are there; pass on all else."""
+    try:
+        for batch in _batches(read, read.maxsize, n_readers, lambda failed: put(pictures, failed, halt), halt):
+            for item in _decode(decoder, reader, batch):
+                if not put(pictures, item, halt):
+                    return
+    except Exception as error:  # of the device
+        put(pictures, error, halt)
+        return
+    put(pictures, None, halt)
+
+
+def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[_Picture | Failed]:
+    """Give the pictures of a batch, of which some may be encoded; OpenCV decodes what nvImageCodec does not."""
+    yield from (item for item in batch if isinstance(item, _Picture))
+    encoded = [item for item in batch if isinstance(item, _Encoded)]
+    begun = time.perf_counter()
+    try:
+        several, quiet = reader.beside(lambda: decoder.decode([item.jpeg for item in encoded], reader.max_size))
+    except Exception as error:  # for want of memory, say
+        if _is_of_the_device(error):
+            raise
+        several, quiet = [None] * len(encoded), True
+    each = (time.perf_counter() - begun) / max(len(encoded), 1)
+    for item, decoded in zip(encoded, several, strict=True):
+        begun = time.perf_counter()
+        data, source = item.jpeg.data, item.source
+        try:
+            if decoded is None:
+                decoded, messages = reader.decode(data, source)
+                messages = [*messages, DECLINED]
+            else:
+                messages = [] if quiet else reader.messages(data, source)
+        except Exception as error:
+            yield Failed(source, reason_of(error), item.seconds + each + time.perf_counter() - begun)
+        else:
+            yield _Picture(source, decoded, messages, item.seconds + each + time.perf_counter() - begun)
+
+
+def _batches(
+    items: Items, size: int, n_givers: int, give: Callable[[Failed], object], halt: threading.Event
+) -> Iterator[list[Any]]:
+    """Take what there is, up to `size` pictures at once, until all who give them have ended."""
+    batch: list[Any] = []
+    while n_givers and not halt.is_set():
+        try:
+            item = items.get(not batch, POLL_SECONDS)
+        except Empty:
+            if batch:
+                yield batch
+            batch = []
+            continue
+        if item is None:
+            n_givers -= 1
+        elif isinstance(item, Exception):
+            raise item
+        elif isinstance(item, Failed):
+            give(item)
+        else:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    if batch and not halt.is_set():
+        yield batch
+
+
+def put(queue: Queue, item: Any, halt: threading.Event) -> bool:
+    """Put something into a queue; False if a stop came first."""
+    while not halt.is_set():
+        try:
+            queue.put(item, timeout=POLL_SECONDS)
+            return True
+        except Full:
+            continue
+    return False
+
+
+def _compute(sift: SIFT, batch: list[_Picture]) -> Iterator[Done | Failed]:
+    """Compute a batch; one that fails, by one of its images or for want of memory, in halves."""
+    begun = time.perf_counter()
+    try:
+        several = sift.compute_batch([p.decoded.image for p in batch], on_host=True)
+    except Exception as error:
+        if _is_of_the_device(error):
+            raise
+        if len(batch) == 1:
+            yield Failed(batch[0].source, reason_of(error), batch[0].seconds)
+            return
+    else:
+        seconds = (time.perf_counter() - begun) / len(batch)
+        for picture, features in zip(batch, several):
+            placed, shape = in_file(features, picture.decoded), picture.decoded.shape
+            yield Done(picture.source, placed, shape, picture.messages, picture.seconds, seconds)
+        return
+    half = len(batch) // 2
+    yield from _compute(sift, batch[:half])
+    yield from _compute(sift, batch[half:])
+
+
+def _is_of_the_device(error: Exception) -> bool:
+    """Whether the GPU itself fails, and so all that comes next: an error of CUDA's other than memory that runs out."""
+    return type(error).__module__.startswith("cupy") and not isinstance(error, MemoryError)
+
+
+def in_file(features: Features, decoded: Decoded) -> Features:
+    """Return features, on the host, of a picture that was made smaller, in pixels of the file's picture."""
+    if decoded.image.shape == decoded.shape:
+        return features
+    ratio = np.divide(decoded.shape, decoded.image.shape)
+    kind = features.positions.dtype
+    return replace(
+        features,
+        positions=((features.positions + 0.5) * ratio - 0.5).astype(kind),
+        sigmas=(features.sigmas * np.sqrt(ratio.prod())).astype(kind),
+    )
