@@ -16,8 +16,9 @@ from sink_writer import SETTINGS, SHAPE, check, features_of, name_of
 from skimage import data
 
 from gpusift import SIFT, Features, colmap, hdf5, npz
-from gpusift.sinks import open_sink, settings_in
+from gpusift.sinks import open_sink
 from gpusift.sinks import parquet as sink_parquet
+from gpusift.sinks.base import settings_in
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
