@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpusift.sinks.failures import Failures, read
-from gpusift.storage.name_set import Names
+from gpusift.storage.name_set import NameSet
 
 
 def names_in(path) -> list[str]:
@@ -63,7 +63,7 @@ def test_what_succeeded_is_taken_out_and_the_file_with_the_last(tmp_path):
 
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=6), max_size=20), st.text(max_size=3))
 def test_names_are_a_set(given_names, other):
-    names = Names()
+    names = NameSet()
     names.update(given_names[:10])
     names.update(name for name in given_names[10:])
     assert len(names) == len(set(given_names))

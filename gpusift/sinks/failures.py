@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusift.storage.atomic import remove_temporaries, write_at, write_whole
-from gpusift.storage.name_set import Names
+from gpusift.storage.name_set import NameSet
 
 
 class Failures:
@@ -37,7 +37,7 @@ class Failures:
     def __init__(self, path: str | os.PathLike[str], done: Container[str] = (), *, retry: bool = False) -> None:
         self.path = Path(path)
         self._done = done
-        self._names = Names()
+        self._names = NameSet()
         self._tidy()
         if not retry:
             self._names.update(record["name"] for record in read(self.path))

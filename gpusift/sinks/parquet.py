@@ -33,7 +33,7 @@ import numpy as np
 from gpusift.features import Features
 from gpusift.sinks.base import not_ours, record_of, settings_in
 from gpusift.storage.atomic import replacing, sync_folder, write_at, write_whole
-from gpusift.storage.name_set import Names
+from gpusift.storage.name_set import NameSet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -195,7 +195,7 @@ class ParquetStore:
         self._folder, self._schema = folder, schema_of(settings)
         self._rows: list[Row] = []
         self._batches: list[pyarrow.RecordBatch] = []
-        self._names = Names()
+        self._names = NameSet()
         for temporary in folder.glob(".*.tmp"):
             temporary.unlink(missing_ok=True)
         for part in folder.glob("part-*.parquet"):

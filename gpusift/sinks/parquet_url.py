@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gpusift.sinks.base import check_settings, record_of, settings_in
 from gpusift.sinks.failures import Failures
 from gpusift.sinks.parquet import FAILURES, SETTINGS, Row, write_part
-from gpusift.storage.name_set import Names
+from gpusift.storage.name_set import NameSet
 
 if TYPE_CHECKING:
     from gpusift.features import Features
@@ -72,7 +72,7 @@ class Parts:
 
     def __init__(self, folder: _Folder, settings: dict[str, Any], run: str, retry_failed: bool) -> None:
         self.settings = settings
-        self.committed = Names()
+        self.committed = NameSet()
         self.write_part = PartWriter(folder.url, settings, run)
         self._folder, self._run = folder, run
         with ThreadPoolExecutor(READERS) as readers:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO
 
-from gpusift.sources.locations import Place, read_bytes
+from gpusift.sources.locations import Location, read_bytes
 from gpusift.sources.search import Search, SourceFailure, files_of, resolve
-from gpusift.storage.name_set import Names
+from gpusift.storage.name_set import NameSet
 
 __all__ = ["DEFAULT_MAX_BYTES", "Source", "SourceFailure", "expand", "fetch", "wrong_name"]
 
@@ -93,23 +93,23 @@ def expand(
     """
     searches = [resolve(argument) for argument in arguments if argument != "-"]
     bases = [search.base for search in searches if isinstance(search, Search)]
-    top = Place.of(root).parts if root else None
+    top = Location.parse(root).parts if root else None
     if top is not None and not all(base[: len(top)] == top[: len(base)] for base in bases):
         raise ValueError(f"images must lie under root {root}, but some of {' '.join(arguments)} do not")
     paths = [path for path in ("-" if "-" in arguments else None, files_from) if path]
     lists = [_open_list(path) for path in dict.fromkeys(paths)]
     if top is None:
-        lines = (line.parent().parts for lines in lists for line in _lines(lines) if isinstance(line, Place))
+        lines = (line.parent().parts for lines in lists for line in _lines(lines) if isinstance(line, Location))
         top = _deepest_common(chain(bases, lines))
     found = chain.from_iterable(files_of(search, pattern, recursive) for search in searches)
     return _name(chain(found, *map(_lines, lists)), top, lists, once=len(searches) == 1 and not lists)
 
 
 def _name(
-    found: Iterable[Place | SourceFailure], top: tuple[str, ...], lists: list[IO[bytes]], once: bool
+    found: Iterable[Location | SourceFailure], top: tuple[str, ...], lists: list[IO[bytes]], once: bool
 ) -> Iterator[Source | SourceFailure]:
     """Give each file its name, and each name once; `once`: nothing comes twice. Close the lists at the end."""
-    named = Names()
+    named = NameSet()
     with closing(named), ExitStack() as open_lists:
         for one in lists:
             open_lists.enter_context(one)
@@ -122,7 +122,7 @@ def _name(
             yield named_one
 
 
-def _named(file: Place, top: tuple[str, ...]) -> Source | SourceFailure:
+def _named(file: Location, top: tuple[str, ...]) -> Source | SourceFailure:
     """Name a file by its path below a folder."""
     parts = file.parts
     if parts[: len(top)] != top:
@@ -168,10 +168,10 @@ def _deepest_common(bases: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 def _open_list(path: str) -> IO[bytes]:
     """Open a list so that it can be read twice, which standard input, pipes and URLs cannot."""
-    place = Place.of(path)
+    location = Location.parse(path)
     if path == "-":
         return _spool(sys.stdin.buffer)
-    if place.is_local:
+    if location.is_local:
         file = open(path, "rb")  # noqa: SIM115 (its reader closes it)
         if file.seekable():
             return file
@@ -199,7 +199,7 @@ def _spool(source: IO[bytes]) -> IO[bytes]:
     return copy
 
 
-def _lines(file: IO[bytes]) -> Iterator[Place | SourceFailure]:
+def _lines(file: IO[bytes]) -> Iterator[Location | SourceFailure]:
     """Read a list from its beginning; empty lines are left out."""
     file.seek(0)
     while line := file.readline(MAX_LINE_BYTES):
@@ -213,7 +213,7 @@ def _lines(file: IO[bytes]) -> Iterator[Place | SourceFailure]:
         if "\0" in text:
             yield SourceFailure(text[:100], "a path must not hold the character 0; a list has one path a line")
         elif text:
-            yield Place.of(text)
+            yield Location.parse(text)
 
 
 def fetch(source: Source, *, timeout: float = 60.0, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
@@ -237,4 +237,4 @@ def fetch(source: Source, *, timeout: float = 60.0, max_bytes: int = DEFAULT_MAX
     OSError
         It cannot be read (TimeoutError: in time), is no regular file, is too large, or a package is missing.
     """
-    return read_bytes(Place.of(source.url), timeout=timeout, max_bytes=max_bytes)
+    return read_bytes(Location.parse(source.url), timeout=timeout, max_bytes=max_bytes)

@@ -1,7 +1,7 @@
 """Files and folders wherever they are: on this machine, or where an fsspec URL says.
 
-A place inside an archive counts as a path below the archive's file, and a URL as a path below its scheme, so that every
-file has one path, and paths can be compared: `zip://s/a.jpg::/data/b.zip` is file/data/b.zip/s/a.jpg.
+A file in an archive has a path below the archive's file, and a URL a path below its scheme. So every file has one path,
+and paths can be compared: `zip://s/a.jpg::/data/b.zip` is file/data/b.zip/s/a.jpg.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A file or folder.
 
     Attributes
@@ -51,7 +51,7 @@ class Place:
     container: str = ""
 
     @classmethod
-    def of(cls, text: str) -> Place:
+    def parse(cls, text: str) -> Location:
         """Make it from a path or a URL."""
         match = _URL.fullmatch(text)
         if not match:
@@ -59,7 +59,7 @@ class Place:
         parts = match.groupdict(default="")
         if parts["scheme"] in ("file", "local") and not parts["wrappers"] + parts["container"]:
             return cls(os.path.abspath(parts["path"]))
-        container = parts["container"] and "::" + cls.of(parts["container"][2:]).url
+        container = parts["container"] and "::" + cls.parse(parts["container"][2:]).url
         return cls(parts["path"], parts["scheme"], parts["wrappers"], container)
 
     @property
@@ -78,26 +78,26 @@ class Place:
         path = self.path.strip("/")
         own = tuple(path.split("/")) if path else ()
         if self.container:
-            return Place.of(self.container[2:]).parts + own
+            return Location.parse(self.container[2:]).parts + own
         return (self.scheme or "file", *own)
 
-    def child(self, name: str) -> Place:
+    def child(self, name: str) -> Location:
         """Return what has this name in this folder."""
         separator = "" if not self.path or self.path.endswith("/") else "/"
         return replace(self, path=f"{self.path}{separator}{name}")
 
-    def parent(self) -> Place:
+    def parent(self) -> Location:
         """Return the folder it is in."""
         head, separator, _ = self.path.rstrip("/").rpartition("/")
         return replace(self, path=head or separator)
 
 
-def open_filesystem(place: Place, timeout: float = 60) -> tuple[Any, str, threading.RLock]:
+def open_filesystem(location: Location, timeout: float = 60) -> tuple[Any, str, threading.RLock]:
     """Open the file system that a URL names.
 
     Parameters
     ----------
-    place : Place
+    location : Location
         Not on this machine.
     timeout : float, optional
         For an answer over HTTP, in seconds.
@@ -106,7 +106,7 @@ def open_filesystem(place: Place, timeout: float = 60) -> tuple[Any, str, thread
     -------
     filesystem : fsspec.AbstractFileSystem
     path : str
-        The place in it.
+        The location in it.
     lock : threading.RLock
         To be held while reading, since archives can be read by one thread at a time.
 
@@ -117,19 +117,19 @@ def open_filesystem(place: Place, timeout: float = 60) -> tuple[Any, str, thread
     Exception
         Whatever the file system raises.
     """
-    if place.container:
-        filesystem, lock = _archive(replace(place, path="").url, _stamp(place))
-        return filesystem, filesystem._strip_protocol(place.path), lock
+    if location.container:
+        filesystem, lock = _archive(replace(location, path="").url, _stamp(location))
+        return filesystem, filesystem._strip_protocol(location.path), lock
     import fsspec
 
     options: dict[str, Any] = {"use_listings_cache": False}
-    if place.scheme in HTTP:
+    if location.scheme in HTTP:
         try:
             import aiohttp
         except ImportError:
             raise ImportError('http needs aiohttp: pip install "gpusift[http]"') from None
         options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=timeout)}
-    filesystem, path = fsspec.core.url_to_fs(place.url, **({} if place.wrappers else options))
+    filesystem, path = fsspec.core.url_to_fs(location.url, **({} if location.wrappers else options))
     return filesystem, path, threading.RLock()
 
 
@@ -141,16 +141,16 @@ def _archive(url: str, stamp: tuple[int, int] | None) -> tuple[Any, threading.RL
     return fsspec.core.url_to_fs(url)[0], threading.RLock()
 
 
-def _stamp(place: Place) -> tuple[int, int] | None:
+def _stamp(location: Location) -> tuple[int, int] | None:
     """Return the time and size of an archive's file, if that is on this machine."""
-    container = Place.of(place.container[2:])
+    container = Location.parse(location.container[2:])
     if not container.is_local:
         return None
     status = os.stat(container.path)
     return status.st_mtime_ns, status.st_size
 
 
-def list_folder(place: Place) -> tuple[list[str], list[str]]:
+def list_folder(location: Location) -> tuple[list[str], list[str]]:
     """List a folder that is not in an archive.
 
     Returns
@@ -164,15 +164,15 @@ def list_folder(place: Place) -> tuple[list[str], list[str]]:
         Whatever its file system raises.
     """
     folders, files = [], []
-    if place.is_local:
-        with os.scandir(place.path) as entries:
+    if location.is_local:
+        with os.scandir(location.path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
                 elif not entry.is_dir():
                     files.append(entry.name)
         return sorted(folders), sorted(files)
-    filesystem, path, _ = open_filesystem(place)
+    filesystem, path, _ = open_filesystem(location)
     folder = path.strip("/")
     inside = folder + "/" if folder else ""
     for entry in filesystem.ls(path, detail=True):
@@ -183,7 +183,7 @@ def list_folder(place: Place) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(files)
 
 
-def list_archive(place: Place) -> Iterator[str]:
+def list_archive(location: Location) -> Iterator[str]:
     """Yield the paths of all files below a folder in an archive, relative to it, sorted; as the archive has them.
 
     Raises
@@ -191,7 +191,7 @@ def list_archive(place: Place) -> Iterator[str]:
     Exception
         Whatever the archive raises.
     """
-    filesystem, path, lock = open_filesystem(place)
+    filesystem, path, lock = open_filesystem(location)
     with lock:
         filesystem.ls("", detail=False)  # fills the table of contents
         entries = list(filesystem.dir_cache.values())
@@ -201,7 +201,7 @@ def list_archive(place: Place) -> Iterator[str]:
             yield name[len(inside) :]
 
 
-def read_bytes(place: Place, *, timeout: float, max_bytes: int) -> bytes:
+def read_bytes(location: Location, *, timeout: float, max_bytes: int) -> bytes:
     """Read a file; see `gpusift.sources.fetch`.
 
     Raises
@@ -211,11 +211,11 @@ def read_bytes(place: Place, *, timeout: float, max_bytes: int) -> bytes:
     """
     deadline = time.monotonic() + timeout
     try:
-        if place.is_local:
-            with open(_open_regular(place.path), "rb") as file:
+        if location.is_local:
+            with open(_open_regular(location.path), "rb") as file:
                 return _read(file, os.fstat(file.fileno()).st_size, max_bytes, math.inf)
-        filesystem, path, lock = open_filesystem(place, timeout)
-        if place.scheme in HTTP and not place.container:  # as it comes, without asking for its size first
+        filesystem, path, lock = open_filesystem(location, timeout)
+        if location.scheme in HTTP and not location.container:  # as it comes, without asking for its size first
             with filesystem.open(path, "rb", block_size=0, size=1) as file:
                 return _read(file, 0, max_bytes, deadline)
         with lock, filesystem.open(path, "rb") as file:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gpusift.errors import reason_of
-from gpusift.sources.locations import HTTP, Place, list_archive, list_folder, open_filesystem
+from gpusift.sources.locations import HTTP, Location, list_archive, list_folder, open_filesystem
 
 # What a folder is searched for; a file that is named itself may have any suffix.
 IMAGE_SUFFIXES = frozenset(
@@ -40,14 +40,14 @@ class Search:
     """
 
     text: str  # the argument
-    place: Place
+    location: Location
     is_folder: bool = False
     wildcards: tuple[str, ...] = ()
 
     @property
     def base(self) -> tuple[str, ...]:
         """Return the folder that names are relative to."""
-        return (self.place if self.is_folder else self.place.parent()).parts
+        return (self.location if self.is_folder else self.location.parent()).parts
 
     def begin(self) -> frozenset[int]:
         """Return the states before the first part."""
@@ -73,32 +73,34 @@ class Search:
 
 def resolve(argument: str) -> Search | SourceFailure:
     """Tell files, folders and globs apart."""
-    place = Place.of(argument)
+    location = Location.parse(argument)
     try:
-        if place.is_local:
-            there, is_folder = os.path.lexists(place.path), os.path.isdir(place.path)
-        elif place.scheme in HTTP and not place.container:  # anything may be there: asking is reading
-            there, is_folder = "*" not in place.path, place.path.endswith("/")
+        if location.is_local:
+            there, is_folder = os.path.lexists(location.path), os.path.isdir(location.path)
+        elif location.scheme in HTTP and not location.container:  # anything may be there: asking is reading
+            there, is_folder = "*" not in location.path, location.path.endswith("/")
         else:
-            filesystem, path, lock = open_filesystem(place)
+            filesystem, path, lock = open_filesystem(location)
             with lock:
                 there, is_folder = filesystem.exists(path), filesystem.isdir(path)
     except Exception as error:
         return SourceFailure(argument, reason_of(error))
     if there:
-        return Search(argument, place, is_folder)
-    if not glob.has_magic(place.path):
+        return Search(argument, location, is_folder)
+    if not glob.has_magic(location.path):
         return SourceFailure(argument, "no such file or folder")
-    fixed = re.split(r"[*?[]", place.path, maxsplit=1)[0]
+    fixed = re.split(r"[*?[]", location.path, maxsplit=1)[0]
     folder, slash, _ = fixed.rpartition("/")
-    wildcards = place.path[len(folder + slash) :].split("/")
-    return Search(argument, replace(place, path=folder or slash), True, tuple(wildcards))
+    wildcards = location.path[len(folder + slash) :].split("/")
+    return Search(argument, replace(location, path=folder or slash), True, tuple(wildcards))
 
 
-def files_of(search: Search | SourceFailure, pattern: str | None, recursive: bool) -> Iterator[Place | SourceFailure]:
+def files_of(
+    search: Search | SourceFailure, pattern: str | None, recursive: bool
+) -> Iterator[Location | SourceFailure]:
     """Yield the files that an argument stands for."""
     if isinstance(search, SourceFailure) or not search.is_folder:
-        yield search if isinstance(search, SourceFailure) else search.place
+        yield search if isinstance(search, SourceFailure) else search.location
         return
 
     def wanted(name: str) -> bool:
@@ -106,10 +108,10 @@ def files_of(search: Search | SourceFailure, pattern: str | None, recursive: boo
             return fnmatch.fnmatchcase(name, pattern)
         return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
-    if search.place.container:
+    if search.location.container:
         files = _files_in_archive(search, wanted, recursive)
     else:
-        files = _files_in_folder(search.place, search, search.begin(), wanted, recursive, MAX_DEPTH)
+        files = _files_in_folder(search.location, search, search.begin(), wanted, recursive, MAX_DEPTH)
     empty = True
     for file in files:
         empty = False
@@ -119,8 +121,8 @@ def files_of(search: Search | SourceFailure, pattern: str | None, recursive: boo
 
 
 def _files_in_folder(
-    folder: Place, search: Search, states: frozenset[int], wanted: Callable[[str], bool], recursive: bool, depth: int
-) -> Iterator[Place | SourceFailure]:
+    folder: Location, search: Search, states: frozenset[int], wanted: Callable[[str], bool], recursive: bool, depth: int
+) -> Iterator[Location | SourceFailure]:
     if depth == 0:
         yield SourceFailure(folder.url, f"folders must be at most {MAX_DEPTH} deep")
         return
@@ -140,15 +142,15 @@ def _files_in_folder(
 
 def _files_in_archive(
     search: Search, wanted: Callable[[str], bool], recursive: bool
-) -> Iterator[Place | SourceFailure]:
+) -> Iterator[Location | SourceFailure]:
     try:
-        paths = list(list_archive(search.place))
+        paths = list(list_archive(search.location))
     except Exception as error:
-        yield SourceFailure(search.place.url, reason_of(error))
+        yield SourceFailure(search.location.url, reason_of(error))
         return
     for path in paths:
         if path.startswith("/"):
-            yield SourceFailure(search.place.child(path).url, f"a name in an archive must be relative, got {path!r}")
+            yield SourceFailure(search.location.child(path).url, f"a name in an archive must be relative, got {path!r}")
             continue
         *folders, name = path.split("/")
         states = search.begin()
@@ -156,4 +158,4 @@ def _files_in_archive(
             states = search.follow(states, part, below=recursive)
         hidden = any(part.startswith(".") and part.strip(".") for part in (*folders, name))
         if not hidden and wanted(name) and search.matches(states, name):
-            yield search.place.child(path)
+            yield search.location.child(path)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 
 
-class Names:
+class NameSet:
     """A set of names in a temporary file, which is gone with the process; for any number of threads."""
 
     def __init__(self) -> None:
