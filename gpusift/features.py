@@ -74,7 +74,7 @@ class Features:
         """The same keypoints with these descriptors."""
         return replace(self, descriptors=descriptors)
 
-    def moved(self, distance: float) -> Features:
+    def shifted(self, distance: float) -> Features:
         """The same keypoints, moved down and to the right, by so many input pixels each."""
         return replace(self, positions=self.positions + self.positions.dtype.type(distance)) if distance else self
 

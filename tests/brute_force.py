@@ -33,7 +33,7 @@ def search(device, first, second, mask=None, n_splits=None):
         allowed = None if mask is None else device.asarray(mask.reshape(-1).view(np.uint8))
         jobs = np.array([[0, m, m, n, *steps]])
         queries = device.asarray(np.arange(m, dtype=np.int32))
-        found = nearest.search(sets, queries, jobs, allowed, n_splits)
+        found = nearest.best_two(sets, queries, jobs, allowed, n_splits)
         lowest, second_lowest, rows = (device.to_host(each) for each in found)
     return lowest, second_lowest, np.where(rows >= 0, rows - m, -1)
 

@@ -14,7 +14,8 @@ from gpusift.devices import CpuDevice
 from gpusift.devices.cuda import Program
 from gpusift.parameters import Parameters
 from gpusift.pipeline import batches
-from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans, results
+from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans
+from gpusift.pipeline.results import results
 from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
 
 SHAPES = [(40, 52), (52, 40), (64, 64), (5, 90), (30, 33)]
@@ -41,7 +42,7 @@ def test_a_stage_may_run_again(device):
     sift = SIFT(device=device, **PARAMETERS)
     with sift.device.active(), sift.plans.memory() as memory:
         plan = memory.plan(Key(2, SHAPES[0]))
-        pipeline.put(memory, plan, [IMAGES[0], IMAGES[5]])
+        pipeline.load_batch(memory, plan, [IMAGES[0], IMAGES[5]])
         plan.run()
         for _ in range(3):
             plan.lists.orientations[...], plan.lists.descriptors[...] = 9, 9

@@ -100,7 +100,7 @@ def test_several_jobs_of_listed_queries(device):
     with device.active():
         uploaded = nearest.upload(device, sets)
         allowed = device.asarray(mask.reshape(-1).view(np.uint8))
-        found = nearest.search(uploaded, device.asarray(rows), jobs, allowed, n_splits=3)
+        found = nearest.best_two(uploaded, device.asarray(rows), jobs, allowed, n_splits=3)
         ours = [device.to_host(each) for each in found]
     for part, other, start, chosen in ((slice(140), 1, 40, None), (slice(140, 350), 2, 340, mask)):
         theirs = best_two(sets[0][rows[part]], sets[other], None if chosen is None else chosen[rows[part]])

@@ -69,7 +69,7 @@ def upload(device: Device, descriptors: Sequence[Any]) -> Sets:
     return Sets(device, words, squares, firsts)
 
 
-def search(
+def best_two(
     sets: Sets, queries: Any, jobs: NDArray[np.int64], allowed: Any = None, n_splits: int | None = None
 ) -> tuple[Any, Any, Any]:
     """The best two of others for each query.
@@ -178,7 +178,7 @@ def _match_some(
     allowed, mask = _joined(xp, masks, first_row, second_row, m, n)
     queries = asarray(np.repeat(first_row - begins[:-1], m) + np.arange(begins[-1]), np.int32)
     jobs = np.stack((begins[:-1], m, second_row, n, mask[0], mask[1], mask[2]), axis=1)
-    nearest, second, rows = search(sets, queries, jobs, allowed)
+    nearest, second, rows = best_two(sets, queries, jobs, allowed)
     keep = rows >= 0
     if max_distance < np.inf:
         keep &= nearest < max_distance
@@ -199,7 +199,7 @@ def _match_some(
         back = xp.full(int(others[-1]), -1, np.int32)
         if len(wanted):
             rows_wanted = (wanted - others_there[of_pair] + second_row[of_pair]).astype(np.int32)
-            back[wanted] = search(sets, rows_wanted, jobs[np.diff(cuts) > 0], allowed)[2]
+            back[wanted] = best_two(sets, rows_wanted, jobs[np.diff(cuts) > 0], allowed)[2]
         mutual = back[places] == queries[kept]
         kept, pair, second_index = kept[mutual], pair[mutual], second_index[mutual]
     indices = xp.stack((kept - begins_there[pair], second_index), axis=1)

@@ -12,7 +12,8 @@ from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.pipeline import strips
-from gpusift.pipeline.plan import Key, ListsTooLongError, Memory, Plan, Plans, UnfitImageError, results, results_on_host
+from gpusift.pipeline.plan import Key, ListsTooLongError, Memory, Plan, Plans
+from gpusift.pipeline.results import UnfitImageError, results, results_on_host
 from gpusift.stages import descriptor, intensities, orientation
 
 
@@ -65,14 +66,14 @@ def run(
     if not parameters.octave_shapes(key.shape):
         for number, image in enumerate(images):
             _require_fit(image, number)
-        return _moved([_none(device, parameters, descriptors) for _ in images], on_host)
+        return _delivered([_none(device, parameters, descriptors) for _ in images], on_host)
     if plans.exceeds_limit(key):
-        return _moved(_in_parts(plans, images, mask, descriptors), on_host)
+        return _delivered(_in_strips(plans, images, mask, descriptors), on_host)
     with device.active(), plans.memory() as memory:
         plan = memory.plan(key)
         if mask is not None:
             plan.mask[...] = mask != 0
-        put(memory, plan, images)
+        load_batch(memory, plan, images)
         ended("upload")
         if on_stage:
             for stage in plan.stages:
@@ -82,14 +83,14 @@ def run(
             plan.run()
         with suppress(ListsTooLongError), _named(images):
             return results_on_host(memory, plan) if on_host else results(memory, plan)
-    return _moved(_in_parts(plans, images, mask, descriptors), on_host)
+    return _delivered(_in_strips(plans, images, mask, descriptors), on_host)
 
 
-def _moved(several: list[Features], on_host: bool) -> list[Features]:
+def _delivered(several: list[Features], on_host: bool) -> list[Features]:
     return [features.to_host() for features in several] if on_host else several
 
 
-def _in_parts(plans: Plans, images: Sequence[Any], mask: Any, descriptors: bool) -> list[Features]:
+def _in_strips(plans: Plans, images: Sequence[Any], mask: Any, descriptors: bool) -> list[Features]:
     """The features of images that together, or with lists as long as they need, exceed the memory limit."""
     if len(images) > 1:
         return [features for image in images for features in run(plans, [image], mask=mask, descriptors=descriptors)]
@@ -106,13 +107,13 @@ def _named(images: Sequence[Any]) -> Iterator[None]:
         raise UnfitImageError(error.number, intensities.unfit(images[error.number])) from None
 
 
-def put(memory: Memory, plan: Plan, images: Sequence[Any]) -> None:
+def load_batch(memory: Memory, plan: Plan, images: Sequence[Any]) -> None:
     """Brings images to a plan."""
     known = [intensities.as_known(image) for image in images]
     on_host = isinstance(known[0], np.ndarray)
     device = memory.device
     there = device.upload(known, memory.staging) if on_host else [device.asarray(image) for image in known]
-    plan.put(there, [image.dtype.kind == "b" for image in images])
+    plan.load_images(there, [image.dtype.kind == "b" for image in images])
 
 
 def describe(plans: Plans, image: Any, features: Features, *, assign: bool = False) -> Features:
@@ -148,13 +149,13 @@ def describe(plans: Plans, image: Any, features: Features, *, assign: bool = Fal
             )
         with plans.memory() as memory:
             plan = memory.plan(key)
-            put(memory, plan, [image])
+            load_batch(memory, plan, [image])
             plan.run("scale space")
-            placed = features.moved(parameters.position_shift)
+            shifted = features.shifted(parameters.position_shift)
             if assign:
-                placed = orientation.assign(device, plan.space, placed, parameters)
-                features = placed.moved(-parameters.position_shift)
-            return features.with_descriptors(descriptor.describe(device, plan.space, placed, parameters))
+                shifted = orientation.assign(device, plan.space, shifted, parameters)
+                features = shifted.shifted(-parameters.position_shift)
+            return features.with_descriptors(descriptor.describe(device, plan.space, shifted, parameters))
 
 
 def _require_fit(image: Any, number: int = 0) -> None:

@@ -10,16 +10,8 @@ import numpy as np
 
 from gpusift import pipeline
 from gpusift.features import Features
-from gpusift.pipeline.plan import (
-    Key,
-    ListsTooLongError,
-    Memory,
-    Plan,
-    Plans,
-    UnfitImageError,
-    bytes_of,
-    results_on_host,
-)
+from gpusift.pipeline.plan import Key, ListsTooLongError, Memory, Plan, Plans, bytes_of
+from gpusift.pipeline.results import UnfitImageError, results_on_host
 from gpusift.pipeline.strips import LimitTooSmallError
 from gpusift.stages import intensities
 
@@ -187,7 +179,7 @@ def _start(plans: Plans, slot: _Slot, images: list[Any], first: int) -> _Started
         return _Started(slot, None, images, first)
     with plans.device.active(), slot.stream:
         plan = slot.memory.plan(key)
-        pipeline.put(slot.memory, plan, images)
+        pipeline.load_batch(slot.memory, plan, images)
         plan.run()
     return _Started(slot, plan, images, first)
 

@@ -72,8 +72,8 @@ def keypoints(
     ValueError
         If a shape is wrong, a value is not finite, a sigma is not positive, or only one of octaves and scales is given.
     """
-    placed = _numbers("positions", positions, (-1, 2))
-    n = len(placed)
+    points = _numbers("positions", positions, (-1, 2))
+    n = len(points)
     blurs = _numbers("sigmas", sigmas, (n,))
     if n and blurs.min() <= 0:
         raise ValueError(f"sigmas must be greater than 0, got {blurs.min()}")
@@ -88,7 +88,7 @@ def keypoints(
     angles = np.zeros(n) if orientations is None else _numbers("orientations", orientations, (n,))
     with device.active():
         return Features(
-            positions=device.asarray(placed, device.dtype),
+            positions=device.asarray(points, device.dtype),
             sigmas=device.asarray(blurs, device.dtype),
             scales=device.asarray(in_scale, np.int32),
             octaves=device.asarray(in_octave, np.int32),

@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gpusift.devices import Device
-from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.stages import (
     descriptor,
@@ -22,26 +19,18 @@ from gpusift.stages import (
     scale_space,
     selection,
 )
-from gpusift.stages.feature_lists import FEATURES, FOUND, UNFIT, USABLE_FEATURES
+from gpusift.stages.feature_lists import UNFIT
 
 KEPT_PLANS = 16  # of a memory
 KEPT_AT_MOST = 4  # times what is asked for: memory larger than that is given back to the system
 SPARE = 1.25  # times the entries that were too many for a list
 
 
-class UnfitImageError(ValueError):
-    """An image of a batch holds values that cannot be computed with; `number` says which."""
-
-    def __init__(self, number: int, reason: str = "") -> None:
-        super().__init__(reason)
-        self.number = number
-
-
 class ListsTooLongError(Exception):
-    """There is more in a part of an image than memory allows; a smaller part must be taken."""
+    """There is more in a strip of an image than memory allows; a smaller strip must be taken."""
 
 
-class Part(NamedTuple):
+class Strip(NamedTuple):
     """Some octaves of a large image, or a strip of one.
 
     Attributes
@@ -71,23 +60,23 @@ class Part(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What tells plans apart: how many images, their shape, whether there are a mask and descriptors, which part."""
+    """What tells plans apart: how many images, their shape, whether there are a mask and descriptors, which strip."""
 
     batch: int
     shape: tuple[int, int]
     masked: bool = False
     descriptors: bool = True
-    part: Part | None = None
+    strip: Strip | None = None
 
     def shapes(self, parameters: Parameters) -> list[tuple[int, int]]:
         """Rows and columns of what is held of each octave's levels."""
         whole = parameters.octave_shapes(self.shape)
-        return whole if self.part is None else self.part.shapes(whole)
+        return whole if self.strip is None else self.strip.shapes(whole)
 
     @property
     def octaves(self) -> range | None:
-        """The octaves of the part; None: all."""
-        return None if self.part is None else range(self.part.first, self.part.last)
+        """The octaves of the strip; None: all."""
+        return None if self.strip is None else range(self.strip.first, self.strip.last)
 
 
 class Plan:
@@ -116,9 +105,9 @@ class Plan:
         samples = key.batch * scale_space.stride_of(parameters, shapes)
         levels = memory.block("levels", samples * device.dtype.itemsize).view(device.dtype)
         self.space = space = scale_space.lay_out(device, shapes, parameters.n_levels, key.batch, levels)
-        if key.part is not None and key.part.last == key.part.first + 1:
-            rows, _ = parameters.octave_shapes(key.shape)[key.part.first]
-            space.hold_strip(device, key.part.first, rows, key.part.start, key.part.begin, key.part.end)
+        if key.strip is not None and key.strip.last == key.strip.first + 1:
+            rows, _ = parameters.octave_shapes(key.shape)[key.strip.first]
+            space.hold_strip(device, key.strip.first, rows, key.strip.start, key.strip.begin, key.strip.end)
         self.lists = entries = feature_lists.allocate(
             device, parameters, key.batch, capacity, space.n_rows, lambda size: memory.block("lists", size)
         )
@@ -142,12 +131,12 @@ class Plan:
         """The steps of all stages."""
         return [step for steps in self.stages.values() for step in steps]
 
-    def put(self, images: Sequence[Any], are_bool: Sequence[bool]) -> None:
+    def load_images(self, images: Sequence[Any], are_bool: Sequence[bool]) -> None:
         """Empties the lists and takes images, which are on the device and of dtypes that `intensities` knows."""
         self.lists.clear()
         for number, (image, is_bool) in enumerate(zip(images, are_bool, strict=True)):
             unfit = self.lists.counts[UNFIT, number : number + 1]
-            intensities.put(self.device, image, is_bool, self.space.place_of(number, image.size), unfit)
+            intensities.load_image(self.device, image, is_bool, self.space.staging_of(number, image.size), unfit)
 
     def run(self, *stages: str) -> None:
         """Runs stages, by default all."""
@@ -160,7 +149,7 @@ class Plan:
 def bytes_of(device: Device, parameters: Parameters, key: Key, capacity: int | None = None) -> int:
     """The device memory that a plan takes, bytes; None: with lists as long as they are at first."""
     shapes = key.shapes(parameters)
-    held = shapes[key.part.first if key.part else 0] if shapes else (0, 0)
+    held = shapes[key.strip.first if key.strip else 0] if shapes else (0, 0)
     n_rows = sum(rows for rows, _ in shapes)
     levels = scale_space.stride_of(parameters, shapes) * device.dtype.itemsize
     entries = capacity or extrema.capacity_for(held)
@@ -264,56 +253,3 @@ class Plans:
         """Gives back the memory that no call uses."""
         self._free.clear()
         self.device.free_memory()
-
-
-def results(memory: Memory, plan: Plan) -> list[Features]:
-    """The features of a plan's images when its stages have run, on the device; waits for it.
-
-    Raises
-    ------
-    UnfitImageError
-        If an image holds NaN, infinity or values too large to square.
-    """
-    block, offsets, lengths = _collected(memory, plan)
-    return _features(memory, plan, block, offsets, lengths)
-
-
-def results_on_host(memory: Memory, plan: Plan) -> list[Features]:
-    """The same on the host, in one copy."""
-    block, offsets, lengths = _collected(memory, plan)
-    on_host = memory.device.download(block, memory.staging) if len(block) else np.empty(0, np.uint8)
-    return _features(memory, plan, on_host, offsets, lengths)
-
-
-def finished(memory: Memory, plan: Plan) -> tuple[Plan, np.ndarray]:
-    """The plan when its lists hold everything, which takes longer ones at times, and `Lists.counts` on the host.
-
-    Raises
-    ------
-    UnfitImageError
-        If an image holds NaN, infinity or values too large to square.
-    """
-    while True:
-        counts = memory.device.download(plan.lists.counts, memory.staging)
-        if counts[UNFIT].any():
-            raise UnfitImageError(int(np.flatnonzero(counts[UNFIT])[0]))
-        needed = max(counts[FOUND].max(), counts[FEATURES].max())
-        if needed <= plan.lists.capacity:
-            return plan, counts
-        plan = memory.with_room(plan.key, int(needed))
-        plan.run(*tuple(plan.stages)[1:])
-
-
-def _collected(memory: Memory, plan: Plan) -> tuple[Any, list[int], np.ndarray]:
-    """All features in one block, where each image's begin, and how many they are."""
-    plan, counts = finished(memory, plan)
-    lengths, move = counts[USABLE_FEATURES], -memory.parameters.position_shift
-    return *feature_lists.collect(
-        memory.device, memory.parameters, plan.lists, lengths, plan.key.descriptors, move
-    ), lengths
-
-
-def _features(memory: Memory, plan: Plan, block: Any, offsets: list[int], lengths: np.ndarray) -> list[Features]:
-    n_values = memory.parameters.n_values if plan.key.descriptors else 0
-    dtype = memory.device.dtype
-    return [feature_lists.features_of(block, offset, int(n), dtype, n_values) for offset, n in zip(offsets, lengths)]

@@ -17,7 +17,8 @@ import numpy as np
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import MAX_OFFSET, MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
-from gpusift.pipeline.plan import SPARE, Key, ListsTooLongError, Memory, Part, Plan, Plans, bytes_of, finished
+from gpusift.pipeline.plan import SPARE, Key, ListsTooLongError, Memory, Plan, Plans, Strip, bytes_of
+from gpusift.pipeline.results import wait_until_lists_fit
 from gpusift.stages import feature_lists, intensities, selection
 from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS
 
@@ -50,11 +51,11 @@ def limit_in_bytes(device: Device, limit: Any) -> int | None:
 
 
 class LimitTooSmallError(MemoryError):
-    """The memory limit does not allow any part that could be computed."""
+    """The memory limit does not allow any strip that could be computed."""
 
 
-class Found(NamedTuple):
-    """The features of a part, on the host: `keypoints` of them first, and for each the number of its keypoint."""
+class StripFeatures(NamedTuple):
+    """The features of a strip, on the host: `keypoints` of them first, and for each the number of its keypoint."""
 
     features: Features
     keypoints: int
@@ -89,14 +90,14 @@ def run(plans: Plans, image: Any, mask: Any, descriptors: bool) -> Features:
     """
     device, parameters = plans.device, plans.parameters
     with device.active():
-        found = list(_Parts(plans, image, mask, descriptors).all())
+        found = list(_Strips(plans, image, mask, descriptors).all())
         features = _joined(device, found)
         if parameters.max_keypoints is not None:
             features = _strongest(device, parameters, found, features, tuple(image.shape))
-        return features.moved(-parameters.position_shift)
+        return features.shifted(-parameters.position_shift)
 
 
-class _Parts:
+class _Strips:
     """The parts of one image, one after the other, in one memory."""
 
     def __init__(self, plans: Plans, image: Any, mask: Any, descriptors: bool) -> None:
@@ -107,11 +108,11 @@ class _Parts:
         self.key = Key(1, tuple(image.shape), mask is not None, descriptors)
         self.shapes = self.parameters.octave_shapes(self.key.shape)
 
-    def all(self) -> Iterator[Found]:
-        """The features of each part, in the order of their candidates."""
+    def all(self) -> Iterator[StripFeatures]:
+        """The features of each strip, in the order of their candidates."""
         seed = None
         for o, (rows, _) in enumerate(self.shapes):
-            rest = Part(o, len(self.shapes), rows, 0, 0, rows)
+            rest = Strip(o, len(self.shapes), rows, 0, 0, rows)
             if self.bytes_of(rest, seed) <= self.limit:
                 try:
                     yield self.compute(rest, seed, None)
@@ -124,13 +125,13 @@ class _Parts:
             yield from self.strips(o, seed, following)
             seed = following
 
-    def strips(self, o: int, seed: Any, following: Any) -> Iterator[Found]:
+    def strips(self, o: int, seed: Any, following: Any) -> Iterator[StripFeatures]:
         """The features of an octave, strip by strip; the next octave's first level is put into `following`."""
         rows, _ = self.shapes[o]
         reach = _reach(self.parameters, o)
         least = 2 * reach + STEP + LEAST_ROWS
         held, begin = rows, 0
-        while self.bytes_of(Part(o, o + 1, held, 0, 0, held), seed, following) > self.limit:
+        while self.bytes_of(Strip(o, o + 1, held, 0, 0, held), seed, following) > self.limit:
             held = self.fewer(o, held, least, seed, following)
         while begin < rows:
             start = max(0, begin - reach) // STEP * STEP
@@ -138,9 +139,9 @@ class _Parts:
                 start, end = rows - held, rows
             else:
                 end = start + held - reach
-            part = Part(o, o + 1, held, start, begin, end)
+            strip = Strip(o, o + 1, held, start, begin, end)
             try:
-                yield self.compute(part, seed, following)
+                yield self.compute(strip, seed, following)
             except ListsTooLongError:
                 held = self.fewer(o, held, least, seed, following)
             else:
@@ -149,7 +150,7 @@ class _Parts:
     def fewer(self, o: int, held: int, least: int, seed: Any, following: Any) -> int:
         """Rows of a smaller strip; LimitTooSmallError if that is too small."""
         if held <= least:
-            needed = self.bytes_of(Part(o, o + 1, held, 0, 0, held), seed, following)
+            needed = self.bytes_of(Strip(o, o + 1, held, 0, 0, held), seed, following)
             raise LimitTooSmallError(
                 f"memory_limit must be enough for a strip of {held} of the {self.shapes[o][0]} rows of octave {o}, "
                 f"some {needed * SPARE:.0f} bytes for an image of {self.key.shape[0]} x {self.key.shape[1]} pixels, "
@@ -157,50 +158,52 @@ class _Parts:
             )
         return max(least, held * 7 // 8) // STEP * STEP
 
-    def bytes_of(self, part: Part, *held: Any) -> int:
-        """The memory that a part takes with what is held meanwhile."""
-        return self.key_bytes(part) + sum(array.nbytes for array in held if array is not None)
+    def bytes_of(self, strip: Strip, *held: Any) -> int:
+        """The memory that a strip takes with what is held meanwhile."""
+        return self.key_bytes(strip) + sum(array.nbytes for array in held if array is not None)
 
-    def key_bytes(self, part: Part) -> int:
-        """The memory that a part's plan takes, and its rows of the image."""
-        rows = part.rows // self.parameters.upsampling if part.first == 0 else 0
+    def key_bytes(self, strip: Strip) -> int:
+        """The memory that a strip's plan takes, and its rows of the image."""
+        rows = strip.rows // self.parameters.upsampling if strip.first == 0 else 0
         of_image = rows * self.image.shape[1] * self.image.dtype.itemsize
-        return bytes_of(self.device, self.parameters, self.key._replace(part=part)) + of_image
+        return bytes_of(self.device, self.parameters, self.key._replace(strip=strip)) + of_image
 
-    def compute(self, part: Part, seed: Any, following: Any) -> Found:
-        """The features of a part."""
+    def compute(self, strip: Strip, seed: Any, following: Any) -> StripFeatures:
+        """The features of a strip."""
         held = sum(array.nbytes for array in (seed, following) if array is not None)
         self.memory.limit = self.limit - held
-        plan = self.memory.plan(self.key._replace(part=part))
+        plan = self.memory.plan(self.key._replace(strip=strip))
         if plan.mask is not None:
             plan.mask[...] = self.mask != 0
-        self.fill(plan, part, seed)
+        self.fill(plan, strip, seed)
         plan.run()
-        plan, counts = finished(self.memory, plan)
+        plan, counts = wait_until_lists_fit(self.memory, plan)
         if following is not None:
-            level = plan.space.level(part.first, self.parameters.n_scales)
-            even = part.begin + part.begin % 2
-            rows = slice(even - part.start, part.end - part.start, 2)
-            following[even // 2 : -(-part.end // 2)] = level.image[rows, ::2]
+            level = plan.space.level(strip.first, self.parameters.n_scales)
+            even = strip.begin + strip.begin % 2
+            rows = slice(even - strip.start, strip.end - strip.start, 2)
+            following[even // 2 : -(-strip.end // 2)] = level.image[rows, ::2]
         n, keypoints = int(counts[USABLE_FEATURES, 0]), int(counts[USABLE_KEYPOINTS, 0])
         block, _ = feature_lists.collect(self.device, self.parameters, plan.lists, np.array([n]), self.key.descriptors)
         n_values = self.parameters.n_values if self.key.descriptors else 0
         features = feature_lists.features_of(block, 0, n, self.device.dtype, n_values).to_host()
         candidates = self.device.to_host(plan.lists.keypoints[0, :keypoints])
-        return Found(features, keypoints, np.searchsorted(candidates, self.device.to_host(plan.lists.features[0, :n])))
+        return StripFeatures(
+            features, keypoints, np.searchsorted(candidates, self.device.to_host(plan.lists.features[0, :n]))
+        )
 
-    def fill(self, plan: Plan, part: Part, seed: Any) -> None:
-        """Brings the part's rows of the image, or of the octave's first level."""
-        if part.first:
+    def fill(self, plan: Plan, strip: Strip, seed: Any) -> None:
+        """Brings the strip's rows of the image, or of the octave's first level."""
+        if strip.first:
             plan.lists.clear()
-            plan.space.level(part.first, 0).image[...] = seed[part.start : part.start + part.rows]
+            plan.space.level(strip.first, 0).image[...] = seed[strip.start : strip.start + strip.rows]
             return
         factor = self.parameters.upsampling
-        rows = self.image[part.start // factor : (part.start + part.rows) // factor]
+        rows = self.image[strip.start // factor : (strip.start + strip.rows) // factor]
         on_host = isinstance(rows, np.ndarray)
         rows = intensities.as_known(rows)
         (there,) = self.device.upload([rows], self.memory.staging) if on_host else [self.device.asarray(rows)]
-        plan.put([there], [self.image.dtype.kind == "b"])
+        plan.load_images([there], [self.image.dtype.kind == "b"])
 
 
 def _reach(parameters: Parameters, o: int) -> int:
@@ -221,7 +224,7 @@ def _reach(parameters: Parameters, o: int) -> int:
     return max(first + sum(radii) + moves, at_keypoint + moves + window)
 
 
-def _joined(device: Device, found: list[Found]) -> Features:
+def _joined(device: Device, found: list[StripFeatures]) -> Features:
     """All features on the device: first those with the first orientations, then those with the further ones."""
     pieces = [f.features[: f.keypoints] for f in found] + [f.features[f.keypoints :] for f in found]
 
@@ -234,7 +237,7 @@ def _joined(device: Device, found: list[Found]) -> Features:
 
 
 def _strongest(
-    device: Device, parameters: Parameters, found: list[Found], features: Features, image_shape: tuple[int, int]
+    device: Device, parameters: Parameters, found: list[StripFeatures], features: Features, image_shape: tuple[int, int]
 ) -> Features:
     """At most `max_keypoints` of the keypoints, then of their features, as `selection.steps` leaves."""
     firsts = np.cumsum([0, *(f.keypoints for f in found)])

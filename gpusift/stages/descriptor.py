@@ -7,13 +7,13 @@ from typing import Any
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import DESCRIPTOR_NORM, LAYOUTS, SATURATION, Parameters
-from gpusift.stages.feature_lists import TAKEN_FEATURES, USABLE_FEATURES, Lists, grid_of, of_features
+from gpusift.stages.feature_lists import TAKEN_FEATURES, USABLE_FEATURES, FeatureLists, grid_of, of_features
 from gpusift.stages.scale_space import ScaleSpace, Step
 
 BLOCK = (16, 8)
 
 
-def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: Lists) -> list[Step]:
+def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: FeatureLists) -> list[Step]:
     """What computes the descriptors of the features.
 
     Parameters
@@ -24,7 +24,7 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
         The Gaussian levels.
     parameters : Parameters
         lambda_descr, n_hist, n_ori, normalization and descriptor_layout matter here.
-    lists : Lists
+    lists : FeatureLists
         With the features.
     """
     sums, values = parameters.histogram_sizes

@@ -13,7 +13,7 @@ from gpusift.stages.feature_lists import (
     FOUND,
     LIST_BLOCK,
     USABLE_CANDIDATES,
-    Lists,
+    FeatureLists,
     allocate,
     grid_of,
     sum_counts,
@@ -24,7 +24,7 @@ BLOCK = (32, 8)
 SAMPLES_PER_CANDIDATE = 256  # of the scale space's first level; a list that proves too short is made anew
 
 
-def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: Lists) -> list[Step]:
+def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: FeatureLists) -> list[Step]:
     """What finds the candidates of all octaves and puts them in scikit-image's order, into `lists.keys`.
 
     Parameters
@@ -35,7 +35,7 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
         The Gaussian levels.
     parameters : Parameters
         n_scales and c_dog matter here.
-    lists : Lists
+    lists : FeatureLists
         Empty.
     """
     counts, grid, keys, grouped = lists.counts, grid_of(device, lists), lists.keys, lists.grouped

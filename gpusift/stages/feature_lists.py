@@ -17,14 +17,14 @@ ALIGNMENT = 256  # bytes
 LIST_BLOCK = (128,)
 SUM_BLOCK = (256,)
 
-# The rows of `Lists.counts`.
+# The rows of `FeatureLists.counts`.
 N_COUNTS = 10
 FOUND, UNFIT, CANDIDATES, USABLE_CANDIDATES, KEYPOINTS, USABLE_KEYPOINTS, FEATURES, USABLE_FEATURES = range(8)
 TAKEN_KEYPOINTS, TAKEN_FEATURES = range(8, N_COUNTS)
 
 
 @dataclass(frozen=True, eq=False)
-class Lists:
+class FeatureLists:
     """Room for the candidates, keypoints and features of B images, `capacity` of each.
 
     A keypoint is the number of a candidate, and so is a feature, which also has an orientation and a descriptor.
@@ -99,7 +99,7 @@ def allocate(
     capacity: int,
     n_rows: int,
     memory: Callable[[int], Any] | None = None,
-) -> Lists:
+) -> FeatureLists:
     """Empty lists.
 
     Parameters
@@ -122,7 +122,7 @@ def allocate(
         start += _aligned(size)
     # not in the memory given, which others may use between two calls
     arrays["starts"], arrays["n_rows"] = (device.xp.full(batch, number, np.int32) for number in (0, n_rows))
-    lists = Lists(**arrays)
+    lists = FeatureLists(**arrays)
     lists.clear()
     return lists
 
@@ -159,8 +159,8 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def of_features(device: Device, parameters: Parameters, features: Features, capacity: int) -> Lists:
-    """Lists of one image with these keypoints, as candidates, keypoints and features."""
+def of_features(device: Device, parameters: Parameters, features: Features, capacity: int) -> FeatureLists:
+    """FeatureLists of one image with these keypoints, as candidates, keypoints and features."""
     n = len(features)
     lists = allocate(device, parameters, 1, capacity, 1)
     for name in ("positions", "sigmas", "responses", "octaves", "scales", "orientations"):
@@ -170,20 +170,27 @@ def of_features(device: Device, parameters: Parameters, features: Features, capa
     return lists
 
 
-def sum_counts(device: Device, lists: Lists, counts: Any, lengths: Any, starts: Any, offsets: Any, total: int) -> Any:
-    """The launch that sums counts up; the sum goes to the rows `total` and `total + 1` of `Lists.counts`."""
+def sum_counts(
+    device: Device, lists: FeatureLists, counts: Any, lengths: Any, starts: Any, offsets: Any, total: int
+) -> Any:
+    """The launch that sums counts up; the sum goes to the rows `total` and `total + 1` of `FeatureLists.counts`."""
     arguments = counts, lengths, starts, counts.shape[1], lists.capacity, offsets
     grid = (1, 1, lists.batch)
     return device.prepare("sum_counts", grid, SUM_BLOCK, *arguments, lists.counts[total], lists.counts[total + 1])
 
 
-def grid_of(device: Device, lists: Lists) -> tuple[int, int, int]:
+def grid_of(device: Device, lists: FeatureLists) -> tuple[int, int, int]:
     """A grid whose blocks share lists of lengths that only the device knows."""
     return (min(lists.capacity, device.n_list_blocks), 1, lists.batch)
 
 
 def collect(
-    device: Device, parameters: Parameters, lists: Lists, counts: np.ndarray, descriptors: bool, move: float = 0.0
+    device: Device,
+    parameters: Parameters,
+    lists: FeatureLists,
+    counts: np.ndarray,
+    descriptors: bool,
+    move: float = 0.0,
 ) -> tuple[Any, list[int]]:
     """All features in one block of memory, image after image.
 

@@ -36,7 +36,7 @@ def as_known(image: Any) -> Any:
     return image
 
 
-def put(device: Device, image: Any, is_bool: bool, out: Any, unfit: Any) -> None:
+def load_image(device: Device, image: Any, is_bool: bool, out: Any, unfit: Any) -> None:
     """Writes an image's intensities.
 
     Unsigned integers of b bits are divided by 2^b - 1, signed ones by 2^(b-1) - 1 and cut at -1; floats stay.

@@ -11,7 +11,7 @@ from gpusift.stages.feature_lists import (
     TAKEN_KEYPOINTS,
     USABLE_FEATURES,
     USABLE_KEYPOINTS,
-    Lists,
+    FeatureLists,
     collect,
     features_of,
     grid_of,
@@ -24,7 +24,7 @@ BLOCK = (16, 4)
 FEATURES_PER_KEYPOINT = 2  # to make room for at first
 
 
-def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: Lists) -> list[Step]:
+def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: FeatureLists) -> list[Step]:
     """What gives the keypoints orientations and lists them as features; further ones come after all first ones.
 
     Parameters
@@ -35,7 +35,7 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: List
         The Gaussian levels.
     parameters : Parameters
         n_bins, lambda_ori, c_max, upright and descriptor_layout matter here.
-    lists : Lists
+    lists : FeatureLists
         With the keypoints.
     """
     counts, grid = lists.counts, grid_of(device, lists)

@@ -14,7 +14,7 @@ from gpusift.stages.feature_lists import (
     LIST_BLOCK,
     USABLE_CANDIDATES,
     USABLE_KEYPOINTS,
-    Lists,
+    FeatureLists,
     allocate,
     grid_of,
     sum_counts,
@@ -29,7 +29,7 @@ def steps(
     device: Device,
     space: ScaleSpace,
     parameters: Parameters,
-    lists: Lists,
+    lists: FeatureLists,
     image_shape: tuple[int, int],
     mask: Any = None,
 ) -> list[Step]:
@@ -43,7 +43,7 @@ def steps(
         The Gaussian levels.
     parameters : Parameters
         n_scales, sigma_min, c_dog, c_edge, upsampling and precise_upscale matter here.
-    lists : Lists
+    lists : FeatureLists
         With the candidates.
     image_shape : (int, int)
         Rows and columns of the input images.

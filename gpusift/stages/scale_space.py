@@ -83,7 +83,7 @@ class ScaleSpace:
         start = image * self.stride + self.offsets[index] + level * size
         return Level(self.levels[start : start + size], rows, cols, pitch(cols))
 
-    def place_of(self, image: int, size: int) -> Any:
+    def staging_of(self, image: int, size: int) -> Any:
         """(size,) array for an image's intensities: where its first octave's last level goes, long afterwards."""
         return self.level(0, self.n_levels - 1, image).samples[:size]
 
@@ -155,7 +155,7 @@ def steps(
     blur: str = "auto",
     octaves: range | None = None,
 ) -> list[Step]:
-    """What computes a scale space, when the intensities are at the images' `ScaleSpace.place_of`.
+    """What computes a scale space, when the intensities are at the images' `ScaleSpace.staging_of`.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def build(device: Device, image: Any, parameters: Parameters, blur: str = "auto"
     shape = tuple(image.shape)
     space = lay_out(device, parameters.octave_shapes(shape), parameters.n_levels)
     if space.shapes:
-        space.place_of(0, image.size)[...] = image.reshape(-1)
+        space.staging_of(0, image.size)[...] = image.reshape(-1)
         device.program(steps(device, space, parameters, shape, blur))()
     return space
 

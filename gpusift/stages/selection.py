@@ -8,14 +8,14 @@ import numpy as np
 
 from gpusift.devices import Device
 from gpusift.parameters import Parameters
-from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS, Lists
+from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS, FeatureLists
 from gpusift.stages.scale_space import Step
 
 KEYPOINTS_PER_CELL = 4  # that the cells of keep="grid" are made for
 
 
 def steps(
-    device: Device, parameters: Parameters, lists: Lists, image_shape: tuple[int, int], *, of_features: bool
+    device: Device, parameters: Parameters, lists: FeatureLists, image_shape: tuple[int, int], *, of_features: bool
 ) -> list[Step]:
     """What leaves at most `max_keypoints` of the keypoints, or of the features; nothing without it.
 
@@ -28,7 +28,7 @@ def steps(
         The device of `lists`.
     parameters : Parameters
         max_keypoints and keep matter here.
-    lists : Lists
+    lists : FeatureLists
         With the keypoints, or the features.
     image_shape : (int, int)
         Rows and columns of the input images.
