@@ -105,7 +105,7 @@ class Columns:
 
 
 def hloc_data(features: Features, image_shape: Sequence[int], normalization: str) -> dict[str, np.ndarray | Columns]:
-    """Convert features as `hloc_arrays` does, but for many descriptors, which `put` converts as it writes them.
+    """Convert features as `hloc_arrays` does, but for many descriptors, which `write_group` converts as it writes them.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def hloc_data(features: Features, image_shape: Sequence[int], normalization: str
     Returns
     -------
     data : dict
-        For `put`.
+        For `write_group`.
     """
     host = features.to_host()
     data: dict[str, np.ndarray | Columns] = {
@@ -236,7 +236,7 @@ def write(
     with h5py.File(path, "a", libver="latest") as file:
         if name in file:
             del file[name]
-        put(file, name, arrays)
+        write_group(file, name, arrays)
 
 
 def write_matches(
@@ -275,10 +275,10 @@ def write_matches(
         for name in (pair_name(name_a, name_b), pair_name(name_b, name_a)):
             if name in file:
                 del file[name]
-        put(file, pair_name(name_a, name_b), arrays)
+        write_group(file, pair_name(name_a, name_b), arrays)
 
 
-def put(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]) -> None:
+def write_group(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]) -> None:
     """Write the datasets of `hloc_arrays` or `hloc_matches` to an open file; all of them or none.
 
     Parameters

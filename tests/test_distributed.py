@@ -15,7 +15,7 @@ from gpusift.distributed import connect, extract
 from gpusift.sinks import SettingsDiffer
 from gpusift.sinks.failures import read as read_failures
 from gpusift.sinks.parquet import read
-from gpusift.sinks.parquet_url import open_parts
+from gpusift.sinks.parquet_url import open_parquet_folder
 from gpusift.sources import Source, SourceFailure
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
@@ -273,7 +273,7 @@ def test_a_sink_that_fails_ends_the_run(client, photographs):
 
     with pytest.raises(stream.RunError) as raised:
         run(client, photographs, Rows(fail), Reasons())
-    assert raised.value.part == "write"
+    assert raised.value.stage == "write"
 
 
 def test_workers_that_cannot_compute_end_the_run(client, photographs):
@@ -338,7 +338,7 @@ def test_failures_are_kept_and_tried_again_when_asked(client, photographs, expec
     assert extract(sources, client, url, parameters=PARAMETERS).failed_before == 1
 
     os.link(photographs[3].url, tmp_path / "late.png")
-    with closing(open_parts(url, stream.settings_of(PARAMETERS), retry_failed=True)) as sink:
+    with closing(open_parquet_folder(url, stream.settings_of(PARAMETERS), retry_failed=True)) as sink:
         assert extract(sources, client, sink, parameters=PARAMETERS).images == 1
     wanted = {source.name: expected[source.name] for source in photographs[:3]}
     assert_each_once(tmp_path / "out", {**wanted, "late.png": expected[photographs[3].name]})

@@ -407,7 +407,7 @@ def test_a_gpu_that_fails_while_decoding_stops_the_run_and_blames_no_image(codec
     lists = Lists()
     with pytest.raises(RunError, match="compute: cudaErrorIllegalAddress") as caught:
         extract(sources(folder), lists, lists, SIFT(device="cpu"), decoder="nvimgcodec")
-    assert caught.value.part == "compute"
+    assert caught.value.stage == "compute"
     assert not [name for name in lists.failed if name.startswith("f")]
 
 

@@ -8,7 +8,7 @@ import pytest
 from gpusift import SIFT, stream
 from gpusift.sinks import SettingsDiffer
 from gpusift.sinks.parquet import read
-from gpusift.sinks.parquet_url import open_parts
+from gpusift.sinks.parquet_url import open_parquet_folder
 
 pytest.importorskip("pyarrow")
 
@@ -24,44 +24,44 @@ def rows():
 
 def test_a_part_of_a_run_that_is_over_is_not_written(rows, tmp_path):
     url = f"file://{tmp_path}/out"
-    with closing(open_parts(url, SETTINGS)) as before:
-        before.write_part(rows, "a")
-        with closing(open_parts(url, SETTINGS)) as after:
+    with closing(open_parquet_folder(url, SETTINGS)) as before:
+        before.write_file(rows, "a")
+        with closing(open_parquet_folder(url, SETTINGS)) as after:
             assert "b.png" in after.committed
             with pytest.raises(OSError, match="another run writes to this folder now"):
-                before.write_part(rows, "b")
+                before.write_file(rows, "b")
             assert [path.name for path in tmp_path.glob("out/*.parquet")] == ["part-a.parquet"]
-            after.write_part(rows, "a")  # the same once more
+            after.write_file(rows, "a")  # the same once more
             assert [name for name, _, _ in read(tmp_path / "out")] == ["a.png", "b.png"]
-            after.write_part.drop("a")
-            after.write_part.drop("a")
+            after.write_file.drop("a")
+            after.write_file.drop("a")
             assert not list(read(tmp_path / "out"))
 
 
 def test_overwriting_starts_afresh(rows, tmp_path):
     url = f"file://{tmp_path}"
-    with closing(open_parts(url, SETTINGS)) as sink:
-        sink.write_part(rows, "a")
+    with closing(open_parquet_folder(url, SETTINGS)) as sink:
+        sink.write_file(rows, "a")
         sink.failures.add("c.png", "c.png", "broken")
     other = stream.settings_of({**PARAMETERS, "n_octaves": 3})
     with pytest.raises(SettingsDiffer, match="n_octaves 2 there, 3 now"):
-        open_parts(url, other)
-    with closing(open_parts(url, other, overwrite=True)) as sink:
+        open_parquet_folder(url, other)
+    with closing(open_parquet_folder(url, other, overwrite=True)) as sink:
         assert "a.png" not in sink.committed
         assert "c.png" not in sink.failures
         assert not list(read(tmp_path))
-    open_parts(url, other).close()
+    open_parquet_folder(url, other).close()
 
 
 def test_other_parquet_files_are_left_alone(tmp_path):
     (tmp_path / "x.parquet").write_text("someone's")
     with pytest.raises(FileExistsError, match="has other Parquet files"):
-        open_parts(f"file://{tmp_path}", SETTINGS)
+        open_parquet_folder(f"file://{tmp_path}", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
 
 
 def test_a_part_that_is_broken_is_named(tmp_path):
-    open_parts(f"file://{tmp_path}", SETTINGS).close()
+    open_parquet_folder(f"file://{tmp_path}", SETTINGS).close()
     (tmp_path / "part-a.parquet").write_text("half")
     with pytest.raises(OSError, match=r"must be a part of gpusift's.*part-a\.parquet"):
-        open_parts(f"file://{tmp_path}", SETTINGS)
+        open_parquet_folder(f"file://{tmp_path}", SETTINGS)

@@ -252,9 +252,9 @@ def test_parquet_journal_that_became_a_part_counts_once(tmp_path):
 
 
 def test_parquet_part_of_a_task_is_the_same_when_it_runs_twice(tmp_path):
-    names = {sink_parquet.write_part(tmp_path / "p", rows_of(NAMES[:3]), SETTINGS) for _ in range(2)}
-    names.add(sink_parquet.write_part(tmp_path / "p", rows_of(NAMES[3:5]), SETTINGS))
-    names.add(sink_parquet.write_part(tmp_path / "p", rows_of(NAMES[5:]), SETTINGS, part="last"))
+    names = {sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[:3]), SETTINGS) for _ in range(2)}
+    names.add(sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[3:5]), SETTINGS))
+    names.add(sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[5:]), SETTINGS, part="last"))
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == sorted(names)
     assert len(names) == 3
     assert "part-last.parquet" in names
@@ -266,7 +266,7 @@ def test_parquet_part_of_a_task_is_the_same_when_it_runs_twice(tmp_path):
 
 def test_parquet_part_goes_to_any_file_system(tmp_path):
     fsspec = pytest.importorskip("fsspec", reason="needs fsspec: pip install fsspec")
-    name = sink_parquet.write_part("memory://bucket/parts", rows_of(NAMES), SETTINGS)
+    name = sink_parquet.write_file("memory://bucket/parts", rows_of(NAMES), SETTINGS)
     (tmp_path / name).write_bytes(fsspec.filesystem("memory").cat(f"/bucket/parts/{name}"))
     assert [each for each, _, _ in sink_parquet.read(tmp_path / name)] == NAMES
 

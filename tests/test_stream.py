@@ -178,7 +178,7 @@ def test_a_device_that_fails_stops_the_run_and_blames_no_image(photos):
     lists = Lists()
     with pytest.raises(RunError, match="compute: cudaErrorIllegalAddress") as caught:
         extract(sources(photos), lists, lists, Broken(), batch_size=4)
-    assert caught.value.part == "compute"
+    assert caught.value.stage == "compute"
     assert lists.failed == {}
 
 
@@ -234,7 +234,7 @@ def test_a_sink_that_fails_stops_the_run(photos):
     full = Full()
     with pytest.raises(RunError, match=r"write: .*No space left") as caught:
         extract(sources(photos), full, lists, CPU)
-    assert caught.value.part == "write"
+    assert caught.value.stage == "write"
     assert caught.value.summary.images == 3
     assert lists.failed == {}
 

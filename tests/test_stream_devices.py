@@ -162,7 +162,7 @@ def test_a_device_that_cannot_be_had_stops_the_run(items):
     lists = Lists()
     with pytest.raises(RunError, match="device cpu: upsampling must be") as caught:
         stream.run(items, lists, lists, start(parameters={"upsampling": 3}))
-    assert caught.value.part == "compute"
+    assert caught.value.stage == "compute"
     assert (lists.written, lists.failed) == ({}, {})
 
 

@@ -185,9 +185,9 @@ def _open(output: str, parameters: dict[str, Any], options: dict[str, Any]) -> S
     )
     try:
         if options["dask"] and output.startswith(PARQUET) and "://" in output:  # each task writes a part
-            from gpusift.sinks.parquet_url import open_parts
+            from gpusift.sinks.parquet_url import open_parquet_folder
 
-            return open_parts(output.removeprefix(PARQUET), settings, **how)
+            return open_parquet_folder(output.removeprefix(PARQUET), settings, **how)
         return open_sink(output, settings, **how)
     except OSError as error:
         if isinstance(error, FileExistsError) and error.strerror != os.strerror(error.errno or 0):  # the sink's
@@ -208,11 +208,11 @@ def _close(sink: Sink, error: Exception | None) -> Exception | None:
 
 def _what_failed(error: Exception, output: str) -> str:
     """Say what ended a run."""
-    part, cause = getattr(error, "part", "write"), error.__cause__ or error
+    stage, cause = getattr(error, "stage", "write"), error.__cause__ or error
     if isinstance(cause, click.ClickException):
         return cause.message
     what = {"sources": "cannot list the images", "compute": "cannot compute", "write": f"cannot write to {output}"}
-    return f"{what[part]}: {reason_of(cause)}"
+    return f"{what[stage]}: {reason_of(cause)}"
 
 
 @dataclass

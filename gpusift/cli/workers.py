@@ -87,7 +87,7 @@ def _cluster(address: str, parameters: dict[str, Any], how: dict[str, Any], stac
     require_device(parameters, how["decoding"].decoder)
     client = stack.enter_context(connect(address, device=parameters["device"]))
     return [f"Dask at {address}"], lambda sink: [
-        worker_on(client, parameters, write_part=getattr(sink, "write_part", None), **how)
+        worker_on(client, parameters, write_file=getattr(sink, "write_file", None), **how)
     ]
 
 

@@ -31,7 +31,7 @@ from gpusift.sources import Source, SourceFailure, expand
 if TYPE_CHECKING:
     from distributed import Client
 
-    from gpusift.distributed.tasks import PartWriter
+    from gpusift.distributed.tasks import FileWriter
     from gpusift.sinks import Failures, Sink
     from gpusift.stream import Event, Summary
     from gpusift.stream.worker import Give, Take, Worker
@@ -70,7 +70,7 @@ def extract(
         The cluster. With ``direct_to_workers=True`` results do not pass through the scheduler.
     sink : Sink or str
         Where results go. A string is opened, and resumed if it is there, and closed: a path as by `sinks.open_sink`; a
-        URL by `parquet_parts.open_parts`, and then each task writes a part itself.
+        URL by `parquet_url.open_parquet_folder`, and then each task writes a part itself.
     parameters : mapping, optional
         Keyword arguments of `SIFT`.
     failures : Failures, optional
@@ -93,8 +93,8 @@ def extract(
     RunError
         The sources, the cluster or the sink failed as a whole; its `__cause__` says how.
     ValueError, OSError
-        As `sources.expand`, `sinks.open_sink` and `parquet_parts.open_parts`; or there is no such decoder, or for it no
-        device.
+        As `sources.expand`, `sinks.open_sink` and `parquet_url.open_parquet_folder`; or there is no such decoder, or
+        for it no device.
     """
     parameters = dict(parameters or {})
     decoding = Decoding(exif_orientation, max_pixels, max_size, decoder)
@@ -107,7 +107,7 @@ def extract(
             decoding=decoding,
             batch_size=batch_size,
             n_decoders=n_decoders,
-            write_part=getattr(target, "write_part", None),
+            write_file=getattr(target, "write_file", None),
         )
         known = target.failures if failures is None else failures
         return stream.run(_named(sources), target, known, [worker], on_event=on_event, stop=stop)
@@ -137,9 +137,9 @@ def require_device(parameters: Mapping[str, Any], decoder: str) -> None:
 
 def _open(output: str, settings: dict[str, Any]) -> Sink:
     if "://" in output:
-        from gpusift.sinks.parquet_url import open_parts
+        from gpusift.sinks.parquet_url import open_parquet_folder
 
-        return open_parts(output.removeprefix("parquet:"), settings)
+        return open_parquet_folder(output.removeprefix("parquet:"), settings)
     from gpusift.sinks import open_sink
 
     return open_sink(output, settings)
@@ -152,7 +152,7 @@ def worker_on(
     decoding: Decoding,
     batch_size: int = BATCH,
     n_decoders: int | None = None,
-    write_part: PartWriter | None = None,
+    write_file: FileWriter | None = None,
 ) -> Worker:
     """Return a worker for `stream.run` that is a Dask cluster.
 
@@ -168,11 +168,11 @@ def worker_on(
         Images of a task.
     n_decoders : int, optional
         Threads that fetch and decode in a task.
-    write_part : PartWriter, optional
+    write_file : FileWriter, optional
         Writes the rows of a task where it ran; features are then not sent back, only how many there are.
     """
     settings = tuple(sorted(parameters.items()))
-    task = partial(compute, parameters=settings, decoding=decoding, n_decoders=n_decoders, write_part=write_part)
+    task = partial(compute, parameters=settings, decoding=decoding, n_decoders=n_decoders, write_file=write_file)
 
     def work(take: Take, give: Give, halt: threading.Event) -> None:
         batches, tasks, suspects = _Batches(take, batch_size), Tasks(client, task, halt), deque[Source]()
@@ -190,8 +190,8 @@ def worker_on(
                         tasks.send(batch)
                 if tasks:
                     results, again = tasks.next()
-                    if again and write_part:
-                        write_part.drop(part_of(again))  # what the last worker wrote before it ended
+                    if again and write_file:
+                        write_file.drop(part_of(again))  # what the last worker wrote before it ended
                     suspects.extend(again)
                     for result in results:
                         give(result)

@@ -35,7 +35,7 @@ POLL_SECONDS = 0.02
 _log = logging.getLogger("gpusift")
 
 
-class PartWriter(Protocol):
+class FileWriter(Protocol):
     """Writes what a task computed, where it ran."""
 
     def __call__(self, rows: list[tuple[str, Features, tuple[int, int]]], part: str) -> None:
@@ -55,7 +55,7 @@ def compute(
     parameters: tuple[tuple[str, Any], ...],
     decoding: Decoding,
     n_decoders: int | None = None,
-    write_part: PartWriter | None = None,
+    write_file: FileWriter | None = None,
 ) -> list[Done | Failed]:
     """Read, decode and compute some images: a task, as it runs on a worker.
 
@@ -69,7 +69,7 @@ def compute(
         How images are decoded.
     n_decoders : int, optional
         Threads that fetch and decode.
-    write_part : PartWriter, optional
+    write_file : FileWriter, optional
         Writes the rows; the features returned are then empty, but of the right number.
 
     Returns
@@ -99,12 +99,12 @@ def compute(
     except Exception as error:  # of the device: other errors are those of images
         _end_worker(error)
         raise WorkerError(f"a worker's device failed: {error}") from error
-    if write_part is None:
+    if write_file is None:
         return results
     rows = {r.source.name: (r.source.name, r.features, r.shape) for r in results if isinstance(r, Done)}
     try:
         if rows:
-            write_part([rows[source.name] for source in batch if source.name in rows], part_of(batch))
+            write_file([rows[source.name] for source in batch if source.name in rows], part_of(batch))
     except OSError as error:
         raise WorkerError(f"a worker cannot write a part: {reason_of(error)}") from error
     return [replace(r, features=_of_number(len(r.features))) if isinstance(r, Done) else r for r in results]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusift.features import Features
-from gpusift.hdf5 import hloc_data, put
+from gpusift.hdf5 import hloc_data, write_group
 from gpusift.sinks.base import not_ours, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, write_whole
 from gpusift.storage.transaction import TransactionalFile, journal_of, recover
@@ -111,7 +111,7 @@ class Hdf5Store:
         try:
             if "\0" in name:
                 raise ValueError("character 0 ends it")
-            put(self._file, name, hloc_data(features, image_shape, self._normalization))
+            write_group(self._file, name, hloc_data(features, image_shape, self._normalization))
         except (TypeError, ValueError) as error:
             raise ValueError(f"name must do for a group in HDF5, got {name!r}: {error}; rename the image") from None
         finally:

@@ -99,7 +99,7 @@ def open_store(folder: Path, settings: dict[str, Any]) -> ParquetStore:
     return ParquetStore(folder, settings)
 
 
-def write_part(
+def write_file(
     folder: str | os.PathLike[str], rows: Sequence[Row], settings: dict[str, Any], part: str | None = None
 ) -> str:
     """Write one part, whole or not at all.

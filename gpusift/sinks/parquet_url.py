@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpusift.sinks.base import check_settings, record_of, settings_in
 from gpusift.sinks.failures import Failures
-from gpusift.sinks.parquet import FAILURES, SETTINGS, Row, write_part
+from gpusift.sinks.parquet import FAILURES, SETTINGS, Row, write_file
 from gpusift.storage.name_set import NameSet
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ RUN = "_run"
 READERS = 32  # threads that read the names in parts, at the start
 
 
-def open_parts(url: str, settings: dict[str, Any], *, overwrite: bool = False, retry_failed: bool = False) -> Parts:
+def open_parquet_folder(
+    url: str, settings: dict[str, Any], *, overwrite: bool = False, retry_failed: bool = False
+) -> ParquetFolder:
     """Open a folder of parts, a new one, or that of an earlier run to go on with it.
 
     Parameters
@@ -64,16 +66,16 @@ def open_parts(url: str, settings: dict[str, Any], *, overwrite: bool = False, r
             folder.remove(name)
     if there is None or overwrite:
         folder.write(SETTINGS, record_of(settings).encode())
-    return Parts(folder, settings, run, retry_failed)
+    return ParquetFolder(folder, settings, run, retry_failed)
 
 
-class Parts:
-    """A sink whose rows are written by `write_part`, where they are computed; made by `open_parts`."""
+class ParquetFolder:
+    """A sink whose rows are written by `write_file`, where they are computed; made by `open_parquet_folder`."""
 
     def __init__(self, folder: _Folder, settings: dict[str, Any], run: str, retry_failed: bool) -> None:
         self.settings = settings
         self.committed = NameSet()
-        self.write_part = PartWriter(folder.url, settings, run)
+        self.write_file = FileWriter(folder.url, settings, run)
         self._folder, self._run = folder, run
         with ThreadPoolExecutor(READERS) as readers:
             for names in readers.map(folder.names, folder.parts()):
@@ -106,7 +108,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class PartWriter:
+class FileWriter:
     """Writes parts to a folder, for one run, on any machine."""
 
     folder: str
@@ -123,7 +125,7 @@ class PartWriter:
         """
         folder = _Folder(self.folder)
         _check_run(folder, self.run)
-        write_part(folder.place, rows, self.settings, part)
+        write_file(folder.place, rows, self.settings, part)
 
     def drop(self, part: str) -> None:
         """Remove a part, if it is there."""

@@ -22,7 +22,7 @@ from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.images.stderr import Listener
 from gpusift.parameters import Parameters
 from gpusift.sources import Source, SourceFailure
-from gpusift.stream.worker import POLL_SECONDS, Done, Failed, Worker, put, worker_here
+from gpusift.stream.worker import POLL_SECONDS, Done, Failed, Worker, enqueue, worker_here
 
 if TYPE_CHECKING:
     from gpusift.sift import SIFT
@@ -104,15 +104,15 @@ class RunError(RuntimeError):
 
     Attributes
     ----------
-    part : str
+    stage : str
         Where the error, which is the `__cause__`, came from: "sources", "compute" or "write".
     summary : Summary
         What was done.
     """
 
-    def __init__(self, part: str, summary: Summary, error: BaseException) -> None:
-        super().__init__(f"{part}: {error}")
-        self.part, self.summary = part, summary
+    def __init__(self, stage: str, summary: Summary, error: BaseException) -> None:
+        super().__init__(f"{stage}: {error}")
+        self.stage, self.summary = stage, summary
 
 
 def extract(
@@ -239,16 +239,16 @@ def run(
         try:
             for source in sources:
                 if isinstance(source, SourceFailure):
-                    put(results, Failed(Source(source.name, source.name), source.reason), halt)
+                    enqueue(results, Failed(Source(source.name, source.name), source.reason), halt)
                 elif source.name in sink.committed:
                     writer.summary.skipped += 1
                 elif source.name in failures:
                     writer.summary.failed_before += 1
-                elif not put(tasks, source, halt):
+                elif not enqueue(tasks, source, halt):
                     return
         except Exception as error:
-            put(results, _End("sources", error), halt)
-        put(tasks, None, halt)
+            enqueue(results, _End("sources", error), halt)
+        enqueue(tasks, None, halt)
 
     def serve(worker: Worker) -> None:
         error = None
@@ -268,7 +268,7 @@ def run(
         try:
             item = _get(results)
             if isinstance(item, _End):
-                at_work -= item.part == "compute"
+                at_work -= item.stage == "compute"
                 end = end or (item if item.error else None)
             elif item is not None and writer.error is None:
                 writer.write(item)
@@ -284,7 +284,7 @@ def run(
     if end and isinstance(end.error, KeyboardInterrupt):
         raise end.error
     if end and end.error:
-        raise RunError(end.part, writer.summary, end.error) from end.error
+        raise RunError(end.stage, writer.summary, end.error) from end.error
     return writer.summary
 
 
@@ -292,7 +292,7 @@ def run(
 class _End:
     """That of a worker or, with the error of a part, that of the run."""
 
-    part: str
+    stage: str
     error: BaseException | None
 
 

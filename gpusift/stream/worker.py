@@ -161,9 +161,9 @@ def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event
                 item = _Encoded(source, picture, seconds)
             else:
                 item = _Picture(source, picture, messages, seconds)
-        if not put(pictures, item, halt):
+        if not enqueue(pictures, item, halt):
             return
-    put(pictures, None, halt)
+    enqueue(pictures, None, halt)
 
 
 def _decode_all(
@@ -171,14 +171,14 @@ def _decode_all(
 ) -> None:
     """Decode what the readers have left to nvImageCodec, as many files at once as are there; pass on all else."""
     try:
-        for batch in _batches(read, read.maxsize, n_readers, lambda failed: put(pictures, failed, halt), halt):
+        for batch in _batches(read, read.maxsize, n_readers, lambda failed: enqueue(pictures, failed, halt), halt):
             for item in _decode(decoder, reader, batch):
-                if not put(pictures, item, halt):
+                if not enqueue(pictures, item, halt):
                     return
     except Exception as error:  # of the device
-        put(pictures, error, halt)
+        enqueue(pictures, error, halt)
         return
-    put(pictures, None, halt)
+    enqueue(pictures, None, halt)
 
 
 def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[_Picture | Failed]:
@@ -236,7 +236,7 @@ def _batches(
         yield batch
 
 
-def put(queue: Queue, item: Any, halt: threading.Event) -> bool:
+def enqueue(queue: Queue, item: Any, halt: threading.Event) -> bool:
     """Put something into a queue; False if a stop came first."""
     while not halt.is_set():
         try:
