@@ -18,19 +18,19 @@ CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/*.hpp kernels/*.cpp)
 .PHONY: demo test bench gpu lint format wheel clean
 
 demo: .venv/installed
-	$(BIN)/python bench/demo.py
+	$(BIN)/python -m bench.demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 bench: .venv/installed
-	$(BIN)/python bench/run.py $(DATA)
-	$(BIN)/python bench/plot.py
+	$(BIN)/python -m bench.speed.run $(DATA)
+	$(BIN)/python -m bench.speed.plot
 
 gpu:
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu
-	PYTHONPATH=. $(GPU_PYTHON) bench/run.py $(DATA)
-	PYTHONPATH=. $(GPU_PYTHON) bench/plot.py
+	PYTHONPATH=. $(GPU_PYTHON) -m bench.speed.run $(DATA)
+	PYTHONPATH=. $(GPU_PYTHON) -m bench.speed.plot
 
 lint: .venv/linters
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Show the whole way on the photographs that scikit-image carries: `make demo`.
 
-    python bench/demo.py [FOLDER]
-    python bench/demo.py --picture      # the README's: bench/results/matches.jpg
+    python -m bench.demo [FOLDER]
+    python -m bench.demo --picture      # the README's: bench/results/matches.jpg
 
 Copies the photographs to FOLDER/images, runs `gpusift extract` on them (FOLDER/features.h5), draws
 the keypoints (FOLDER/<name>.png) and prints a table: time, and agreement with scikit-image. Two

@@ -4,15 +4,15 @@ Each test pairs the keypoints of both sides and checks every row of the table (t
 """
 
 import numpy as np
-import oracle
 import pytest
 from numpy.testing import assert_array_equal
-from oracle import Keypoints, compare
 from skimage.util import img_as_float
 from skimage.util.dtype import _convert
 
 from gpusift import SIFT
 from gpusift.stages import extrema
+from tests.support import oracle
+from tests.support.oracle import Keypoints, compare
 
 PRECISIONS = [
     ("float64", "ndimage"),

@@ -2,11 +2,10 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.checkout import ROOT
 
 yaml = pytest.importorskip("yaml")
 if not (ROOT / "Dockerfile").exists():

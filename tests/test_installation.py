@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy
 import pytest
 
+import gpusift
 from gpusift import devices
 from gpusift.devices import get_device, host_library, kernel_sources
-
-ROOT = Path(__file__).resolve().parent.parent
-
+from tests.support.checkout import PYTHONPATH, ROOT
 
 # The GPU, present and missing
 
@@ -138,26 +138,30 @@ def test_an_unknown_device_is_refused(name):
 # Where the package lies
 
 
+# Without site (-S), so without the finder of an editable installation.
+BESIDE_NUMPY = Path(numpy.__file__).parents[1]
+
+
 def python(code, path, **environment):
-    """Runs code in a fresh Python with the packages of `path` and Python's own only."""
+    """Runs code in a fresh Python that finds `path`, the standard library and NumPy with its neighbours."""
     kept = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if key in os.environ}
     return subprocess.run(
         [sys.executable, "-S", "-c", code],
-        env={**kept, "PYTHONPATH": str(path), **environment},
+        env={**kept, "PYTHONPATH": f"{path}{os.pathsep}{BESIDE_NUMPY}", **environment},
         cwd=path,
         capture_output=True,
         text=True,
     )
 
 
-WHERE = "from gpusift import source; print(source.folder(), source.checkout())"
-WHICH = "from gpusift import host; print([library.instruction_set for library in host.libraries()])"
+WHERE = "from gpusift.devices import kernel_sources as sources; print(sources.folder(), sources.checkout())"
+WHICH = (
+    "from gpusift.devices import host_library; print([library.instruction_set for library in host_library.libraries()])"
+)
 
 
 def copy_package(folder):
-    shutil.copytree(
-        Path(kernel_sources.__file__).parent, folder / "gpusift", ignore=shutil.ignore_patterns("lib", "kernels")
-    )
+    shutil.copytree(Path(gpusift.__file__).parent, folder / "gpusift", ignore=shutil.ignore_patterns("lib", "kernels"))
 
 
 def test_a_wheel_carries_its_kernels_and_libraries(tmp_path):
@@ -223,6 +227,6 @@ def test_importing_gpusift_imports_nothing_heavy():
     code = f"import sys, gpusift; print([name for name in {heavy} if name in sys.modules])"
     code += "; from gpusift import SIFT, Features, match_descriptors; SIFT(device='cpu')"
     code += f"; print([name for name in {heavy} if name in sys.modules])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[]", "['numpy']"], done.stderr

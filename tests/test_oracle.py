@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import oracle
 import pytest
-from oracle import Keypoints, compare
 from skimage.feature import SIFT
 from skimage.util import img_as_float32
+
+from tests.support import oracle
+from tests.support.oracle import Keypoints, compare
 
 IMAGE = oracle.photograph("coins")
 

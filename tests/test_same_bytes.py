@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from same_bytes import digest, synthetic
 
 from gpusift import SIFT, pipeline
 from gpusift.cli import self_check
 from gpusift.devices import CpuDevice, host_library
 from gpusift.parameters import Parameters
 from gpusift.pipeline.plan import Plans
+from tests.support.same_bytes import digest, synthetic
 
 CASES = {
     "default": (synthetic(120, 160), {}),
@@ -37,7 +37,7 @@ CASES = {
     "upright": (synthetic(90, 110, seed=12), {"upright": True, "max_keypoints": 30}),
     "a megapixel": (synthetic(900, 1200, seed=9), {}),
 }
-KEPT = Path(__file__).with_name("hashes.json")
+KEPT = Path(__file__).with_name("support") / "hashes.json"
 
 
 @pytest.mark.parametrize("case", CASES)

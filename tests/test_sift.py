@@ -4,29 +4,12 @@ import threading
 from dataclasses import fields
 
 import numpy as np
-import oracle
 import pytest
 from numpy.testing import assert_array_equal
 
 from gpusift import SIFT, Features
-
-COLUMNS = ("positions", "sigmas", "scales", "octaves", "orientations", "descriptors")
-IMAGE = oracle.photograph("coins")[:150, :200]
-
-
-def assert_equal_bytes(ours, others):
-    for name in COLUMNS:
-        a, b = getattr(ours, name), getattr(others, name)
-        assert a.dtype == b.dtype, name
-        assert a.shape == b.shape, name
-        assert a.tobytes() == b.tobytes(), name
-
-
-def extracted(image, **options):
-    sift = SIFT(**options)
-    sift.detect_and_extract(image)
-    return sift
-
+from tests.support import oracle
+from tests.support.arrays import COLUMNS, IMAGE, assert_equal_bytes, extracted
 
 # ---- attributes
 

@@ -1,0 +1,1 @@
+"""Measurements of gpusift: speed, memory, accuracy, kernels and batch runs."""

@@ -1,0 +1,1 @@
+"""Matching accuracy, conformance with scikit-image, and reconstructions."""

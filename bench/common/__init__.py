@@ -1,0 +1,1 @@
+"""What several measurements use: rows, the machine's description, photographs and engines."""

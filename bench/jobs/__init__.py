@@ -1,0 +1,1 @@
+"""Batch runs: throughput, memory, hostile input."""

@@ -1,0 +1,1 @@
+"""What each kernel needs: registers, bytes, operations, shapes of blocks."""

@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Measure the two blurs on a device: seconds of the scale space, and how far its levels are from exact ones.
+
+    python -m bench.kernels.blurs [--device cpu|cuda] [--data DIR] [--out DIR]
+
+`blur="auto"` is the one that these rows show to be faster. Seconds are of the stage, waited for, the two blurs in turn;
+errors are the largest of all levels', where intensities are 0 to 1, against SciPy's filter in float64; keypoints are
+compared with scikit-image's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.common import machine, photographs
+from bench.speed.run import say, spread
+from gpusift import SIFT
+from gpusift.devices import get_device
+from gpusift.pipeline.plan import Key
+from gpusift.stages.scale_space import build
+from tests.support import oracle
+
+BLURS = ("kernel", "ndimage")
+CALLS = 15
+WARM_UP = 3
+
+
+def seconds(image: np.ndarray, device: str) -> dict[str, list[float]]:
+    """Return the seconds of the scale space by each blur, call by call in turn."""
+    sifts = {blur: SIFT(device=device, blur=blur) for blur in BLURS}
+    found: dict[str, list[float]] = {blur: [] for blur in BLURS}
+    for call in range(WARM_UP + CALLS):
+        for blur, sift in sifts.items():
+            with sift.device.active(), sift.plans.memory() as memory:
+                plan = memory.plan(Key(1, image.shape))
+                plan.put([sift.device.asarray(image)], [False])
+                sift.device.synchronize()
+                start = time.perf_counter()
+                plan.run("scale space")
+                sift.device.synchronize()
+            if call >= WARM_UP:
+                found[blur].append(time.perf_counter() - start)
+    return found
+
+
+def error(image: np.ndarray, device: str, blur: str) -> float:
+    """Return the largest error of a level in float32."""
+    parameters = SIFT(device="cpu").parameters
+    exact_on, on = get_device("cpu", "float64"), get_device(device)
+    exact = build(exact_on, image / 255, parameters, "ndimage")
+    space = build(on, on.asarray(np.float32(image) / 255), parameters, blur)
+    pairs = ((exact.octave(o), on.to_host(space.octave(o))) for o in range(len(exact.shapes)))
+    return max(float(np.abs(theirs - ours).max()) for theirs, ours in pairs)
+
+
+def agreement(image: np.ndarray, device: str, blur: str) -> dict[str, Any]:
+    """Return how keypoints in float32 agree with scikit-image's."""
+    sift = SIFT(device=device, blur=blur)
+    sift.detect_and_extract(image)
+    found = oracle.compare(oracle.Keypoints.of(sift), oracle.run(image).described)
+    names = ("position", "sigma", "orientation", "descriptor_differs", "descriptor_off", "misplaced")
+    return {"alone": len(found.alone), **{name: getattr(found, name) for name in names}}
+
+
+def main() -> None:
+    """Measure, print, and append a row for each photograph and blur."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=machine.RESULTS)
+    options = parser.parse_args()
+    common = {
+        "run": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **machine.commit(),
+        "hardware": machine.hardware(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": machine.versions(),
+    }
+    cases = [case for case in photographs.standard(options.data and Path(options.data)) if not case.dense]
+    options.out.mkdir(parents=True, exist_ok=True)
+    for number, case in enumerate(cases):
+        image = case.load()
+        taken = seconds(image, options.device)
+        for blur in BLURS:
+            row = {"case": case.name, "shape": list(image.shape), "device": options.device, "blur": blur}
+            row |= {"seconds": spread(taken[blur]), "largest_error": error(image, options.device, blur)}
+            if number == 0:  # scikit-image takes its time
+                row["agreement"] = agreement(image, options.device, blur)
+            say(f"{case.name}: {blur} {row['seconds']['median'] * 1e3:.2f} ms, error {row['largest_error']:.1e}")
+            with (options.out / "blurs.jsonl").open("a") as file:
+                file.write(json.dumps({**common, **row}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Speed beside every SIFT program that is installed."""

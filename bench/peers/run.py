@@ -1,0 +1,210 @@
+"""The peer run, ``run.py --peers``: every program that is installed, by photograph, upsampling and batch.
+
+Each measurement is made in a fresh process, one at a time. Rows go to results/peers-<date>-<machine>.jsonl, and from
+there `plot_peers.py` draws. See bench/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.common import photographs
+from bench.peers import plot as plot_peers
+from bench.peers.engines import PEERS
+from bench.peers.worker import Request, serve, too_slow
+from bench.speed.run import COUNT_TOLERANCE, REFERENCE, about, environment, say, spread
+
+LONGEST = 900.0  # seconds that a process may take; then it is ended, and that is the reason
+CACHES = ("CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")  # of compiled kernels
+DENSE_MEGAPIXELS = 9  # from which scikit-image takes many minutes
+SLOW_REASON = "scikit-image takes minutes an image; --all runs it"
+
+
+def in_process(serving: Callable[..., None], *arguments: Any, longest: float = LONGEST) -> dict[str, Any]:
+    """Run ``serving(pipe, *arguments)`` in a fresh process and return what it sends, with ``process_seconds``."""
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=serving, args=(theirs, *arguments), daemon=True)
+    start = time.perf_counter()
+    process.start()
+    theirs.close()
+    try:
+        if not pipe.poll(longest):
+            process.kill()
+            return {"skipped": f"it was ended after {longest:.0f} s"}
+        found: dict[str, Any] = pipe.recv()
+        found["process_seconds"] = time.perf_counter() - start
+        return found
+    except EOFError:
+        process.join()
+        return {"skipped": f"its process ended with exit code {process.exitcode}"}
+    finally:
+        process.join(timeout=10)
+        process.kill()
+
+
+def bandwidth(pipe: Connection) -> None:
+    """Send the copy bandwidth of the GPU, or the reason why there is none."""
+    from bench.common import gpus
+
+    try:
+        pipe.send({"copy_bytes_per_s": gpus.copy_bandwidth()})
+    except Exception as error:  # CuPy or a GPU is missing, each in its own way
+        pipe.send({"skipped": f"{type(error).__name__}: {error}".split("\n")[0]})
+
+
+def cold_starts(engine: str, path: str) -> dict[str, Any]:
+    """Return a row's part: a fresh process's first features, with empty caches of kernels and with filled ones."""
+    request = Request(engine, path, upsampling=largest_upsampling(engine), cold=True)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for caches in ("empty", "filled"):
+            with environment(dict.fromkeys(CACHES, folder)):
+                answer = in_process(serve, request)
+            if "skipped" in answer:
+                return answer
+            found[caches] = {key: value for key, value in answer.items() if key.endswith("seconds")}
+    return {"upsampling": request.upsampling, "keypoints": answer["keypoints"], "cold_start": found}
+
+
+def largest_upsampling(engine: str) -> int:
+    """Return the largest upsampling that an engine offers."""
+    return max(PEERS[engine].upsamplings)
+
+
+def check_counts(rows: list[dict[str, Any]]) -> None:
+    """Compare gpusift's number of keypoints with the reference's, before anything is timed.
+
+    Raises
+    ------
+    SystemExit
+        If they differ by more than float32 may.
+    """
+    counts = {row["engine"]: row["keypoints"] for row in rows if "skipped" not in row}
+    expected = counts.get(REFERENCE)
+    for engine, count in counts.items():
+        if expected and engine.startswith("gpusift") and abs(count - expected) > COUNT_TOLERANCE * expected:
+            sys.exit(f"{engine} must find {expected} keypoints as {REFERENCE} does; it found {count}. Not timed.")
+
+
+def requests(engine: str, path: str, options: argparse.Namespace) -> Iterator[Request]:
+    """Yield what to measure of an engine on one photograph."""
+    limit = np.inf if options.all else 3 * options.budget
+    first = Request(engine, path, 1, rounds=options.rounds, budget=options.budget, limit=limit)
+    for upsampling in options.upsamplings:
+        for batch in options.batches:
+            yield replace(first, upsampling=upsampling, batch=batch)
+
+
+def measured(request: Request, megapixels: float, single: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the measured part of a row, or its ``skipped``; `single` is the seconds that one image took, if known."""
+    if request.upsampling not in PEERS[request.engine].upsamplings:
+        return {"skipped": f"it has no upsampling of {request.upsampling}"}
+    if request.engine == REFERENCE and megapixels >= DENSE_MEGAPIXELS - 0.5 and not options.all:
+        return {"skipped": SLOW_REASON}
+    if request.batch > 1 and single * request.batch > request.limit:
+        return too_slow(request)
+    found = in_process(serve, request)
+    for name in ("seconds", "device_seconds"):
+        if name in found:
+            found[name] = spread(found[name])
+    return found
+
+
+def rows_of(engine: str, path: str, megapixels: float, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure an engine on one photograph; yield the rows, without what tells the photograph."""
+    single = dict.fromkeys(options.upsamplings, 0.0)
+    for request in requests(engine, path, options):
+        what = {"engine": engine, "upsampling": request.upsampling, "batch": request.batch}
+        load = round(os.getloadavg()[0], 2)
+        found = measured(request, megapixels, single[request.upsampling], options)
+        if "seconds" in found and request.batch == 1:
+            single[request.upsampling] = found["seconds"]["median"]
+        yield {**what, "load": load, **found}
+
+
+def run(cases: list[photographs.Case], path: Path, common: dict[str, Any], options: argparse.Namespace) -> None:
+    """Measure everything, append the rows to the file at `path`, and draw all that are kept beside it."""
+    common = {**common, "peers": True}
+    with tempfile.TemporaryDirectory() as folder, path.open("a") as file:
+
+        def keep(row: dict[str, Any]) -> dict[str, Any]:
+            file.write(json.dumps({**common, **row}) + "\n")
+            file.flush()
+            say("  " + summary(row))
+            return row
+
+        saved = {case: save(case, folder) for case in cases}
+        smallest = cases[0]
+        say(f"cold starts: {smallest.name}")
+        cold = []
+        for engine in options.engines:
+            image, at = saved[smallest]
+            cold.append(keep({**about(smallest, image), "engine": engine, **cold_starts(engine, at)}))
+        check_counts(cold)
+        common |= copy_bandwidth(cold)
+        there = [row["engine"] for row in cold if not row.get("unavailable")]
+        for case, (image, at) in saved.items():
+            say(f"{case.name}: {case.image}, {image.shape[0]} x {image.shape[1]}")
+            for engine in there:
+                for row in rows_of(engine, at, image.size / 1e6, options):
+                    keep({**about(case, image), **row})
+    say(f"rows: {path}")
+    plot_peers.write(sorted(options.out.glob("peers-*.jsonl")), options.out)
+
+
+def copy_bandwidth(cold: list[dict[str, Any]]) -> dict[str, float]:
+    """Return ``copy_bytes_per_s`` of the GPU for the rows, nothing if no engine ran on one."""
+    if not any(runs_on_gpu(row) for row in cold):
+        return {}
+    found = in_process(bandwidth)
+    if "skipped" in found:
+        say(f"copy bandwidth: {found['skipped']}; no ratios to the floor")
+        return {}
+    return {"copy_bytes_per_s": found["copy_bytes_per_s"]}
+
+
+def runs_on_gpu(row: dict[str, Any]) -> bool:
+    """Return whether the engine of a cold start ran, and on a GPU through CUDA."""
+    return "skipped" not in row and (row["engine"].endswith("-cuda") or row["engine"] in ("cvcuda", "pysift"))
+
+
+def save(case: photographs.Case, folder: str) -> tuple[np.ndarray, str]:
+    """Return the image of a case, and the path of a file that holds it."""
+    image = case.load()
+    path = os.path.join(folder, f"{case.image}-{image.size}.npy")
+    np.save(path, image)
+    return image, path
+
+
+def summary(row: dict[str, Any]) -> str:
+    """Return a row as one line for the terminal."""
+    head = f"{row['engine']:15}"
+    if "batch" in row:
+        head += f" x{row['upsampling']} batch {row['batch']:2d}"
+    if "skipped" in row:
+        return f"{head} skipped: {row['skipped']}"
+    if "cold_start" in row:
+        empty, filled = (row["cold_start"][caches] for caches in ("empty", "filled"))
+        return f"{head} {empty['process_seconds']:6.2f} s, with caches filled {filled['process_seconds']:6.2f} s"
+    times = row["seconds"]
+    device = (
+        f"  device {row['device_seconds']['median'] / row['batch'] * 1e3:.2f} ms" if "device_seconds" in row else ""
+    )
+    return (
+        f"{head} {times['median'] / row['batch'] * 1e3:9.2f} ms an image (n={times['n']})  "
+        f"{row['keypoints']:9.0f} keypoints{device}"
+    )

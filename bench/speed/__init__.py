@@ -1,0 +1,1 @@
+"""Speed and memory beside OpenCV and scikit-image."""

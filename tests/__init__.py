@@ -1,0 +1,1 @@
+"""The tests of gpusift, in the same packages as gpusift's own modules."""

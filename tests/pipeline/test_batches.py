@@ -1,0 +1,214 @@
+"""Batches and streams of images: each image's features are those that it has alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpusift import SIFT, pipeline
+from gpusift.devices import CpuDevice
+from gpusift.devices.cuda import Program
+from gpusift.parameters import Parameters
+from gpusift.pipeline import batches
+from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans
+from gpusift.pipeline.results import results
+from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
+from tests.support.budget import whole_bytes
+from tests.support.same_bytes import digest, synthetic
+
+SHAPES = [(40, 52), (52, 40), (64, 64), (5, 90), (30, 33)]
+IMAGES = [synthetic(*shape, seed=seed) for seed in (1, 2) for shape in SHAPES]
+PARAMETERS = {"n_octaves": 2, "c_dog": 0.004}
+ALONE = {}
+
+
+def alone(number, device="cpu"):
+    if (number, device) not in ALONE:
+        ALONE[number, device] = digest(SIFT(device=device, **PARAMETERS).compute(IMAGES[number]))
+    return ALONE[number, device]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 64])
+def test_a_batch_of_any_size_gives_each_image_its_features(device, batch_size):
+    order = [0, 5, 0, 1, 2, 7, 5, 0, 3, 8, 4]
+    found = SIFT(device=device, **PARAMETERS).compute_batch([IMAGES[i] for i in order], batch_size)
+    assert [digest(features) for features in found] == [alone(i, device) for i in order]
+
+
+def test_a_stage_may_run_again(device):
+    """Blocks take keypoints from counters, which are back at 0 when a launch has ended."""
+    sift = SIFT(device=device, **PARAMETERS)
+    with sift.device.active(), sift.plans.memory() as memory:
+        plan = memory.plan(Key(2, SHAPES[0]))
+        pipeline.load_batch(memory, plan, [IMAGES[0], IMAGES[5]])
+        plan.run()
+        for _ in range(3):
+            plan.lists.orientations[...], plan.lists.descriptors[...] = 9, 9
+            plan.run("orientation")
+            plan.run("descriptor")
+            assert [digest(features) for features in results(memory, plan)] == [alone(0, device), alone(5, device)]
+        assert not sift.device.to_host(plan.lists.counts[TAKEN_KEYPOINTS : TAKEN_FEATURES + 1]).any()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.sampled_from(range(len(IMAGES))), max_size=9),
+    st.sampled_from([None, 1, 2, 5]),
+    st.sampled_from([1, 2, 3]),
+)
+def test_a_stream_is_in_order_with_any_number_of_streams(order, batch_size, n_streams):
+    sift = SIFT(device="cpu", **PARAMETERS)
+    found = batches.stream(sift.plans, (IMAGES[i] for i in order), np.asarray, batch_size, n_streams)
+    assert [digest(features) for features in found] == [alone(i) for i in order]
+
+
+def test_map_on_every_device(device):
+    order = [0, 5, 0, 1, 2, 7, 5, 0]
+    found = list(SIFT(device=device, **PARAMETERS).map((IMAGES[i] for i in order), batch_size=2))
+    assert [digest(features) for features in found] == [alone(i, device) for i in order]
+    assert all(isinstance(features.descriptors, np.ndarray) for features in found)
+
+
+@pytest.mark.parametrize("n_streams", [1, 3])
+def test_a_stream_takes_images_as_it_needs_them(n_streams):
+    taken = itertools.count()
+    endless = ((next(taken), IMAGES[0])[1] for _ in itertools.count())
+    stream = batches.stream(SIFT(device="cpu", **PARAMETERS).plans, endless, np.asarray, 2, n_streams)
+    for _ in range(9):
+        next(stream)
+    stream.close()
+    assert next(taken) <= 9 + 2 * (n_streams + 1)
+
+
+@pytest.mark.parametrize("bad", [np.full((40, 52), np.nan), np.zeros((3, 4, 3)), np.zeros((0, 4)), "text"])
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_bad_image_is_named_when_those_before_it_have_been_given(device, bad, at):
+    images = [IMAGES[0].astype(np.float32)] * 6
+    images[at] = bad
+    stream = SIFT(device=device, **PARAMETERS).map(images, batch_size=3)
+    for _ in range(at):
+        assert len(next(stream)) > 0
+    with pytest.raises((TypeError, ValueError), match=f"^image {at}: "):
+        next(stream)
+
+
+def test_a_bad_image_of_a_batch_is_named(device):
+    images = [IMAGES[0] / 255, IMAGES[1] / 255, IMAGES[0] / 255, np.full((40, 52), np.inf)]
+    with pytest.raises(ValueError, match=r"^image 3 of the batch: image must be finite"):
+        SIFT(device=device, **PARAMETERS).compute_batch(images, batch_size=4)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2"])
+def test_a_wrong_batch_size(wrong):
+    sift = SIFT(device="cpu")
+    for call in (sift.compute_batch, sift.map):
+        with pytest.raises(ValueError, match="batch_size must be an integer of at least 1 or None"):
+            call([IMAGES[0]], batch_size=wrong)
+
+
+class SmallDevice(CpuDevice):
+    """Has room for blocks of so many bytes only."""
+
+    room = 0
+
+    def memory(self, size):
+        if size > self.room:
+            raise MemoryError
+        return super().memory(size)
+
+
+def test_a_batch_is_halved_when_memory_runs_out():
+    device = SmallDevice()
+    plans = Plans(device, Parameters(**PARAMETERS))
+    memory = Memory(device, plans.parameters, plans.blur)
+    device.room = 10**9
+    for size in range(1, 9):
+        memory.plan(Key(size, (40, 52)))
+    device.room = max(len(block) for block in memory._blocks.values()) // 3  # of eight
+    found = batches.compute(plans, 9 * [IMAGES[0]], 8)
+    assert [digest(features) for features in found] == 9 * [alone(0)]
+    device.room = 100
+    with pytest.raises(MemoryError, match="must hold some 150 bytes for each of the image's 40 x 52 pixels"):
+        batches.compute(plans, [IMAGES[0]], 8)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from(range(len(IMAGES))), st.booleans()), max_size=8))
+def test_plans_that_share_a_memory_do_not_disturb_each_other(calls):
+    sift = SIFT(device="cpu", **PARAMETERS)
+    for number, masked in calls:
+        if masked:
+            assert len(sift.compute(IMAGES[number], np.zeros(IMAGES[number].shape, bool))) == 0
+        else:
+            assert digest(sift.compute(IMAGES[number])) == alone(number)
+
+
+def test_no_more_plans_are_kept_than_allowed():
+    memory = Memory(CpuDevice(), Parameters(), "auto")
+    keys = [Key(1, (40, 40 + i)) for i in range(KEPT_PLANS + 3)]
+    plans = [memory.plan(key) for key in reversed(keys)]  # the largest first: its memory serves all
+    assert memory.plan(keys[0]) is plans[-1]
+    assert len(memory._plans) == KEPT_PLANS
+    assert memory.plan(keys[-1]) is not plans[0]
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 60])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_lists_that_fill_up_are_made_longer(monkeypatch, capacity, batch_size):
+    from gpusift.stages import extrema
+
+    monkeypatch.setattr(extrema, "capacity_for", lambda shape: capacity)
+    sift = SIFT(device="cpu", **PARAMETERS)
+    order = [0, 5, 0]
+    found = sift.compute_batch([IMAGES[i] for i in order], batch_size)
+    assert [digest(features) for features in found] == [alone(i) for i in order]
+    assert digest(sift.compute(IMAGES[0])) == alone(0)
+
+
+# A program is the plain steps, then a graph
+
+
+def test_a_program_is_run_plainly_then_captured_then_replayed():
+    done = []
+
+    def capture(run):
+        done.append("capture")
+        return lambda: done.append("replay")
+
+    program = Program([lambda: done.append(1), lambda: done.append(2)], capture)
+    for _ in range(4):
+        program()
+    assert done == [1, 2, "capture", "replay", "replay", "replay"]
+
+
+def test_a_program_that_cannot_be_captured_runs_plainly(caplog):
+    done = []
+
+    def capture(run):
+        raise RuntimeError("not here")
+
+    program = Program([lambda: done.append(1)], capture)
+    for _ in range(3):
+        program()
+    assert done == [1, 1, 1]
+    assert "no CUDA graph could be made of 1 launches: not here" in caplog.text
+
+
+def test_a_program_with_steps_of_the_host_is_not_captured():
+    done = []
+    program = Program([lambda: done.append(1)], None)
+    for _ in range(3):
+        program()
+    assert done == [1, 1, 1]
+
+
+def test_features_on_the_host_are_the_same(device):
+    sift = SIFT(device=device, **PARAMETERS)
+    images = [IMAGES[0], np.zeros((3, 3), np.uint8), IMAGES[5], IMAGES[1]]
+    found = sift.compute_batch(images, on_host=True)
+    assert all(isinstance(array, np.ndarray) for features in found for array in vars(features).values())
+    assert [digest(features) for features in found] == [digest(f) for f in sift.compute_batch(images)]
+    limited = SIFT(device=device, memory_limit=int(0.95 * whole_bytes(sift, IMAGES[0])), **PARAMETERS)
+    assert digest(limited.compute_batch([IMAGES[0]], on_host=True)[0]) == digest(found[0])

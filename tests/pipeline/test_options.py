@@ -1,0 +1,338 @@
+"""What people expect of a SIFT beyond scikit-image's parameters: limits, masks, layouts, and keypoints of one's own."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage import data
+
+from gpusift import SIFT, match_descriptors
+from gpusift.devices.cpu import CpuDevice
+from tests.support.same_bytes import digest
+
+CAMERA = data.camera()
+HALF = CAMERA[::2, ::2].copy()
+LAYOUTS = ("scikit-image", "ubc", "vlfeat")
+
+
+def compute(image=HALF, mask=None, **parameters):
+    return SIFT(**parameters).compute(image, mask).to_host()
+
+
+def same(a, b):
+    return len(a) == len(b) and digest(a) == digest(b)
+
+
+def in_order(features, first):
+    """The indices of features sorted by a key, the largest first, of equals the one that comes first."""
+    return sorted(range(len(features)), key=lambda i: (-float(first[i]), i))
+
+
+def chosen_by_grid(features, shape, most):
+    """The rule of keep="grid", said plainly."""
+    side = (shape[0] * shape[1] * 4 / most) ** 0.5
+    cells = {}
+    for i in in_order(features, np.abs(features.responses)):
+        row, col = features.positions[i].astype(np.float64) // side
+        cells.setdefault((row, col), []).append(i)
+    turns = [(rank, -abs(float(features.responses[i])), i) for cell in cells.values() for rank, i in enumerate(cell)]
+    return sorted(i for *_, i in sorted(turns)[:most])
+
+
+# max_keypoints
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("keep", ["response", "scale"])
+def test_a_limit_keeps_the_strongest_of_all_features(device, keep, most):
+    every = compute(device=device)
+    strength = every.sigmas if keep == "scale" else np.abs(every.responses)
+    wanted = every[sorted(in_order(every, strength)[:most])]
+    assert same(compute(device=device, max_keypoints=most, keep=keep), wanted)
+    assert len(wanted) == min(most, len(every))
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+def test_a_grid_takes_the_strongest_of_each_cell_in_turn(device, most):
+    one_each = compute(device=device, upright=True)  # a feature a place: the rule is applied once
+    wanted = one_each[chosen_by_grid(one_each, HALF.shape, most)]
+    assert same(compute(device=device, upright=True, max_keypoints=most, keep="grid"), wanted)
+
+
+def test_a_grid_covers_the_image_more_evenly(device):
+    def covered(keep):
+        features = compute(CAMERA, device=device, max_keypoints=100, keep=keep)
+        assert len(features) == 100
+        return len(np.unique(features.positions // 64, axis=0))
+
+    assert covered("grid") > 1.2 * covered("response")
+
+
+def test_of_equals_the_first_ones_are_kept(device):
+    """Four times the same tile: each response is there several times."""
+    tile = HALF[64:128, 64:128]
+    image = np.block([[tile, tile[:, ::-1]], [tile[::-1], tile[::-1, ::-1]]])
+    every = compute(image, device=device)
+    assert len(np.unique(np.abs(every.responses))) < len(every)
+    for most in range(1, len(every), 5):
+        wanted = every[sorted(in_order(every, np.abs(every.responses))[:most])]
+        assert same(compute(image, device=device, max_keypoints=most), wanted)
+
+
+@pytest.mark.parametrize("keep", ["response", "scale", "grid"])
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+def test_a_limit_needs_not_know_how_many_there_are(monkeypatch, keep, most):
+    """As on a GPU, where only the device knows the lengths of lists; what lies behind their ends is of no account."""
+    images = [HALF, np.zeros_like(HALF), HALF[::-1].copy()]
+    known = SIFT(device="cpu", max_keypoints=most, keep=keep).compute_batch(images)
+    monkeypatch.setattr(CpuDevice, "is_host", False)
+    sift = SIFT(device="cpu", max_keypoints=most, keep=keep)
+    sift.compute(CAMERA)  # which leaves longer lists behind
+    for ours, theirs in zip(sift.compute_batch(images, batch_size=3), known, strict=True):
+        assert same(ours, theirs)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+def test_a_mask_lets_through_keypoints_by_their_nearest_pixel(device, dtype):
+    mask = np.zeros(HALF.shape, dtype)
+    mask[30:200, :70] = 1
+    mask[::3, 100:] = 100 if dtype is not bool else 1
+    for parameters in ({}, {"precise_upscale": True}):
+        every = compute(device=device, **parameters)
+        rows, cols = np.clip(every.keypoints, 0, np.array(HALF.shape) - 1).T
+        wanted = every[mask[rows, cols] != 0]
+        assert 0 < len(wanted) < len(every)
+        assert same(compute(device=device, mask=mask, **parameters), wanted)
+
+
+def test_a_mask_comes_before_the_limit(device):
+    mask = np.zeros(HALF.shape, bool)
+    mask[:, :90] = True
+    limited = compute(device=device, mask=mask, max_keypoints=20)
+    assert len(limited) == 20
+    assert limited.keypoints[:, 1].max() < 90
+
+
+def test_a_mask_of_nothing(device):
+    mask = np.zeros(HALF.shape, bool)
+    assert len(compute(device=device, mask=mask)) == 0
+    with pytest.raises(RuntimeError, match="no features"):
+        SIFT(device=device).detect_and_extract(HALF, mask)
+    sift = SIFT(device=device)
+    sift.detect(HALF, ~mask)
+    assert len(sift.keypoints) == len(compute(device=device))
+
+
+# Orientations and layouts
+
+
+def test_upright_gives_one_feature_a_place(device):
+    every = compute(device=device)
+    for layout, orientation in (("scikit-image", 0), ("ubc", np.pi / 2)):
+        upright = compute(device=device, upright=True, descriptor_layout=layout)
+        assert (upright.orientations == np.float32(orientation)).all()
+        assert len(upright) == len(np.unique(np.column_stack((every.positions, every.sigmas)), axis=0)) < len(every)
+    assert (upright.angles == 0).all() or np.abs(np.mod(upright.angles + 180, 360) - 180).max() < 1e-4
+
+
+@pytest.mark.parametrize("layout", ["ubc", "vlfeat"])
+def test_other_layouts_have_orientations_half_a_bin_lower(device, layout):
+    plain, other = compute(device=device), compute(device=device, descriptor_layout=layout)
+    assert (plain.positions == other.positions).all()
+    lower = np.exp(1j * (other.orientations - plain.orientations))
+    assert np.abs(np.angle(lower) + np.pi / 36).max() < 1e-5
+
+
+@pytest.mark.parametrize("angle", [0, 33, 90, 147, 180, 222, 270, 359])
+def test_angles_are_those_of_the_gradient(device, angle):
+    """On a ramp that rises towards an angle, clockwise from the x axis, as OpenCV counts it."""
+    y, x = np.mgrid[:64, :64] - 32.0
+    ramp = 0.5 + 0.01 * (np.cos(np.deg2rad(angle)) * x + np.sin(np.deg2rad(angle)) * y)
+    features = SIFT(device=device, descriptor_layout="ubc").describe(ramp, [[32, 32]], [2.0]).to_host()
+    assert len(features) == 1
+    # the peak lies within its bin of 10 degrees
+    assert abs((features.angles[0] - angle + 180) % 360 - 180) <= 5
+
+
+@given(
+    n_hist=st.integers(1, 5),
+    n_ori=st.integers(1, 10),
+    orientation=st.floats(-np.pi, np.pi),
+    normalization=st.sampled_from(["l2", "root"]),
+)
+def test_layouts_are_orders_of_the_same_values(n_hist, n_ori, orientation, normalization):
+    def described(layout):
+        sift = SIFT(device="cpu", n_hist=n_hist, n_ori=n_ori, descriptor_layout=layout, normalization=normalization)
+        return sift.describe(HALF, [[80.3, 90.7]], [4.0], [orientation]).descriptors.reshape(n_hist, n_hist, n_ori)
+
+    ours, ubc, vlfeat = map(described, LAYOUTS)
+    # ours: along the orientation, then across it; theirs: y, then x along the orientation and y to its right
+    assert (ubc == ours.transpose(1, 0, 2)[::-1]).all()
+    assert (vlfeat == ubc[:, :, -np.arange(n_ori) % n_ori]).all()
+
+
+@pytest.mark.parametrize("name", ["camera", "coins", "brick", "astronaut"])
+def test_descriptors_are_opencvs_on_the_same_keypoints(device, name):
+    image = getattr(data, name)()
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+    ours = compute(image, device=device, descriptor_layout="ubc")
+    keypoints = [
+        cv2.KeyPoint(float(x), float(y), float(2 * sigma), float(angle), 1.0, (octave - 1) & 255 | scale << 8)
+        for (y, x), sigma, angle, octave, scale in zip(
+            ours.positions, ours.sigmas, ours.angles, ours.octaves.tolist(), ours.scales.tolist(), strict=True
+        )
+    ]
+    kept, theirs = cv2.SIFT_create().compute(image, keypoints)
+    assert len(kept) == len(ours) > 500
+    a, b = (d / np.linalg.norm(d.astype(float), axis=1, keepdims=True) for d in (ours.descriptors, theirs))
+    cosines = np.einsum("ij,ij->i", a, b)
+    assert np.median(cosines) > 0.99
+    assert np.percentile(cosines, 5) > 0.97
+
+
+# RootSIFT
+
+
+def test_root_is_the_root_of_each_share(device):
+    """The plain descriptor's bytes are rounded down, so that they leave an interval for each root."""
+    plain, root = compute(device=device), compute(device=device, normalization="root")
+    assert (plain.positions == root.positions).all()
+    low = plain.descriptors.astype(float)
+    whole = (low < 255).all(axis=1) & (low.sum(axis=1) > 0)
+    assert whole.mean() > 0.9
+    low, got = low[whole], root.descriptors[whole].astype(float)
+    least = 512 * np.sqrt(low / (low + 1).sum(axis=1, keepdims=True))
+    most = 512 * np.sqrt((low + 1) / low.sum(axis=1, keepdims=True))
+    assert (got >= np.floor(least + 0.499)).all()
+    assert (got <= np.minimum(np.floor(most + 0.501), 255)).all()
+    assert np.abs(np.linalg.norm(got, axis=1) - 512).max() < 4
+
+
+# precise_upscale
+
+
+@pytest.mark.parametrize(("upsampling", "shift"), [(1, 0), (2, 0.25), (4, 0.375)])
+def test_precise_upscale_takes_off_the_bias(device, upsampling, shift):
+    parameters = {"device": device, "upsampling": upsampling, "sigma_in": 0.4, "n_octaves": 3}
+    plain, precise = compute(**parameters), compute(**parameters, precise_upscale=True)
+    assert (precise.positions == plain.positions - np.float32(shift)).all()
+    assert (precise.descriptors == plain.descriptors).all()
+    sift = SIFT(**parameters, precise_upscale=True)
+    again = sift.describe(
+        HALF, precise.positions, precise.sigmas, precise.orientations, octaves=precise.octaves, scales=precise.scales
+    ).to_host()
+    # a position moved there and back may be rounded
+    assert (again.descriptors == plain.descriptors).mean() > 0.999
+
+
+@pytest.mark.parametrize(("precise", "bias"), [(True, 0), (False, 0.5)])
+def test_half_a_turn_shows_the_bias(device, precise, bias):
+    """Residuals of matched keypoints when the image is turned by 180 degrees, which needs no interpolation."""
+    sift = SIFT(device=device, precise_upscale=precise)
+    a, b = sift.compute(CAMERA).to_host(), sift.compute(CAMERA[::-1, ::-1].copy()).to_host()
+    i, j = match_descriptors(a.descriptors, b.descriptors, max_ratio=0.8).T
+    residuals = a.positions[i] - (np.array(CAMERA.shape) - 1 - b.positions[j])
+    near = np.abs(residuals - bias).max(axis=1) < 1
+    assert near.sum() > 500
+    assert np.abs(residuals[near].mean(axis=0) - bias).max() < 0.01
+
+
+# Keypoints of one's own
+
+
+def test_the_detected_keypoints_described_again_are_the_same(device):
+    every = compute(device=device)
+    sift = SIFT(device=device)
+    again = sift.describe(
+        HALF, every.positions, every.sigmas, every.orientations, octaves=every.octaves, scales=every.scales
+    ).to_host()
+    assert (again.descriptors == every.descriptors).all()
+    assert (again.positions == every.positions).all()
+
+
+def test_orientations_are_assigned_if_not_given(device):
+    every = compute(device=device)
+    first = compute(device=device, upright=True)
+    sift = SIFT(device=device)
+    described = sift.describe(HALF, first.positions, first.sigmas, octaves=first.octaves, scales=first.scales).to_host()
+    assert (described.orientations == every.orientations).all()
+    assert (described.descriptors == every.descriptors).all()
+
+
+def test_the_level_is_that_of_the_nearest_blur(device):
+    every = compute(device=device)
+    sift = SIFT(device=device)
+    again = sift.describe(HALF, every.positions, every.sigmas, every.orientations).to_host()
+    # refinement may leave a keypoint up to 0.6 scales from its own
+    assert ((again.octaves == every.octaves) & (again.scales == every.scales)).mean() > 0.9
+    blurs = sift.parameters.scalespace_sigmas(2)
+    got = sift.describe(HALF, [[60, 60]] * 6, blurs[:, 1:4].ravel(), np.zeros(6)).to_host()
+    assert got.octaves.tolist() == [0, 0, 0, 1, 1, 1]
+    assert got.scales.tolist() == [1, 2, 3, 1, 2, 3]
+    ends = sift.describe(HALF, [[60, 60]] * 2, [1e-3, 1e4], [0, 0]).to_host()
+    assert (ends.octaves[0], ends.scales[0]) == (0, 0)
+    assert (ends.octaves[1], ends.scales[1]) == (sift.parameters.n_octaves_of(HALF.shape) - 1, 5)
+
+
+def test_lists_numbers_and_none_at_all(device):
+    sift = SIFT(device=device)
+    features = sift.describe(HALF, [[40, 50], [60, 70]], [2, 3], [0, 1]).to_host()
+    assert features.positions.tolist() == [[40, 50], [60, 70]]
+    assert features.descriptors.shape == (2, 128)
+    for nothing in ([], np.empty((0, 2))):
+        for orientations in ([], None):
+            assert len(sift.describe(HALF, nothing, [], orientations)) == 0
+    for far in (500.0, 1e6, 1e9):
+        outside = sift.describe(HALF, [[-far, 10.0], [10.0, -far], [far, far]], [2.0] * 3, [0.0] * 3).to_host()
+        assert (outside.descriptors == 0).all()
+        assert len(sift.describe(HALF, [[-far, far]], [2.0])) == 1
+    with pytest.raises(ValueError, match="image is too small for an octave"):
+        sift.describe(HALF[:4, :4], [[1, 1]], [1.0])
+
+
+def test_an_orientation_may_be_any_number_of_turns(device):
+    sift = SIFT(device=device)
+    plain = sift.describe(HALF, [[80, 90]], [3.0], [2.0]).to_host()
+    for turns in (1, -1, 3):
+        turned = sift.describe(HALF, [[80, 90]], [3.0], [2.0 + 2 * np.pi * turns]).to_host()
+        assert np.abs(turned.descriptors.astype(int) - plain.descriptors).max() <= 1
+
+
+WRONG = [
+    (([[1, 2, 3]], [1.0]), {}, ValueError, r"positions must have the shape \(N, 2\), got \(1, 3\)"),
+    (([1.0, 2.0], [1.0]), {}, ValueError, r"positions must have the shape \(N, 2\), got \(2,\)"),
+    (([[1, 2]], [1.0, 2.0]), {}, ValueError, r"sigmas must have the shape \(1,\), got \(2,\)"),
+    (([[1, 2]], [0.0]), {}, ValueError, "sigmas must be greater than 0, got 0.0"),
+    (([[1, np.nan]], [1.0]), {}, ValueError, "positions must be finite and at most 1e.09 in size, got nan"),
+    (([[1, 2]], [np.inf]), {}, ValueError, "sigmas must be finite and .* got inf"),
+    (([["a", "b"]], [1.0]), {}, TypeError, "positions must hold real numbers, got <U1"),
+    (([[1, 2]], [1.0], [0.0, 1.0]), {}, ValueError, r"orientations must have the shape \(1,\), got \(2,\)"),
+    (([[1, 2]], [1.0], [0.0]), {"octaves": [0]}, ValueError, "octaves and scales must be given both or neither"),
+    (([[1, 2]], [1.0], [0.0]), {"octaves": [50], "scales": [1]}, ValueError, "octave must be one of this image's"),
+    (([[1, 2]], [1.0], [0.0]), {"octaves": [0], "scales": [9]}, ValueError, "scale must be between 0 and"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "keywords", "error", "message"), WRONG, ids=[w[-1] for w in WRONG])
+def test_wrong_keypoints(device, arguments, keywords, error, message):
+    sift = SIFT(device=device)
+    with pytest.raises(error, match=message):
+        sift.describe(HALF, *arguments, **keywords)
+    assert len(sift.compute(HALF))
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (np.ones((3, 3), bool), ValueError, r"mask must have the image's shape \(256, 256\), got \(3, 3\)"),
+        (np.ones(HALF.shape), TypeError, "mask must hold booleans or integers.*float64"),
+        ("all", TypeError, "mask must hold booleans or integers"),
+    ],
+)
+def test_wrong_masks(device, mask, error, message):
+    with pytest.raises(error, match=message):
+        SIFT(device=device).compute(HALF, mask)

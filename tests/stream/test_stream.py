@@ -1,0 +1,352 @@
+"""The stream: each image once, bounded queues, and what is wrong with one part told by the calling thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpusift import SIFT, stream
+from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, read_image
+from gpusift.images.reader import Decoding
+from gpusift.images.stderr import Listener
+from gpusift.sources import Source, SourceFailure
+from gpusift.stream import RunError, Summary, extract, settings_of
+from gpusift.stream.worker import in_file, worker_here
+from tests.support.memory_sink import Lists
+from tests.support.same_bytes import digest, synthetic
+
+N_IMAGES = 13
+CPU = SIFT(device="cpu", n_octaves=2)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(N_IMAGES):
+        cv2.imwrite(str(folder / f"{index:02}.png"), synthetic(40 + index, 60, seed=index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(photos) -> dict[str, tuple[str, tuple[int, int]]]:
+    images = {path.name: read_image(path) for path in sorted(photos.glob("*.png"))}
+    return {name: (digest(CPU.compute(image)), image.shape) for name, image in images.items()}
+
+
+def sources(folder: Path) -> list[Source]:
+    return [Source(path.name, str(path)) for path in sorted(folder.glob("*.png"))]
+
+
+def wait_for(condition) -> None:
+    while not condition():
+        time.sleep(0.005)
+
+
+@given(batch_size=st.integers(1, 20), n_decoders=st.integers(1, 5), there=st.sets(st.integers(0, N_IMAGES - 1)))
+def test_every_image_once_however_it_is_cut(photos, expected, batch_size, n_decoders, there):
+    there = {f"{index:02}.png" for index in there}
+    lists = Lists(committed=tuple(there))
+    summary = extract(sources(photos), lists, lists, CPU, batch_size=batch_size, n_decoders=n_decoders)
+    assert lists.written == {name: found for name, found in expected.items() if name not in there}
+    assert (summary.images, summary.skipped) == (N_IMAGES - len(there), len(there))
+    assert (summary.failures, summary.failed_before, summary.seen) == (0, 0, N_IMAGES)
+    assert lists.committed == set(expected)
+
+
+def test_a_callable_makes_the_sift_where_it_computes(photos, expected):
+    lists, threads = Lists(), []
+
+    def make() -> SIFT:
+        threads.append(threading.current_thread())
+        return SIFT(device="cpu", n_octaves=2)
+
+    extract(sources(photos), lists, lists, make)
+    assert lists.written == expected
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
+def test_several_workers_share_the_sources(photos, expected):
+    lists = Lists()
+    workers = [worker_here(CPU, decoding=Decoding()) for _ in range(3)]
+    assert stream.run(sources(photos), lists, lists, workers).images == N_IMAGES
+    assert lists.written == expected
+
+
+def test_failures_do_not_stop_the_rest(photos, expected, tmp_path):
+    (tmp_path / "empty.png").touch()
+    cv2.imwrite(str(tmp_path / "nan.tif"), np.full((30, 30), np.nan, np.float32))
+    bad = [SourceFailure("no/where", "no such file"), Source("gone.png", str(tmp_path / "gone.png"))]
+    bad += [Source("empty.png", str(tmp_path / "empty.png")), Source("nan.tif", str(tmp_path / "nan.tif"))]
+    bad += [Source("known.png", str(photos / "00.png"))]
+    lists, events = Lists(failed=("known.png",)), []
+    good = sources(photos)
+    summary = extract([*good[:5], *bad, *good[5:]], lists, lists, CPU, batch_size=4, on_event=events.append)
+    assert lists.written == expected
+    assert (summary.images, summary.failures, summary.failed_before) == (N_IMAGES, 4, 1)
+    assert set(lists.failed) == {"no/where", "gone.png", "empty.png", "nan.tif", "known.png"}
+    assert lists.failed["gone.png"] == "No such file or directory"
+    assert "finite" in lists.failed["nan.tif"]
+    told = {event["name"]: event["reason"] for event in events if event["event"] == "failed"}
+    assert told == {name: reason for name, reason in lists.failed.items() if name != "known.png"}
+
+
+def test_events(photos):
+    lists, events = Lists(), []
+    summary = extract(sources(photos), lists, lists, CPU, on_event=events.append)
+    images = [event for event in events if event["event"] == "image"]
+    assert sum(event["keypoints"] for event in images) == summary.keypoints > 100
+    assert {event["name"]: (event["rows"], event["cols"]) for event in images}["03.png"] == (43, 60)
+    assert events[-1] == summary.as_event()
+    assert min(summary.seconds.values()) > 0
+
+
+class FewAtOnce:
+    """A device whose memory holds at most so many images; or none of more than so many rows."""
+
+    device = SimpleNamespace(name="cuda:0")
+
+    def __init__(self, images: int = 100, rows: int = 100) -> None:
+        self.images, self.rows, self.batches = images, rows, []
+
+    def compute_batch(self, images, *, on_host=False):
+        if len(images) > self.images or max(map(len, images)) > self.rows:
+            raise MemoryError("out of device memory")
+        self.batches.append(len(images))
+        return CPU.compute_batch(images)
+
+
+def test_a_batch_that_does_not_fit_is_halved(photos, expected):
+    lists, few = Lists(), FewAtOnce(images=3)
+    extract(sources(photos), lists, lists, few, batch_size=8)
+    assert lists.written == expected
+    assert max(few.batches) <= 3
+
+
+def test_an_image_that_does_not_fit_alone_fails(photos, expected):
+    lists = Lists()
+    summary = extract(sources(photos), lists, lists, FewAtOnce(rows=50), batch_size=8)
+    assert summary.failures == 2
+    assert set(lists.failed) == {"11.png", "12.png"}
+    assert "must fit in memory, but does not (out of device memory)" in lists.failed["11.png"]
+    assert set(lists.written) == set(expected) - set(lists.failed)
+
+
+def test_a_device_that_fails_stops_the_run_and_blames_no_image(photos):
+    class CUDARuntimeError(RuntimeError):
+        __module__ = "cupy_backends.cuda.api.runtime"
+
+    class Broken:
+        device = SimpleNamespace(name="cuda:0")
+
+        def compute_batch(self, images, *, on_host=False):
+            raise CUDARuntimeError("cudaErrorIllegalAddress")
+
+    lists = Lists()
+    with pytest.raises(RunError, match="compute: cudaErrorIllegalAddress") as caught:
+        extract(sources(photos), lists, lists, Broken(), batch_size=4)
+    assert caught.value.stage == "compute"
+    assert lists.failed == {}
+
+
+def test_stop_writes_what_is_begun_and_a_second_run_the_rest(photos, expected):
+    lists, stop = Lists(), threading.Event()
+
+    def six_and_the_others_after_the_stop() -> Iterator[Source]:
+        for number, source in enumerate(sources(photos)):
+            if number == 6:
+                stop.wait()
+            yield source
+
+    def at_the_third(event) -> None:
+        if event["event"] == "image" and len(lists.written) == 3:
+            stop.set()
+
+    first = extract(six_and_the_others_after_the_stop(), lists, lists, CPU, on_event=at_the_third, stop=stop)
+    assert 3 <= first.images == len(lists.written) <= 7  # one may be taken before the stop is seen
+    assert lists.committed == set(lists.written)
+    second = extract(sources(photos), lists, lists, CPU)
+    assert second.skipped == first.images
+    assert lists.written == expected
+
+
+def test_ctrl_c_in_a_program_commits_and_is_raised(photos):
+    lists = Lists()
+
+    def interrupt(event) -> None:
+        if event["event"] == "image":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(sources(photos), lists, lists, CPU, on_event=interrupt)
+    assert lists.committed == set(lists.written) != set()
+
+
+def test_results_are_committed_every_so_often(photos, monkeypatch):
+    lists = Lists()
+    monkeypatch.setattr(stream, "COMMIT_SECONDS", 0.0)
+    extract(sources(photos), lists, lists, CPU)
+    assert lists.commits >= N_IMAGES / 2  # some come together
+
+
+def test_a_sink_that_fails_stops_the_run(photos):
+    lists = Lists()
+
+    class Full(Lists):
+        def write(self, name, features, shape):
+            if len(self.written) == 3:
+                raise OSError(28, "No space left on device")
+            super().write(name, features, shape)
+
+    full = Full()
+    with pytest.raises(RunError, match=r"write: .*No space left") as caught:
+        extract(sources(photos), full, lists, CPU)
+    assert caught.value.stage == "write"
+    assert caught.value.summary.images == 3
+    assert lists.failed == {}
+
+
+def test_sources_that_fail_stop_the_run_with_all_before_them_written(photos):
+    def broken() -> Iterator[Source]:
+        yield from sources(photos)[:4]
+        wait_for(lambda: len(lists.written) == 4)
+        raise PermissionError(13, "Permission denied")
+
+    lists = Lists()
+    with pytest.raises(RunError, match=r"sources: .*Permission denied"):
+        extract(broken(), lists, lists, CPU)
+    assert len(lists.committed) == 4
+
+
+def test_a_name_that_the_sink_cannot_hold_is_a_failure(photos):
+    class Picky(Lists):
+        def write(self, name, features, shape):
+            if name == "05.png":
+                raise ValueError("name must be even, got 05.png")
+            super().write(name, features, shape)
+
+    picky = Picky()
+    assert extract(sources(photos), picky, picky, CPU).failures == 1
+    assert picky.failed == {"05.png": "name must be even, got 05.png"}
+
+
+def test_a_slow_list_of_sources_holds_nothing_back(photos):
+    """Each result is written before the next source is there; a worker that waited for more would wait for ever."""
+    lists = Lists()
+
+    def slow() -> Iterator[Source]:
+        for number, source in enumerate(sources(photos)):
+            yield source
+            wait_for(lambda number=number: len(lists.written) > number)
+
+    assert extract(slow(), lists, lists, CPU, batch_size=4).images == N_IMAGES
+
+
+def test_a_list_of_sources_that_never_ends_its_line_does_not_hold_up_a_stop(photos):
+    lists, stop, for_ever = Lists(), threading.Event(), threading.Event()
+
+    def blocked() -> Iterator[Source]:
+        yield sources(photos)[0]
+        for_ever.wait()
+
+    summary = extract(blocked(), lists, lists, CPU, stop=stop, on_event=lambda event: stop.set())
+    assert summary.images == 1
+    for_ever.set()
+
+
+def test_sources_are_taken_only_so_far_ahead(photos):
+    """A million images take no more memory than a hundred: those between the list and the sink are so many at most."""
+    batch_size, n_decoders, taken, ahead = 3, 2, 0, []
+    one = sources(photos)[0]
+
+    def endless() -> Iterator[Source]:
+        nonlocal taken
+        for taken in range(1, 200):
+            yield Source(f"{taken}.png", one.url)
+
+    class Slow(Lists):
+        def write(self, name, features, shape):
+            before = taken
+            time.sleep(0.002)  # give the others the time to run ahead
+            super().write(name, features, shape)
+            ahead.append(before - len(self.written))
+
+    slow = Slow()
+    extract(endless(), slow, slow, CPU, batch_size=batch_size, n_decoders=n_decoders)
+    assert len(slow.written) == 199
+    queues = 2 * stream.QUEUE_LENGTH + batch_size
+    in_hand = 1 + n_decoders + 2 * batch_size
+    assert max(ahead) <= queues + in_hand
+
+
+def test_features_of_a_smaller_picture_are_in_pixels_of_the_file(tmp_path):
+    small = synthetic(90, 120)
+    large = cv2.resize(small, None, fx=3, fy=3, interpolation=cv2.INTER_LINEAR)
+    cv2.imwrite(str(tmp_path / "large.png"), large)
+
+    class Kept(Lists):
+        def write(self, name, features, shape):
+            self.features, self.shape = features, shape
+
+    kept = Kept()
+    extract([Source("large.png", str(tmp_path / "large.png"))], kept, kept, SIFT(device="cpu"), max_size=120)
+    assert kept.shape == (270, 360)
+    shrunk = SIFT(device="cpu").compute(cv2.resize(large, (120, 90), interpolation=cv2.INTER_AREA))
+    np.testing.assert_allclose(kept.features.positions, (shrunk.positions + 0.5) * 3 - 0.5, rtol=1e-6)
+    np.testing.assert_allclose(kept.features.sigmas, shrunk.sigmas * 3, rtol=1e-6)
+    np.testing.assert_array_equal(kept.features.descriptors, shrunk.descriptors)
+    assert kept.features.positions.dtype == np.float32
+
+
+def test_corners_stay_corners():
+    """The outer edge of the picture, half a pixel outside of its first and last centres, stays where it is."""
+    features = CPU.compute(synthetic(50, 60))[:2]
+    features.positions[:] = [[-0.5, -0.5], [24.5, 33.5]]
+    placed = in_file(features, Decoded(np.zeros((25, 34), np.uint8), (75, 101), 34 / 101))
+    np.testing.assert_allclose(placed.positions, [[-0.5, -0.5], [74.5, 100.5]], atol=1e-5)
+    assert in_file(features, Decoded(np.zeros((25, 34), np.uint8), (25, 34), 1.0)) is features
+
+
+def test_what_decoders_print_goes_to_its_picture(photos, tmp_path, capfd):
+    _, data = cv2.imencode(".jpg", synthetic(100, 100))
+    data = data.tobytes()
+    (tmp_path / "odd.jpg").write_bytes(data[: len(data) - 200] + b"\xff\xd9")  # cut, but properly ended
+    png = bytearray((photos / "00.png").read_bytes())
+    png[len(png) // 2] ^= 0xFF
+    (tmp_path / "broken.png").write_bytes(png)
+    items = sources(photos)
+    for number in range(3):
+        items.insert(4 * number, Source(f"odd{number}", str(tmp_path / "odd.jpg")))
+        items.insert(5 * number, Source(f"broken{number}", str(tmp_path / "broken.png")))
+    lists, events = Lists(), []
+    with Listener() as listener:
+        extract(items, lists, lists, CPU, n_decoders=4, on_event=events.append, listener=listener)
+    warnings = {event["name"]: event["message"] for event in events if event["event"] == "warning"}
+    assert set(warnings) == {"odd0", "odd1", "odd2"}
+    assert all(message.startswith("Corrupt JPEG data") for message in warnings.values())
+    assert set(lists.failed) == {"broken0", "broken1", "broken2"}
+    assert all("(decoder: " in reason for reason in lists.failed.values())
+    assert capfd.readouterr().err == ""
+
+
+def test_settings_are_those_that_decide_the_results():
+    same = settings_of({"device": "cpu", "num_threads": 1, "blur": "kernel", "c_edge": 10})
+    assert same == settings_of({"device": "cuda:1"})
+    for other in ({"n_octaves": 2}, {"dtype": "float64"}, {"blur": "ndimage"}, {"normalization": "root"}):
+        assert settings_of(other) != same
+    assert settings_of({}, max_size=100) != same
+    assert settings_of({}, exif_orientation=False) != same
+    assert DEFAULT_MAX_PIXELS > 0
+
+
+def test_a_summary_counts_all_it_saw():
+    assert Summary(images=1, failures=2, failed_before=4, skipped=8, keypoints=99).seen == 15

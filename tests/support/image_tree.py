@@ -1,0 +1,35 @@
+"""A tree of files to find images in, and the names that are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpusift.sources import Source, expand, fetch
+
+TREE = ("p/a.png", "p/b.JPG", "p/note.txt", "p/s/a.png", "p/s/t/a.tif", "q/a.png", "p/.hidden.png", "p/.thumbs/a.png")
+IMAGES = ["a.png", "b.JPG", "s/a.png", "s/t/a.tif"]
+
+
+def content(name: str) -> bytes:
+    return f"what is in {name}".encode()
+
+
+def make_tree(folder: Path, monkeypatch) -> Path:
+    """Put images into a folder and make it the current one."""
+    for name in TREE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content(name))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def found(*arguments: str, **options) -> tuple[list[str], list[str]]:
+    """The names of sources, whose content is looked at, and the reasons of failures."""
+    names, reasons = [], []
+    for one in expand(arguments, **options):
+        if isinstance(one, Source):
+            assert fetch(one).decode().endswith(one.name.rpartition("/")[2])
+            names.append(one.name)
+        else:
+            reasons.append(one.reason)
+    return names, reasons

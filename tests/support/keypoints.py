@@ -1,0 +1,28 @@
+"""The oracle's keypoints as our stages pass them on."""
+
+import numpy as np
+
+from gpusift import Features
+from gpusift.devices import get_device
+from gpusift.stages import orientation, scale_space
+
+
+def features_of(device, keypoints, dtype):
+    """The oracle's keypoints as our stages hand them on; the response numbers them."""
+    n = len(keypoints)
+    columns = {
+        "positions": keypoints.positions.astype(dtype),
+        "sigmas": keypoints.sigmas.astype(dtype),
+        "scales": keypoints.scales.astype(np.int32),
+        "octaves": keypoints.octaves.astype(np.int32),
+        "orientations": np.zeros(n, dtype),
+        "responses": np.arange(n).astype(dtype),
+    }
+    return Features(**{name: device.asarray(column) for name, column in columns.items()})
+
+
+def assigned(device, run, keypoints, parameters, dtype):
+    device = get_device(device, dtype)
+    space = scale_space.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
+    features = features_of(device, keypoints, dtype)
+    return orientation.assign(device, space, features, parameters).to_host()

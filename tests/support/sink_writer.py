@@ -1,0 +1,251 @@
+"""A process that fills a sink, to be killed, and what must be in the sink then; used by the tests of sinks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
+import h5py
+import numpy as np
+
+from gpusift import Features, colmap, hdf5, npz
+from gpusift.sinks import hdf5 as sink_hdf5
+from gpusift.sinks import open_sink
+from gpusift.sinks import parquet as sink_parquet
+from gpusift.storage import transaction
+from tests.support.checkout import PYTHONPATH
+
+SHAPE = (96, 80)
+SETTINGS = {"normalization": "root", "descriptor_layout": "ubc", "dtype": "float32", "exif_orientation": False}
+OUTPUTS = ["features.h5", "database.db", "parts.parquet", "folder"]
+
+# Where a process is killed, line by line: what writes. Reading, and pages in memory, are left to kills by the clock.
+CRITICAL = ("files.py", "transaction.py", "sinks.py", "failures.py", "sink_npz.py", "sink_colmap.py", "sink_parquet.py")
+CALM = {"read", "readinto", "read_at", "_pages", "seek", "tell", "_lengthen", "_change", "check", "<genexpr>"}
+
+PLACES = (10, 2 * transaction.PAGE, 5 * transaction.PAGE - 3)  # that `change` changes
+
+NOBODY = 65534  # the user
+
+# Of functions in this module: importing that of a test takes long.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__, "pytest"])  # so that a process is there at once
+
+
+def name_of(i: int) -> str:
+    return f"db/{i % 3}/{i:04d}.jpg" if i % 2 else f"{i:04d}.png"
+
+
+def features_of(name: str) -> Features:
+    """Features that follow from the name; some images have none."""
+    rng = np.random.default_rng(list(name.encode()))
+    n = int(rng.integers(0, 60))
+    return Features(
+        positions=(rng.random((n, 2)) * SHAPE).astype(np.float32),
+        sigmas=(rng.random(n) + 1).astype(np.float32),
+        scales=rng.integers(1, 4, n).astype(np.int32),
+        octaves=rng.integers(0, 4, n).astype(np.int32),
+        orientations=rng.uniform(-3, 3, n).astype(np.float32),
+        responses=rng.normal(size=n).astype(np.float32),
+        descriptors=rng.integers(0, 256, (n, 128), dtype=np.uint8),
+    )
+
+
+def fill(output: str, n: int, at_line: int | None = None, log: str | None = None) -> None:
+    """Write the images that are not in a sink yet, committing now and then; log what is committed."""
+    hdf5.CHUNK = 16  # descriptors of some images are written in pieces
+    if at_line is not None:
+        kill_at_line(at_line)
+    sink = open_sink(output, SETTINGS)
+    pending: list[str] = []
+    for i in range(n):
+        name = name_of(i)
+        if name in sink.committed:
+            continue
+        if i % 7 == 6:
+            if name not in sink.failures:
+                sink.failures.add(name, f"file:{name}", "is bad")
+            continue
+        sink.write(name, features_of(name), SHAPE)
+        pending.append(name)
+        if i % 4 == 3:
+            sink.commit()
+            _note(log, pending)
+            pending = []
+    sink.close()
+    _note(log, pending)
+    sys.settrace(None)
+
+
+def change(path: str, at_line: int) -> None:
+    """Change and lengthen a file in one transaction, to be killed at a line."""
+    kill_at_line(at_line)
+    file = transaction.TransactionalFile(Path(path))
+    for place in PLACES:
+        file.seek(place)
+        file.write(b"new" * 5)
+    file.commit()
+    sys.settrace(None)
+
+
+def write_one(output: str, name: str, at_write: int) -> None:
+    """Write an image in many pieces, to be killed instead of a write to the disk, that of this number."""
+    hdf5.CHUNK = 16
+    real, left = os.pwrite, at_write
+
+    def pwrite(*arguments: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    with mock.patch.object(os, "pwrite", pwrite):
+        sink = open_sink(output, SETTINGS)
+        sink.write(name, features_of(name), SHAPE)
+        sink.close()
+
+
+def start(function: Any, *arguments: Any) -> Any:
+    """Call a function in another process, which has imported this module already."""
+    process = PROCESSES.Process(target=function, args=arguments)
+    with mock.patch.dict(os.environ, PYTHONPATH=PYTHONPATH):  # the server that forks it finds this module
+        process.start()
+    return process
+
+
+def open_without_rights(output: str, report: Any) -> None:
+    """Try to open a sink as a user who is not root, and report the error."""
+    colmap.import_pycolmap()
+    sink_parquet.schema_of({})  # imported as long as that is allowed
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    try:
+        open_sink(output, SETTINGS).close()
+    except Exception as error:
+        report.send((type(error).__name__, str(error)))
+    else:
+        report.send(("", "it was opened"))
+
+
+def run(
+    output: Path, n: int, *, after: float | None = None, at_line: int | None = None, log: Path | None = None
+) -> int:
+    """Fill a sink in another process, to be killed after so many seconds, or at a line; return the exit code."""
+    process = start(fill, str(output), n, at_line, None if log is None else str(log))
+    if after is not None:
+        time.sleep(after)
+        process.kill()
+    process.join()
+    return process.exitcode
+
+
+def wanted(n: int) -> set[str]:
+    return {name_of(i) for i in range(n) if i % 7 != 6}
+
+
+def failed(n: int) -> set[str]:
+    return {name_of(i) for i in range(n) if i % 7 == 6}
+
+
+def check(output: Path, log: Path | None = None) -> Counter[str]:
+    """Return what names a sink has, after seeing that all is right in each, and that what was committed is there."""
+    found: Counter[str] = Counter()
+    reader: Any = {".h5": read_hdf5, ".db": read_colmap, ".parquet": sink_parquet.read}.get(output.suffix, read_npz)
+    for name, shape, got in reader(output) if output.exists() else ():
+        found[name] += 1
+        assert tuple(shape) == SHAPE
+        if output.suffix in (".h5", ".db"):
+            assert got(features_of(name)), name
+            continue
+        for field in Features.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(got, field), getattr(features_of(name), field))
+    assert set(found.values()) <= {1}
+    if log is not None and log.exists():
+        noted = log.read_text().split("\n")[:-1]
+        assert set(noted) <= set(found), "lost"
+    return found
+
+
+def read_hdf5(path: Path) -> Iterator[tuple]:
+    """Read by plain h5py; only from the middle of a transaction does it take `recover`."""
+    if transaction.journal_of(path).exists():
+        sink_hdf5.recover(path)
+    with h5py.File(path) as file:
+        groups: list[str] = []
+        file.visititems(lambda name, item: groups.append(item.parent.name[1:]) if name.endswith("image_size") else None)
+        for name in groups:
+            group = file[name]
+            assert len(group) == 6
+            arrays = {key: data[()] for key, data in group.items()}
+
+            def same(features: Features, arrays: dict = arrays) -> bool:
+                expected = hdf5.hloc_arrays(features, SHAPE, "root")
+                return all(np.array_equal(arrays[key], expected[key]) for key in expected)
+
+            yield name, arrays["image_size"][::-1], same
+
+
+def read_colmap(path: Path) -> Iterator[tuple]:
+    """Read by pycolmap."""
+    pycolmap = colmap.import_pycolmap()
+    with pycolmap.Database.open(path) as database:
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        frames = {frame.frame_id: frame for frame in database.read_all_frames()}
+        for image in database.read_all_images():
+            camera = cameras[image.camera_id]
+            assert [data.id for data in frames[image.frame_id].data_ids] == [image.image_id]
+            keypoints = database.read_keypoints(image.image_id)
+            descriptors = database.read_descriptors(image.image_id).data
+
+            def same(features: Features, keypoints: Any = keypoints, descriptors: Any = descriptors) -> bool:
+                rows = colmap.keypoint_rows(features)
+                return np.array_equal(keypoints, rows) and np.array_equal(descriptors, features.descriptors)
+
+            yield image.name, (camera.height, camera.width), same
+
+
+def read_npz(folder: Path) -> Iterator[tuple]:
+    """Read by NumPy; what is hidden is not complete."""
+    for path in folder.rglob("*.npz"):
+        name = str(path.relative_to(folder)).removesuffix(".npz")
+        if not name.startswith("."):
+            with np.load(path, allow_pickle=False) as data:
+                yield name, data["image_shape"], npz.load(path)
+
+
+def _note(log: str | None, names: list[str]) -> None:
+    if log is not None:
+        with open(log, "a") as file:
+            file.write("".join(f"{name}\n" for name in names))
+
+
+def kill_at_line(number: int) -> None:
+    """Have this process killed before the line of that number, of those that are critical, counted as they are run."""
+    left = number
+
+    def line(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return line
+
+    def call(frame: Any, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        critical = os.path.basename(code.co_filename) in CRITICAL and "gpusift" in code.co_filename
+        return line if critical and code.co_name not in CALM else None
+
+    sys.settrace(call)
