@@ -13,7 +13,7 @@ CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/
 EXTRAS := test$(if $(CUDA),$(if $(filter 12,$(CUDA)),$(comma)cuda12,$(comma)cuda13))
 comma := ,
 DATA := $(if $(GPUSIFT_DATA),--data $(GPUSIFT_DATA))
-CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/*.hpp kernels/*.cpp)
+CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/host/*.hpp kernels/host/*.cpp)
 
 .PHONY: demo test bench gpu lint format wheel clean
 

@@ -1,6 +1,6 @@
 // Descriptors of the keypoints (Otero & Delbracio 2014, Alg. 12; Lowe 2004, section 6).
-#include "common.cuh"
 #include "window.cuh"
+#include "work_list.cuh"
 
 // The square window of a descriptor, turned by the keypoint's orientation; lengths in samples of the octave.
 struct Window {
@@ -144,7 +144,7 @@ DEVICE real sum_of_lanes(const real* lanes) {
 //
 //     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at
 //                                    both ends
-//     octaves    (n_octaves, 8)      see common.cuh
+//     octaves    (n_octaves, 8)      see octave.cuh
 //     features   (images, capacity)  for each, which candidate it is of
 //     length     (images,)           number of features
 //     counter    (images,)           of those taken; 0 before and afterwards

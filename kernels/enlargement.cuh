@@ -1,5 +1,6 @@
 // The enlarged image, row by row; for scale_space.cu.
 #pragma once
+#include "arithmetic.cuh"
 
 // One row of an image, enlarged `times` (1, 2 or 4) times: the columns that come of its columns [first, end).
 template <int times>

@@ -2,17 +2,12 @@
 //
 // With D_s = L_{s+1} - L_s, never stored, a sample (row, col, s), 1 <= s <= n_scales, not on the octave's border, is a
 // candidate if |D_s| >= threshold and it is greater than all of its 26 neighbours in (row, col, s), or less than all.
-#include "common.cuh"
+#include "octave.cuh"
 
 // A plane of differences in shared memory: a tile and a border of one sample, on a host of one vector.
 #define DOG_MARGIN LANES
 #define DOG_WIDTH (EXTREMA_TILE_COLS + 2 * DOG_MARGIN)
 #define DOG_ROWS (EXTREMA_TILE_ROWS + 2)
-
-// A candidate as one number that sorts as scikit-image orders keypoints: octave, row, column, scale.
-DEVICE long long pack(int octave, int row, int col, int scale) {
-    return (long long)octave << 58 | (long long)row << 32 | (long long)col << 6 | scale;
-}
 
 // Of a GPU's levels each is read once: what is held of one in shared memory is there when the next one comes. A host
 // reads it again, from its cache, which takes less time than a copy.
@@ -49,7 +44,7 @@ DEVICE void first_level_held(const real* __restrict__ level, int pitch, int row_
 //
 //     levels     flat                all octaves' levels, images stride samples apart; room at the end for the host's
 //                                    vectors to read into
-//     octaves    (n_octaves, 8)      see common.cuh
+//     octaves    (n_octaves, 8)      see octave.cuh
 //     threshold                      0.8 c_dog, intensity
 //     count      (images,)           0 before
 //     row_counts (images, n_rows)    candidates in each row of all octaves; 0 before
@@ -125,7 +120,7 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long stride, con
                         atomicAdd(&row_counts[z * n_rows + octave.first_row + origin_row + row], 1);
                         const int slot = atomicAdd(&count[z], 1);
                         if (slot < capacity)
-                            keys[z * capacity + slot] = pack(o, origin_row + row, origin_col + col + lane, s);
+                            keys[z * capacity + slot] = key_of({o, origin_row + row, origin_col + col + lane, s});
                     }
                 }
             }

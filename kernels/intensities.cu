@@ -1,5 +1,5 @@
 // Images as intensities: what skimage.util.img_as_float does.
-#include "common.cuh"
+#include "arithmetic.cuh"
 
 // The dtypes of images, as gpusift/stages/intensities.py numbers them.
 #define UINT8 0

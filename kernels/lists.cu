@@ -2,7 +2,7 @@
 //
 // A list has room for `capacity` entries of each image (blockIdx.z), and its length in device memory. What depends on
 // the order in which threads come is sorted before it is used.
-#include "common.cuh"
+#include "octave.cuh"
 
 #define MAX_SUM_THREADS 256
 
@@ -46,7 +46,8 @@ KERNEL sum_counts(const int* __restrict__ counts, const int* __restrict__ length
 
 // The number of a key's row among the rows of all octaves.
 DEVICE int row_of(long long key, const long long* __restrict__ octaves) {
-    return octave_of(octaves, int(key >> 58)).first_row + (int(key >> 32) & ((1 << 26) - 1));
+    const Candidate candidate = candidate_of(key);
+    return octave_of(octaves, candidate.octave).first_row + candidate.row;
 }
 
 // Puts candidates that lie in one row together, in no order.

@@ -1,6 +1,6 @@
 // Reference orientations of the keypoints (Otero & Delbracio 2014, Alg. 11).
-#include "common.cuh"
 #include "window.cuh"
+#include "work_list.cuh"
 
 // One block per keypoint. A histogram of n_bins directions over the patch |row - y|, |col - x| <= 3 lambda_ori sigma,
 // each sample adding its gradient's magnitude, weighted by exp(-d^2 / (2 (lambda_ori sigma)^2)), to the bin that
@@ -17,7 +17,7 @@
 //
 //     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at
 //                                    both ends
-//     octaves    (n_octaves, 8)      see common.cuh
+//     octaves    (n_octaves, 8)      see octave.cuh
 //     keypoints  (images, capacity)  for each, which candidate it is
 //     length     (images,)           number of keypoints
 //     counter    (images,)           of those taken; 0 before and afterwards

@@ -1,5 +1,5 @@
 // Refinement of the candidates to fractions of a sample, and the tests on them (Otero & Delbracio 2014, Alg. 5 to 9).
-#include "common.cuh"
+#include "octave.cuh"
 
 // The difference of Gaussians around one sample; rows, columns and scales away from it.
 struct DoG {
@@ -21,7 +21,7 @@ struct DoG {
 //     sigma < position < shape - sigma
 //
 //     levels     flat                all octaves' levels, images stride samples apart
-//     octaves    (n_octaves, 8)      see common.cuh
+//     octaves    (n_octaves, 8)      see octave.cuh
 //     keys       (images, capacity)  packed octave, row, column, scale; a block takes keys_per_block of them at a time
 //     length     (images,)           number of keys
 //     level_sigmas (n_octaves, n_scales + 3)   sigma of each level, input pixels
@@ -50,9 +50,9 @@ KERNEL refine(const real* __restrict__ levels, const long long stride, const lon
         const int in_list = of_block + turn % keys_per_block;
         if (in_list >= length[image]) continue;
         const long long i = image * capacity + in_list;
-        const long long key = keys[i];
-        const int o = int(key >> 58);
-        int row = int(key >> 32) & ((1 << 26) - 1), col = int(key >> 6) & ((1 << 26) - 1), s = int(key) & 63;
+        const Candidate candidate = candidate_of(keys[i]);
+        const int o = candidate.octave;
+        int row = candidate.row, col = candidate.col, s = candidate.scale;
         const Octave octave = octave_of(octaves, o);
         const long long plane = octave.plane;
 

@@ -1,5 +1,6 @@
 // The window around a keypoint: gradients, weights, a thread's walk through it; for orientation.cu and descriptor.cu.
 #pragma once
+#include "octave.cuh"
 
 // Gradient of a level of an octave at (row, col): half the central difference, the one-sided difference at the edges
 // (np.gradient).
@@ -107,18 +108,6 @@ struct Walk {
  private:
     int row_1, col_0, col_1, end, per_thread;
 };
-
-// The next entry of a list for this block: whichever block is done with one takes another, so that large ones and small
-// ones even out. At least `length` if there is none left; every block is told so once, and the last one sets the
-// counter back to 0. Has a barrier, and wants one before the next call. `taken` is in shared memory.
-DEVICE int take(int* __restrict__ counter, int length, int* taken) {
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
-        *taken = atomicAdd(counter, 1);
-        if (*taken == length + gridDim.x - 1) atomicAdd(counter, -length - gridDim.x);
-    }
-    __syncthreads();
-    return *taken;
-}
 
 // A window's samples, [row_0, row_1) x [col_0, col_1), in patches of at most PATCH x PATCH: one, of windows that are
 // not uncommonly wide.

@@ -18,7 +18,7 @@ from gpusift.devices import host_library
 from gpusift.devices.launch_arguments import check_arguments, pack
 
 CACHE_LINE = 64  # bytes
-RECORD = struct.Struct("=Q6iQ")  # kernels/host.cpp: Launch
+RECORD = struct.Struct("=Q6iQ")  # kernels/host/kernels.cpp: Launch
 
 
 class CpuDevice:

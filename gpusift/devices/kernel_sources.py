@@ -38,7 +38,7 @@ def folder() -> Path:
     """The folder of the kernels: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "kernels", package.parent / "kernels"):
-        if (candidate / "common.cuh").is_file():
+        if (candidate / "platform.cuh").is_file():
             return candidate
     raise RuntimeError(
         f"gpusift's kernels were not found beside {package}: the installation is incomplete, install gpusift again"
@@ -47,16 +47,23 @@ def folder() -> Path:
 
 @cache
 def text(stage: str) -> str:
-    """A stage's file with its headers put in place, and `#line`s so that a compiler's messages name the file."""
-    return _with_headers(f"{stage}.cu")
+    """A stage's file with its headers in place, each once, and `#line`s so that a compiler's messages name the file."""
+    return _with_headers(f"{stage}.cu", set())
 
 
-def _with_headers(name: str) -> str:
+def _with_headers(name: str, included: set[str]) -> str:
+    """A file with the headers that are not in `included`, which it extends, in place."""
+    included.add(name)
     lines = [f'#line 1 "{name}"']
     for number, line in enumerate((folder() / name).read_text(encoding="utf-8").splitlines(), 1):
         header = re.fullmatch(r'#include "(\w+\.cuh)"', line)
-        lines += [_with_headers(header[1]), f'#line {number + 1} "{name}"'] if header else [line]
-    return "\n".join("" if line == "#pragma once" else line for line in lines)
+        if line == "#pragma once" or (header and header[1] in included):
+            lines.append("")
+        elif header:
+            lines += [_with_headers(header[1], included), f'#line {number + 1} "{name}"']
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 @cache
@@ -88,6 +95,9 @@ def sources_hash() -> str:
     """The hash of what a host library is built from, as CMakeLists.txt computes it. Only in a checkout."""
     root = checkout()
     assert root is not None
-    files = [*folder().iterdir(), root / "CMakeLists.txt"]
-    hashes = sorted(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
+    files = [path for path in folder().rglob("*") if path.is_file()]
+    hashes = sorted(
+        f"{file.relative_to(root).as_posix()}:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        for file in (*files, root / "CMakeLists.txt")
+    )
     return hashlib.sha256(";".join(hashes).encode()).hexdigest()

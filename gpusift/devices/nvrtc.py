@@ -8,7 +8,7 @@ from gpusift.devices import kernel_sources
 from gpusift.parameters import MAX_FUSED_RADIUS
 
 # What a GPU's kernels are given as -D: a block's tile of samples or descriptors, and the side of a patch of a window. A
-# host has its own, in host.hpp.
+# host has its own, in kernels/host/platform.hpp.
 TILES = {
     "BLUR_TILE_ROWS": 8,
     "BLUR_TILE_COLS": 128,

@@ -32,7 +32,7 @@ class ScaleSpace:
         For each image room, the levels of the first octave, one after the other, then the next octave's, and room
         again. A level's rows are `pitch` samples apart.
     octaves : (n_octaves, 8) array of int64
-        What the kernels must know of each octave (kernels/common.cuh, Octave); on the device.
+        What the kernels must know of each octave (kernels/octave.cuh, Octave); on the device.
     shapes : list of (int, int)
         Rows and columns of each octave's levels.
     n_levels : int

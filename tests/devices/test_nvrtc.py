@@ -132,8 +132,8 @@ def insert(path, before, line):
     [
         ("extrema.cu", "#include"),
         ("extrema.cu", "KERNEL"),
-        ("common.cuh", "using real"),
-        ("common.cuh", "DEVICE int ceil_div"),
+        ("platform.cuh", "using real"),
+        ("arithmetic.cuh", "DEVICE int ceil_div"),
     ],
 )
 def test_an_error_names_the_file_and_the_line(copy_of_kernels, file, before):

@@ -1,4 +1,4 @@
-"""The float functions of kernels/common.cuh are as near as it says, and the software fma rounds right."""
+"""The float functions of kernels/arithmetic.cuh are as near as it says, and the software fma rounds right."""
 
 import ctypes
 import subprocess
@@ -11,7 +11,7 @@ from gpusift.devices import kernel_sources
 
 HARNESS = r"""
 #define REAL float
-#include "common.cuh"
+#include "arithmetic.cuh"
 #define EXPORT extern "C" __attribute__((visibility("default"))) void
 EXPORT powers(int n, const float* x, float* out) { for (int i = 0; i < n; ++i) out[i] = power_of_two(x[i]); }
 EXPORT exponentials(int n, const float* x, float* out) { for (int i = 0; i < n; ++i) out[i] = exponential(x[i]); }

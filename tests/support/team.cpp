@@ -1,6 +1,6 @@
 // Opens teams many times, with and without calls for help, and checks that every share of the work is done once.
 // tests/test_team.py compiles it under ThreadSanitizer.
-#include "../../kernels/host_team.hpp"
+#include "../../kernels/host/team.hpp"
 
 #include <cstdio>
 

@@ -1,6 +1,6 @@
 // What a host library says of itself, and its threads. Compiled for the plainest processor, so that it can be asked on
 // any.
-#include "host_team.hpp"
+#include "team.hpp"
 
 extern "C" {
 
@@ -18,7 +18,7 @@ __attribute__((visibility("default"))) int gpusift_runs_here() {
 #endif
 }
 
-// A team of threads for launches that follow each other; see host_team.hpp.
+// A team of threads for launches that follow each other; see team.hpp.
 __attribute__((visibility("default"))) void* gpusift_team(int n_threads) { return new Team(n_threads); }
 __attribute__((visibility("default"))) void gpusift_team_end(void* team) { delete static_cast<Team*>(team); }
 

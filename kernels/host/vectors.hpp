@@ -1,96 +1,10 @@
-// The words of CUDA that the kernels use, for a host C++ compiler. The only file that knows of the CPU.
-//
-// Two meanings, chosen when compiled:
-// - a block is one thread (the CPU device): blockDim is the constant 1, shared arrays are locals, barriers vanish, and
-//   a thread takes LANES samples at a time in loops that the compiler turns into vector instructions;
-// - EMULATED_THREADS (tests): every CUDA thread is an operating-system thread, shared arrays are static, barriers are
-//   real, LANES is 1 as on a GPU; the thread, address and undefined-behaviour sanitizers watch.
+// The CPU device: a block is one thread. blockDim is the constant 1, shared arrays are locals, barriers vanish, and a
+// thread takes LANES samples at a time in loops that the compiler turns into vector instructions.
 #pragma once
 
-#include <cmath>
-#include <cstdint>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
-#ifdef EMULATED_THREADS
-#include <pthread.h>
-#endif
-
-#define KERNEL static void
-#define KERNEL_OF(CONSTANT) \
-    template <int CONSTANT> \
-    static void
-#define DEVICE static inline __attribute__((always_inline))
-#define DEVICE_MEMBER inline __attribute__((always_inline))
-#define __restrict__ __restrict
-#define PREFETCH(address) __builtin_prefetch(address)
-#define UNROLL _Pragma("GCC unroll 64")
-
-struct Index3 {
-    int x = 0, y = 0, z = 0;
-};
-
-// Sizes that a GPU is given as -D. A host's tile is as large as its caches like; its arrays are as large as the largest
-// parameters need, where a GPU's are made to measure.
-#ifndef BLUR_TILE_ROWS
-#define BLUR_TILE_ROWS 16
-#define BLUR_TILE_COLS 1024
-#define BLUR_ROWS 8
-#define EXTREMA_TILE_ROWS 16
-#define EXTREMA_TILE_COLS 512
-#define PATCH 128
-#define MATCH_STRIPS 1
-#define MATCH_OTHERS 4
-#define MATCH_GROUPS 1
-#define MATCH_BYTES 2048
-#if defined(__AVX512BW__)
-#define MATCH_VECTORS 4
-#else
-#define MATCH_VECTORS 2
-#endif
-#endif
-#define MAX_RADIUS 320
-#define MAX_FUSED_RADIUS 8
-#define MAX_BINS 720
-#define MAX_VALUES 3072
-
-#ifdef EMULATED_THREADS
-
-#define MAX_SUMS 6144
-#define LANES 1
-#define STRIP 1
-#define SPAN 1
-#define VECTORIZE
-#define WORD_PARTS 1
-template <typename T>
-struct VectorOf {
-    using type = T;
-};
-#define __shared__ static
-static thread_local Index3 threadIdx;
-static Index3 blockIdx, blockDim, gridDim;
-// Two barriers in turn: to ThreadSanitizer a thread that leaves one late has seen all that others did before they came
-// to the same one again, and so, with a single barrier, a race right after it would go unseen on a busy machine.
-static pthread_barrier_t barriers[2];
-static thread_local unsigned n_barriers_passed;
-static inline void __syncthreads() { pthread_barrier_wait(&barriers[n_barriers_passed++ % 2]); }
-
-template <typename T>
-T atomicAdd(T* to, T value) {
-    return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
-}
-template <typename T>
-void atomicMax_block(T* to, T value) {
-    T seen = __atomic_load_n(to, __ATOMIC_RELAXED);
-    while (seen < value && !__atomic_compare_exchange_n(to, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
-}
-template <typename T>
-void atomicAdd_block(T* to, T value) {
-    atomicAdd(to, value);
-}
-
-#else
 
 #define MAX_SUMS 12288
 #define LANES 16
@@ -194,42 +108,3 @@ template <typename T>
 DEVICE void atomicMax_block(T* to, T value) {
     *to = *to < value ? value : *to;
 }
-
-#endif
-
-template <typename To, typename From>
-DEVICE To reinterpret_bits(From from) {
-    static_assert(sizeof(To) == sizeof(From));
-    return __builtin_bit_cast(To, from);
-}
-DEVICE int __float_as_int(float x) { return reinterpret_bits<int>(x); }
-DEVICE float __int_as_float(int x) { return reinterpret_bits<float>(x); }
-DEVICE long long __double_as_longlong(double x) { return reinterpret_bits<long long>(x); }
-DEVICE double __longlong_as_double(long long x) { return reinterpret_bits<double>(x); }
-#ifdef __clang__
-DEVICE int nearest(float x) { return int(rintf(x)); }
-#else
-DEVICE int nearest(float x) { return __builtin_irintf(x); }  // one instruction, also for a vector
-#endif
-DEVICE int __float2int_rn(float x) { return nearest(x); }
-DEVICE long long __double2ll_rn(double x) { return (long long)rint(x); }
-DEVICE unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
-    for (int shift = 0; shift < 32; shift += 8) sum += (a >> shift & 255) * (b >> shift & 255);
-    return sum;
-}
-
-// a * b + c rounded once, for processors without the instruction: the product is exact in double, and the sum is
-// rounded to odd, so that rounding it again to float gives the right result (Boldo & Melquiond 2008).
-DEVICE float software_fmaf(float a, float b, float c) {
-    const double product = double(a) * double(b);
-    const double sum = product + double(c);
-    const double second = sum - product;
-    const double error = (product - (sum - second)) + (double(c) - second);
-    const int64_t bits = reinterpret_bits<int64_t>(sum);
-    const int64_t step = (error > 0) == (sum > 0) ? 1 : -1;
-    const bool to_odd = error != 0 && (bits & 1) == 0;
-    return float(reinterpret_bits<double>(bits + (to_odd ? step : 0)));
-}
-#if !defined(__FMA__) && !defined(__ARM_FEATURE_FMA)
-#define fmaf software_fmaf
-#endif

@@ -1,36 +1,11 @@
-// What every kernel shares: the precision, the KERNEL macros, and arithmetic that rounds alike everywhere.
+// Arithmetic that rounds alike everywhere, sums in fixed point, and indices.
 //
-// Each .cu file of this folder is compiled three ways, unchanged: by NVRTC for a GPU; by a host C++ compiler, where a
-// block is one thread (host.hpp); and, in tests, with every CUDA thread an operating-system thread (host.hpp too).
-//
-// -DREAL=float|double chooses the precision. In float every operation below is one that IEEE 754 rounds in exactly one
-// way (+ - * / sqrt fma and conversions), contraction is off in all compilers, subnormals are flushed, and exp, 2^x,
-// sin, cos and atan2 are our own polynomials, so a result is the same bytes on every CPU and every GPU. In double they
-// are the library's functions, for conformance.
+// In float every operation below is one that IEEE 754 rounds in exactly one way (+ - * / sqrt fma and conversions),
+// contraction is off in all compilers, subnormals are flushed, and exp, 2^x, sin, cos and atan2 are our own
+// polynomials, so a result is the same bytes on every CPU and every GPU. In double they are the library's functions,
+// for conformance.
 #pragma once
-
-#ifdef __CUDACC_RTC__
-#define KERNEL extern "C" __global__ void
-#define KERNEL_OF(CONSTANT) extern "C" __global__ void  // compiled anew for each value of -DCONSTANT=
-#define DEVICE static __device__ __forceinline__
-#define DEVICE_MEMBER __device__ __forceinline__
-#define LANES 1       // samples of a vector: the host's threads compute with vectors
-#define STRIP 1       // samples of a window that one thread takes at a time; on a host many vectors
-#define SPAN 1        // neighbours in a row among them
-#define MAX_RADIUS 1  // of a blur whose radius is known only when running: a GPU has none
-#define UNROLL _Pragma("unroll")
-#define VECTORIZE          // says of a loop over lanes that its turns are independent
-#define PREFETCH(address)  // a GPU hides the latency of memory behind other threads
-#define WORD_PARTS 1       // a word of four bytes is multiplied at once
-template <typename T>
-struct VectorOf {
-    using type = T;
-};
-#else
-#include "host.hpp"
-#endif
-
-using real = REAL;
+#include "platform.cuh"
 
 template <typename T>
 struct Bits;
@@ -175,23 +150,6 @@ DEVICE int fixed_exponent(real n, real largest) {
 DEVICE int reflect(int i, int n) {
     while (i < 0 || i >= n) i = i < 0 ? -1 - i : 2 * n - 1 - i;
     return i;
-}
-
-// One octave of the scale space: its levels, each of `rows` rows of `cols` samples, `pitch` samples apart, lie `plane`
-// samples apart in the flat buffer. Row 0 of level 0 is, or would be, at `offset`: a strip of a large image holds only
-// some rows. Its extrema are looked for in the rows from `begin` to before `end`. Of the rows of all octaves, one
-// octave after the other, its first is number `first_row`.
-struct Octave {
-    long long offset, plane;
-    int rows, cols, pitch, first_row, begin, end;
-};
-
-#define OCTAVE_COLUMNS 8
-
-// octaves: (n_octaves, 8) of offset, rows, cols, pitch, plane, first_row, begin, end
-DEVICE Octave octave_of(const long long* __restrict__ octaves, int o) {
-    const long long* row = octaves + OCTAVE_COLUMNS * o;
-    return {row[0], row[4], int(row[1]), int(row[2]), int(row[3]), int(row[5]), int(row[6]), int(row[7])};
 }
 
 // The integer part of x, at least -1 and at most `most`, however far x is.

@@ -2,16 +2,16 @@
 //
 // Compiled once with -DREAL=float and once with -DREAL=double for each instruction set. The interface is C's, so that
 // Python needs no extension module: gpusift_find_float32, gpusift_launch_float32, and the same for float64.
-#include "intensities.cu"
-#include "scale_space.cu"
-#include "extrema.cu"
-#include "refinement.cu"
-#include "orientation.cu"
-#include "descriptor.cu"
-#include "lists.cu"
-#include "matching.cu"
+#include "../intensities.cu"
+#include "../scale_space.cu"
+#include "../extrema.cu"
+#include "../refinement.cu"
+#include "../orientation.cu"
+#include "../descriptor.cu"
+#include "../lists.cu"
+#include "../matching.cu"
 
-#include "host_team.hpp"
+#include "team.hpp"
 
 #include <string_view>
 #include <utility>
@@ -39,7 +39,7 @@ void thunk(const char* arguments) {
     unpack(kernel, arguments);
 }
 
-// Blurs of a larger radius, and all where fma is software (host.hpp), run through the loop of the radius 0.
+// Blurs of a larger radius, and all where fma is software (platform.hpp), run through the loop of the radius 0.
 #if defined(fmaf) && !defined(EMULATED_THREADS)
 constexpr int largest_compiled_radius = 0;
 #else

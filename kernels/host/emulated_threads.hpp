@@ -1,0 +1,39 @@
+// Emulated threads, for tests: every CUDA thread is an operating-system thread, shared arrays are static, barriers are
+// real, LANES is 1 as on a GPU; the thread, address and undefined-behaviour sanitizers watch.
+#pragma once
+
+#include <pthread.h>
+
+#define MAX_SUMS 6144
+#define LANES 1
+#define STRIP 1
+#define SPAN 1
+#define VECTORIZE
+#define WORD_PARTS 1
+template <typename T>
+struct VectorOf {
+    using type = T;
+};
+#define __shared__ static
+static thread_local Index3 threadIdx;
+static Index3 blockIdx, blockDim, gridDim;
+// Two barriers in turn: to ThreadSanitizer a thread that leaves one late has seen all that others did before they came
+// to the same one again, and so, with a single barrier, a race right after it would go unseen on a busy machine.
+static pthread_barrier_t barriers[2];
+static thread_local unsigned n_barriers_passed;
+static inline void __syncthreads() { pthread_barrier_wait(&barriers[n_barriers_passed++ % 2]); }
+
+template <typename T>
+T atomicAdd(T* to, T value) {
+    return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+}
+template <typename T>
+void atomicMax_block(T* to, T value) {
+    T seen = __atomic_load_n(to, __ATOMIC_RELAXED);
+    while (seen < value && !__atomic_compare_exchange_n(to, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+template <typename T>
+void atomicAdd_block(T* to, T value) {
+    atomicAdd(to, value);
+}
