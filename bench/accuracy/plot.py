@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from bench.accuracy.measures import AREA_THRESHOLDS, CORRECT, MAX_OVERLAP_ERROR, MAX_RATIO, THRESHOLDS, area_under_curve
-from bench.speed.plot import RESULTS, machine_name, table
-
-Row = dict[str, Any]
+from bench.common.machine import RESULTS
+from bench.common.rows import Row, read
+from bench.common.tables import provenance_line, table
 
 STYLES: dict[str, dict[str, Any]] = {  # colour-blind safe; a library has one colour
     "gpusift": {"color": "#0a9396", "ls": "-"},
@@ -157,7 +156,7 @@ def markdown(rows: list[Row]) -> str:
     first, names = rows[0], titles(rows)
     pairs = sum({row["sequence"]: row["pairs"] for row in rows if "skipped" not in row}.values())
     lines = [
-        "<!-- written by bench/accuracy/plot.py from kept rows; not edited by hand -->",
+        "<!-- written by python -m bench.accuracy.plot from kept rows; do not edit -->",
         "",
         f"{pairs} pairs of images, of {len(names)} sequences; each number is the mean over the pairs. Repeatability "
         f"and matching score: within {CORRECT:g} px, or by an overlap error of at most {MAX_OVERLAP_ERROR:.0%}. "
@@ -177,9 +176,7 @@ def markdown(rows: list[Row]) -> str:
             "(which tells no responses; cut here).",
             "",
         ]
-    versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items() if value)
-    commit = (first["commit"] or "unknown")[:10] + (" with changes" if first["dirty"] else "")
-    return "\n".join([*lines, f"{first['run'][:10]}, {machine_name(first)}, commit {commit}; {versions}.", ""])
+    return "\n".join([*lines, provenance_line(first, machine=True), ""])
 
 
 def title_of(budget: int | None) -> str:
@@ -236,7 +233,7 @@ def main() -> None:
         parser.error(
             f"there must be rows to draw and {options.file} is not there: run python -m bench.accuracy.run first"
         )
-    rows = newest(json.loads(line) for line in options.file.read_text().splitlines())
+    rows = newest(read(options.file))
     if not titles(rows):
         parser.error(f"the newest run of {options.file} must have rows of an engine that ran; it has none")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,6 @@ with all.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import tempfile
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import machine
+from bench.common.rows import provenance
 from gpusift import SIFT
 from gpusift.colmap import PIXEL_CENTRE, SIFT_PARAMETERS, Database, pairs
 from gpusift.colmap.cameras import import_pycolmap
@@ -195,7 +195,7 @@ def centre_errors(model: Any, centres: dict[str, list[float]] | None) -> dict[st
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     shown = [column for column in COLUMNS if any(column[1] in row for row in rows)]
-    lines = ["<!-- written by bench/accuracy/reconstruction.py; not edited by hand -->", ""]
+    lines = ["<!-- written by python -m bench.accuracy.reconstruction; do not edit -->", ""]
     lines.append("| scene | engine | " + " | ".join(title for title, *_ in shown) + " |")
     lines.append("|---|---|" + "--:|" * len(shown))
     for row in rows:
@@ -228,13 +228,8 @@ def main() -> None:
     """Measure, and write reconstruction.jsonl and reconstruction.md."""
     options = arguments()
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    common = {
-        "run": now.isoformat(timespec="seconds"),
-        **machine.commit(),
-        "hardware": machine.hardware(),
-        "versions": machine.versions() | {"pycolmap": pycolmap.__version__},
-    }
+    common = provenance()
+    common["versions"]["pycolmap"] = pycolmap.__version__
     rows = []
     for name in options.scenes:
         scene = SCENES[name](Path(options.data))

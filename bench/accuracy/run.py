@@ -3,55 +3,48 @@
 
     python -m bench.accuracy.run [--data DIR] [--out DIR] [--engines "a,b"] [--budget N] [--quick]
 
-Of each sequence, the first image is matched with every other, whose homography is known. Kept is one JSON row per
-engine, sequence and budget, appended to accuracy.jsonl, from which accuracy.md and accuracy.png are made
-(accuracy_plot.py). The measures, and the papers that they come from, are in accuracy_measures.py:
+The first image of each sequence is matched with every other, whose homography is known. One JSON row for each engine,
+sequence and budget is appended to accuracy.jsonl; `bench.accuracy.plot` makes accuracy.md and accuracy.png of it. The
+measures, and the papers that they come from, are in `bench.accuracy.measures`:
 
-- repeatability: keypoints with a counterpart, one to one, within 3 px, as a share of the fewer that both images show
-  (Mikolajczyk et al. 2005); by overlap of their regions too;
-- matching score: correct matches (3 px) as a share of the same (ibid.);
-- mean matching accuracy: the share of matches within 1 to 10 px, the mean over pairs (Dusmanu et al. 2019);
+- repeatability: keypoints with a counterpart, one to one, within 3 px, as a fraction of the fewer that both images show
+  (Mikolajczyk et al. 2005); also by the overlap of their regions;
+- matching score: correct matches (3 px) as a fraction of the same number (ibid.);
+- mean matching accuracy: the fraction of matches within 1 to 10 px, the mean over pairs (Dusmanu et al. 2019);
 - the area under the curve of the homography's error at the image's corners, up to 1, 3 and 5 px (DeTone et al. 2018,
   Sun et al. 2021).
 
-One matcher serves all engines: brute force, each other's nearest, and nearer than 0.8 times the second nearest (Lowe
-2004), which is what COLMAP does. Accuracy is kept without that ratio, too.
+All engines have the same matcher, which is COLMAP's: brute force, mutual nearest neighbours, nearer than 0.8 times the
+second nearest (Lowe 2004). Accuracy without that ratio is kept too.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.accuracy import engines as accuracy_engines
-from bench.accuracy import measures as accuracy_measures
-from bench.accuracy import plot as accuracy_plot
-from bench.accuracy import sequences as accuracy_sequences
-from bench.common import machine
+from bench.accuracy import engines, measures, plot
+from bench.accuracy.sequences import Sequence, standard
+from bench.common import machine, rows
 from bench.common.engines import UnavailableError
 
 BUDGET = 1000  # features; most images have as many for every engine
 ROWS = "accuracy.jsonl"
 
 
-def measure(
-    sequence: accuracy_sequences.Sequence, engine: accuracy_engines.Engine, budgets: list[int | None]
-) -> Iterator[dict[str, Any]]:
+def measure(sequence: Sequence, engine: engines.Engine, budgets: list[int | None]) -> Iterator[dict[str, Any]]:
     """Measure an engine on a sequence, once for each budget.
 
     Yields
     ------
     dict
-        The mean over the pairs of all that `accuracy_measures.pair` gives, ``pair_accuracies`` and ``corner_errors`` of
+        The mean over the pairs of all that `measures.pair` gives, ``pair_accuracies`` and ``corner_errors`` of
         each pair, and ``keypoints``, the mean over the images.
     """
     images = sequence.images
@@ -59,7 +52,7 @@ def measure(
     for number, budget in enumerate(budgets):
         each = [features[number] for features in found]
         pairs = [
-            accuracy_measures.pair(each[0], each[k], sequence.homographies[k], (images[0].shape, images[k].shape))
+            measures.pair(each[0], each[k], sequence.homographies[k], (images[0].shape, images[k].shape))
             for k in range(1, len(images))
         ]
         means = {key: np.mean([pair[key] for pair in pairs], axis=0) for key in pairs[0] if key != "corner_errors"}
@@ -73,14 +66,12 @@ def measure(
         }
 
 
-def study(
-    names: list[str], sequences: dict[str, accuracy_sequences.Sequence], budgets: list[int | None]
-) -> Iterator[dict[str, Any]]:
+def study(names: list[str], sequences: dict[str, Sequence], budgets: list[int | None]) -> Iterator[dict[str, Any]]:
     """Measure engines on sequences; yield rows, without what is the same for the whole run."""
     for name in names:
-        about = {"engine": name, "settings": accuracy_engines.SETTINGS[name]}
+        about = {"engine": name, "settings": engines.SETTINGS[name]}
         try:
-            engine = accuracy_engines.make(name)
+            engine = engines.make(name)
         except UnavailableError as error:
             yield {**about, "skipped": str(error)}
             continue
@@ -100,27 +91,19 @@ def summary(row: dict[str, Any]) -> str:
     )
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions that can matter; None if absent."""
-    try:
-        return {**machine.versions(), "pycolmap": metadata.version("pycolmap")}
-    except metadata.PackageNotFoundError:
-        return {**machine.versions(), "pycolmap": None}
-
-
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=machine.RESULTS, metavar="DIR")
-    parser.add_argument("--engines", default=",".join(accuracy_engines.SETTINGS), help="comma-separated")
+    parser.add_argument("--engines", default=",".join(engines.SETTINGS), help="comma-separated")
     parser.add_argument("--budget", type=int, default=BUDGET, help="features of the second table")
     parser.add_argument("--quick", action="store_true", help="two sequences, for a first look")
     options = parser.parse_args()
     options.engines = options.engines.split(",")
-    unknown = sorted(set(options.engines) - set(accuracy_engines.SETTINGS))
+    unknown = sorted(set(options.engines) - set(engines.SETTINGS))
     if unknown:
-        parser.error(f"--engines must be among {', '.join(accuracy_engines.SETTINGS)}; got {unknown[0]!r}")
+        parser.error(f"--engines must be among {', '.join(engines.SETTINGS)}; got {unknown[0]!r}")
     if options.budget < 1:
         parser.error(f"--budget must be at least 1; got {options.budget}")
     if options.data and not Path(options.data).is_dir():
@@ -131,30 +114,21 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, append the rows, and draw those of this run."""
     options = arguments()
-    makers = accuracy_sequences.standard(options.data and Path(options.data))
+    makers = standard(options.data and Path(options.data))
     if options.quick:
         names = list(makers)
         makers = {name: makers[name] for name in (names[0], names[-1])}
-    now = datetime.datetime.now(datetime.timezone.utc)
-    common = {
-        "run": now.isoformat(timespec="seconds"),
-        "standard": bool(options.data and not options.quick) and options.engines == list(accuracy_engines.SETTINGS),
-        **machine.commit(),
-        "hardware": machine.hardware(),
-        "versions": versions(),
-    }
+    names = list(engines.SETTINGS)
+    common = rows.provenance(standard=bool(options.data and not options.quick) and options.engines == names)
     begun = time.monotonic()
     sequences = {name: make() for name, make in makers.items()}
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with (options.out / ROWS).open("a") as file:
-        for row in study(options.engines, sequences, [None, options.budget]):
-            rows.append({**common, **row})
-            file.write(json.dumps(rows[-1]) + "\n")
-            file.flush()
-            print(f"{time.monotonic() - begun:4.0f} s  {summary(row)}", flush=True)
-    if any("skipped" not in row for row in rows):
-        accuracy_plot.write(rows, options.out)
+    measured = []
+    for row in study(options.engines, sequences, [None, options.budget]):
+        measured.append({**common, **row})
+        rows.append(options.out / ROWS, measured[-1])
+        rows.say(f"{time.monotonic() - begun:4.0f} s  {summary(row)}")
+    if any("skipped" not in row for row in measured):
+        plot.write(measured, options.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ spent in reading (fetching and decoding), computing and writing, summed over thr
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import signal
@@ -30,8 +29,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.common import machine, photographs
-from bench.speed.run import say
+from bench.common import machine, photographs, rows
+from bench.common.processes import resident
+from bench.common.rows import say
 from gpusift.images.reader import DECODERS, OPENCV
 
 SINKS = {"HDF5": "features.h5", "COLMAP": "database.db", "Parquet": "features.parquet", "npz": "npz"}
@@ -183,14 +183,6 @@ def memory(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[
         yield {"task": "memory", "case": sink, **row, "output_bytes": size_of(output), **growth(samples)}
 
 
-def resident(pid: int) -> int:
-    """Return a process's resident memory in bytes; 0 if it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
-
-
 def growth(samples: list[tuple[int, int]]) -> dict[str, Any]:
     """Return the memory at tenths of a run, and its growth over the last nine by least squares, bytes an image."""
     kept = [sample for sample in samples if all(sample)]
@@ -249,18 +241,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, and append the rows to batch.jsonl."""
     options = arguments()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    common = {
-        "run": now.isoformat(timespec="seconds"),
-        "standard": not options.quick,
-        **machine.commit(),
-        "hardware": machine.hardware(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "versions": machine.versions(),
-        "device": options.device,
-        "decoder": OPENCV,
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
+    common = rows.provenance(standard=not options.quick) | {"device": options.device, "decoder": OPENCV}
     path = options.out / "batch.jsonl"
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -271,8 +252,7 @@ def main() -> None:
             images, shape = ("small", [SMALL, SMALL]) if task is memory else ("photographs", list(options.shape))
             for row in task(folder / images, folder, options):
                 say(summary(row))
-                with path.open("a") as file:
-                    file.write(json.dumps({**common, "shape": shape, **row}) + "\n")
+                rows.append(path, {**common, "shape": shape, **row})
     say(f"rows: {path}")
 
 

@@ -13,8 +13,6 @@ With GPUSIFT_DATA, the real files of its folder `hard` are broken too.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import multiprocessing
 import os
 import resource
@@ -28,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import machine
+from bench.common import machine, rows
 from bench.jobs.fuzz_inputs import WRITERS, broken_file, odd_array, odd_parameters, real_files, sound_files
 
 KINDS = (*WRITERS, "array")
@@ -197,18 +195,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Fuzz, keep the row, and fail if something was found."""
     options = arguments()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    common = {
-        "run": now.isoformat(timespec="seconds"),
-        **machine.commit(),
-        "hardware": machine.hardware(),
-        "versions": machine.versions(),
-    }
+    common = rows.provenance()
     row = fuzz(options)
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "fuzz.jsonl"
-    with path.open("a") as file:
-        file.write(json.dumps({**common, **row}) + "\n")
+    rows.append(path, {**common, **row})
     for kind, outcomes in row["outcomes"].items():
         print(f"{kind}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items() if count))
     print(f"{row['inputs']} inputs, {len(row['findings'])} findings, {row['seconds']} s; row: {path}")

@@ -15,9 +15,7 @@ Two tasks:
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
-import json
 import multiprocessing
 import os
 import sys
@@ -30,10 +28,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.common import machine, photographs
+from bench.common import machine, photographs, rows
+from bench.common.processes import peak_resident, reset_peak, resident
+from bench.common.rows import say
 from bench.jobs.batch import SINKS, events, measured, size_of, start
-from bench.speed.run import say
-from bench.speed.worker import peak_resident, reset_peak, resident
 
 Cases = tuple[tuple[tuple[int, int], tuple["int | None", ...]], ...]
 
@@ -139,21 +137,11 @@ def main() -> None:
     unknown = sorted(set(options.tasks.split(",")) - set(tasks))
     if unknown:
         parser.error(f"--tasks must be among {', '.join(tasks)}; got {unknown[0]!r}")
-    now = datetime.datetime.now(datetime.timezone.utc)
-    common = {
-        "run": now.isoformat(timespec="seconds"),
-        "standard": not options.quick,
-        **machine.commit(),
-        "hardware": machine.hardware(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "versions": machine.versions(),
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
+    common = rows.provenance(standard=not options.quick)
     for task in options.tasks.split(","):
         for row in tasks[task]:
             say(summary(row))
-            with (options.out / "parts.jsonl").open("a") as file:
-                file.write(json.dumps({**common, **row}) + "\n")
+            rows.append(options.out / "parts.jsonl", {**common, **row})
 
 
 if __name__ == "__main__":

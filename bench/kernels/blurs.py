@@ -11,8 +11,6 @@ compared with scikit-image's.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import time
 from pathlib import Path
@@ -20,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import machine, photographs
-from bench.speed.run import say, spread
+from bench.common import machine, photographs, rows
+from bench.common.rows import say, spread
 from gpusift import SIFT
 from gpusift.devices import get_device
 from gpusift.pipeline.plan import Key
@@ -77,15 +75,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     options = parser.parse_args()
-    common = {
-        "run": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **machine.commit(),
-        "hardware": machine.hardware(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "versions": machine.versions(),
-    }
+    common = rows.provenance()
     cases = [case for case in photographs.standard(options.data and Path(options.data)) if not case.dense]
-    options.out.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(cases):
         image = case.load()
         taken = seconds(image, options.device)
@@ -95,8 +86,7 @@ def main() -> None:
             if number == 0:  # scikit-image takes its time
                 row["agreement"] = agreement(image, options.device, blur)
             say(f"{case.name}: {blur} {row['seconds']['median'] * 1e3:.2f} ms, error {row['largest_error']:.1e}")
-            with (options.out / "blurs.jsonl").open("a") as file:
-                file.write(json.dumps({**common, **row}) + "\n")
+            rows.append(options.out / "blurs.jsonl", {**common, **row})
 
 
 if __name__ == "__main__":

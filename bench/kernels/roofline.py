@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.common import gpus, machine
 from bench.common.gpus import GPUS, Gpu
+from bench.common.tables import table
 from bench.kernels import traffic
 from bench.kernels.traffic import Job, Work
 from gpusift.parameters import Parameters
@@ -241,12 +242,6 @@ def plan_on_gpu(job: Job) -> Plan | str:
     with sift.plans.memory() as memory:
         plan = memory.plan(Key(job.batch, job.shape))
     return Steps([Named("intensities", lambda: plan.put(images, job.batch * [False])), *plan.launches])
-
-
-def table(header: list[str], lines: list[list[str]]) -> list[str]:
-    """Return a Markdown table, the first column flush left."""
-    rule = ["---", *["--:"] * (len(header) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in [header, rule, *lines]] + [""]
 
 
 def paper(job: Job) -> list[str]:

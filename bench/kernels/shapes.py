@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from bench.common import machine, photographs
-from bench.kernels.roofline import cuda_clock, measured, table
+from bench.common.tables import table
+from bench.kernels.roofline import cuda_clock, measured
 from gpusift import SIFT
 from gpusift.stages import descriptor, orientation, scale_space
 

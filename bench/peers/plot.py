@@ -3,32 +3,32 @@
 
     python -m bench.peers.plot [FILE.jsonl ...] [--out DIR]
 
-As `plot.py`, of each machine the newest run counts, and ratios are between rows of one run.
+The newest run of each machine counts, as in `bench.speed.plot`. Ratios are between rows of one run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from bench.speed.plot import COLOURS as STANDARD_COLOURS
-from bench.speed.plot import (
+from bench.common import tables
+from bench.common.machine import RESULTS
+from bench.common.rows import Row, read
+from bench.common.tables import (
     FLOOR_BYTES_PER_PIXEL,
-    RESULTS,
-    Row,
     Run,
     factor,
     machine_name,
     milliseconds,
     newest_runs,
+    provenance_line,
     skip_list,
     table,
 )
 
 COLOURS = {
-    **STANDARD_COLOURS,
+    **tables.COLOURS,
     "cvcuda": "#6a994e",
     "kornia-rs-cuda": "#7b2cbf",
     "kornia-rs-cpu": "#b185db",
@@ -140,16 +140,14 @@ def cold_table(run: Run) -> list[str]:
 
 def markdown(runs: list[Run]) -> str:
     """Return the tables of all machines."""
-    lines = ["<!-- written by bench/peers/plot.py from kept rows; not edited by hand -->", "", NOTE, ""]
+    lines = ["<!-- written by python -m bench.peers.plot from kept rows; do not edit -->", "", NOTE, ""]
     for run in runs:
         first = run[0]
-        versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items() if value)
-        commit = (first["commit"] or "unknown")[:10] + (" with changes" if first["dirty"] else "")
         lines += [f"### {machine_name(first)}", ""]
         copied = {row["copy_bytes_per_s"] for row in run if "copy_bytes_per_s" in row}
         lines += [f"Copies on the device: {max(copied) / 1e12:.2f} TB/s.", ""] if copied else []
         lines += time_table(run) + cold_table(run) + skip_list([labelled(row) for row in run])
-        lines += [f"{first['run'][:10]}, commit {commit}; {versions}.", ""]
+        lines += [provenance_line(first), ""]
     return "\n".join(lines)
 
 
@@ -211,8 +209,7 @@ def draw_panel(axes: Any, rows: list[Row]) -> None:
 
 def write(files: list[Path], out: Path) -> None:
     """Write peers.md and, if anything was measured, peers.png of these rows."""
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    runs = newest_runs(rows)
+    runs = newest_runs(read(*files))
     out.mkdir(parents=True, exist_ok=True)
     (out / "peers.md").write_text(markdown(runs))
     if runs := [run for run in runs if measured(run)]:
@@ -228,7 +225,7 @@ def main() -> None:
     options = parser.parse_args()
     files = options.files or sorted(RESULTS.glob("peers-*.jsonl"))
     if not files:
-        parser.error("there must be rows to draw and there are none: run python -m bench.speed.run --peers first")
+        parser.error("there are no rows to draw: run python -m bench.peers.run first")
     write(files, options.out)
 
 

@@ -1,19 +1,21 @@
-"""The peer run, ``run.py --peers``: every program that is installed, by photograph, upsampling and batch.
+#!/usr/bin/env python
+"""Measure every SIFT program that is installed, by photograph, upsampling and batch; keep the rows and draw them.
 
-Each measurement is made in a fresh process, one at a time. Rows go to results/peers-<date>-<machine>.jsonl, and from
-there `plot_peers.py` draws. See bench/README.md.
+    python -m bench.peers.run [--data DIR] [--cases 0.4,2] [--engines a,b] [--upsamplings 1,2] [--batches 1,8,64]
+                              [--out DIR] [--quick] [--all]
+
+Each measurement is made in a fresh process, one at a time. Rows go to results/peers-<date>-<machine>.jsonl, tables and
+plot beside them (`bench.peers.plot`). See bench/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import photographs
-from bench.peers import plot as plot_peers
+from bench.common import comparison, photographs, rows
+from bench.common.comparison import REFERENCE, about, check_counts
+from bench.common.processes import environment
+from bench.peers import plot
 from bench.peers.engines import PEERS
 from bench.peers.worker import Request, serve, too_slow
-from bench.speed.run import COUNT_TOLERANCE, REFERENCE, about, environment, say, spread
 
 LONGEST = 900.0  # seconds that a process may take; then it is ended, and that is the reason
 CACHES = ("CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")  # of compiled kernels
@@ -85,21 +88,6 @@ def largest_upsampling(engine: str) -> int:
     return max(PEERS[engine].upsamplings)
 
 
-def check_counts(rows: list[dict[str, Any]]) -> None:
-    """Compare gpusift's number of keypoints with the reference's, before anything is timed.
-
-    Raises
-    ------
-    SystemExit
-        If they differ by more than float32 may.
-    """
-    counts = {row["engine"]: row["keypoints"] for row in rows if "skipped" not in row}
-    expected = counts.get(REFERENCE)
-    for engine, count in counts.items():
-        if expected and engine.startswith("gpusift") and abs(count - expected) > COUNT_TOLERANCE * expected:
-            sys.exit(f"{engine} must find {expected} keypoints as {REFERENCE} does; it found {count}. Not timed.")
-
-
 def requests(engine: str, path: str, options: argparse.Namespace) -> Iterator[Request]:
     """Yield what to measure of an engine on one photograph."""
     limit = np.inf if options.all else 3 * options.budget
@@ -120,7 +108,7 @@ def measured(request: Request, megapixels: float, single: float, options: argpar
     found = in_process(serve, request)
     for name in ("seconds", "device_seconds"):
         if name in found:
-            found[name] = spread(found[name])
+            found[name] = rows.spread(found[name])
     return found
 
 
@@ -139,31 +127,30 @@ def rows_of(engine: str, path: str, megapixels: float, options: argparse.Namespa
 def run(cases: list[photographs.Case], path: Path, common: dict[str, Any], options: argparse.Namespace) -> None:
     """Measure everything, append the rows to the file at `path`, and draw all that are kept beside it."""
     common = {**common, "peers": True}
-    with tempfile.TemporaryDirectory() as folder, path.open("a") as file:
+    with tempfile.TemporaryDirectory() as folder:
 
         def keep(row: dict[str, Any]) -> dict[str, Any]:
-            file.write(json.dumps({**common, **row}) + "\n")
-            file.flush()
-            say("  " + summary(row))
+            rows.append(path, {**common, **row})
+            rows.say("  " + summary(row))
             return row
 
         saved = {case: save(case, folder) for case in cases}
         smallest = cases[0]
-        say(f"cold starts: {smallest.name}")
+        rows.say(f"cold starts: {smallest.name}")
         cold = []
         for engine in options.engines:
             image, at = saved[smallest]
             cold.append(keep({**about(smallest, image), "engine": engine, **cold_starts(engine, at)}))
-        check_counts(cold)
+        check_counts({row["engine"]: row["keypoints"] for row in cold if "skipped" not in row})
         common |= copy_bandwidth(cold)
         there = [row["engine"] for row in cold if not row.get("unavailable")]
         for case, (image, at) in saved.items():
-            say(f"{case.name}: {case.image}, {image.shape[0]} x {image.shape[1]}")
+            rows.say(f"{case.name}: {case.image}, {image.shape[0]} x {image.shape[1]}")
             for engine in there:
                 for row in rows_of(engine, at, image.size / 1e6, options):
                     keep({**about(case, image), **row})
-    say(f"rows: {path}")
-    plot_peers.write(sorted(options.out.glob("peers-*.jsonl")), options.out)
+    rows.say(f"rows: {path}")
+    plot.write(sorted(options.out.glob("peers-*.jsonl")), options.out)
 
 
 def copy_bandwidth(cold: list[dict[str, Any]]) -> dict[str, float]:
@@ -172,7 +159,7 @@ def copy_bandwidth(cold: list[dict[str, Any]]) -> dict[str, float]:
         return {}
     found = in_process(bandwidth)
     if "skipped" in found:
-        say(f"copy bandwidth: {found['skipped']}; no ratios to the floor")
+        rows.say(f"copy bandwidth: {found['skipped']}; no ratios to the floor")
         return {}
     return {"copy_bytes_per_s": found["copy_bytes_per_s"]}
 
@@ -208,3 +195,39 @@ def summary(row: dict[str, Any]) -> str:
         f"{head} {times['median'] / row['batch'] * 1e3:9.2f} ms an image (n={times['n']})  "
         f"{row['keypoints']:9.0f} keypoints{device}"
     )
+
+
+def numbers(parser: argparse.ArgumentParser, name: str, value: str, allowed: Container[int]) -> list[int]:
+    """Return the numbers of a comma-separated option."""
+    parts = value.split(",")
+    if not all(part.isdecimal() and int(part) in allowed for part in parts):
+        parser.error(f"--{name} must be numbers such as {parser.get_default(name)}; got {value!r}")
+    return [int(part) for part in parts]
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = comparison.parser(__doc__.split("\n")[0], budget=3.0)
+    parser.add_argument("--upsamplings", default="1,2", help="comma-separated: 1, 2")
+    parser.add_argument("--batches", default="1,8,64", help="images of a call, comma-separated")
+    options = comparison.parse(parser, list(PEERS), argv)
+    options.upsamplings = numbers(parser, "upsamplings", options.upsamplings, {1, 2})
+    options.batches = numbers(parser, "batches", options.batches, range(1, 4097))
+    return options
+
+
+def cases_of(options: argparse.Namespace) -> list[photographs.Case]:
+    """Return the photographs to measure."""
+    return comparison.chosen(photographs.for_peers(options.data and Path(options.data)), options)
+
+
+def main() -> None:
+    """Measure all cases, append their rows to the file of today and of this machine, and draw."""
+    options = arguments()
+    cases = cases_of(options)
+    common = rows.provenance(standard=options.standard)
+    run(cases, rows.path_of(options.out, common, "peers-"), common, options)
+
+
+if __name__ == "__main__":
+    main()

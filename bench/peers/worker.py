@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.speed.worker import peak_resident, reset_peak, resident
+from bench.common.processes import peak_resident, reset_peak, resident
 
 DEVICE_CALLS = 30
 DEVICE_WARM_UP = 2

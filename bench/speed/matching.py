@@ -11,9 +11,6 @@ matches are compared with gpusift's on the CPU before anything is timed.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import machine
-from bench.speed.run import SETTLE_S, say, spread
+from bench.common import machine, rows
+from bench.common.rows import say, spread
 
 SIZES = (2_000, 10_000, 50_000)
 QUICK_SIZES = SIZES[:1]
 SKIMAGE_LIMIT = 10_000  # descriptors a side: it holds the distances of all pairs, 8 bytes each
 MAX_RATIO = 0.8
+SETTLE_S = 0.1  # pause before a call, in which another call's threads stop spinning
 REFERENCE = "gpusift-cpu"
 
 Call = Callable[[], Any]
@@ -190,25 +188,14 @@ def main() -> None:
     options = arguments()
     if options.quick:
         options.rounds, options.budget = 3, 2.0
-    hardware = machine.hardware()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    common = {
-        "run": now.isoformat(timespec="seconds"),
-        "standard": not options.quick and set(options.engines) == set(ENGINES),
-        **machine.commit(),
-        "hardware": hardware,
-        "load_before": round(os.getloadavg()[0], 2),
-        "versions": machine.versions(),
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"matching-{now.date()}-{machine.kind(hardware)}.jsonl"
+    common = rows.provenance(standard=not options.quick and set(options.engines) == set(ENGINES))
+    path = rows.path_of(options.out, common, "matching-")
     for n in QUICK_SIZES if options.quick else SIZES:
         for both_ways in (False, True):
             for engine in options.engines:
                 row = measure(engine, n, both_ways, options)
                 say(summary(row))
-                with path.open("a") as file:
-                    file.write(json.dumps({**common, **row}) + "\n")
+                rows.append(path, {**common, **row})
     say(f"rows: {path}")
 
 

@@ -3,52 +3,35 @@
 
     python -m bench.speed.plot [FILE.jsonl ...] [--out DIR]
 
-Of each machine, the newest run counts: one over all engines and standard photographs if there
-is one. Ratios are between rows of one run.
+The newest run of each machine counts; if it has runs over all engines and standard photographs, the newest of those.
+Ratios are between rows of one run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bench.common.machine import RESULTS
-
-Row = dict[str, Any]
-Run = list[Row]
+from bench.common.rows import Row, read
+from bench.common.tables import (
+    COLOURS,
+    FLOOR_BYTES_PER_PIXEL,
+    Run,
+    factor,
+    machine_name,
+    milliseconds,
+    newest_runs,
+    provenance_line,
+    quartiles,
+    skip_list,
+    table,
+)
 
 BASELINES = {"opencv": "OpenCV", "scikit-image": "scikit-image"}
-COLOURS = {  # apart in lightness too, and to colour-blind eyes
-    "gpusift-cuda": "#005f73",
-    "gpusift-cpu": "#0a9396",
-    "opencv": "#ee9b00",
-    "scikit-image": "#9b9b9b",
-}
 TIMES = ("seconds", "kept_memory_seconds")
 MEMORY_GOAL = 150  # bytes per input pixel
-FLOOR_BYTES_PER_PIXEL = 17 * 16 * 4 / 3  # of a scale space: least bytes moved, upsampling 2
-
-
-def newest_runs(rows: Iterable[Row]) -> list[Run]:
-    """Return the run of each machine that counts, machines with a GPU first."""
-    machines: dict[str, dict[tuple[bool, str], Run]] = {}
-    for row in rows:
-        runs = machines.setdefault(machine_name(row), {})
-        runs.setdefault((row["standard"], row["run"]), []).append(row)
-    chosen = [runs[max(runs)] for runs in machines.values()]
-    return sorted(chosen, key=lambda run: (run[0]["hardware"]["gpu"] is None, machine_name(run[0])))
-
-
-def machine_name(row: Row) -> str:
-    """Return the hardware of a row in words."""
-    hardware = row["hardware"]
-    name = f"{hardware['cpu']}, {hardware['cores']} cores"
-    if hardware["instruction_set"]:
-        name += f", {hardware['instruction_set']}"
-    return f"{hardware['gpu']['name']}; {name}" if hardware["gpu"] else name
 
 
 def measured(run: Run) -> dict[str, dict[str, Row]]:
@@ -58,12 +41,6 @@ def measured(run: Run) -> dict[str, dict[str, Row]]:
         if "skipped" not in row:
             found.setdefault(row["case"], {})[row["engine"]] = row
     return found
-
-
-def table(header: list[str], lines: list[list[str]], words: int = 1) -> list[str]:
-    """Return a Markdown table; the first `words` columns flush left, numbers flush right."""
-    rule = ["---" if column < words else "---:" for column in range(len(header))]
-    return ["| " + " | ".join(cells) + " |" for cells in [header, rule, *lines]] + [""]
 
 
 def summary_table(run: Run) -> list[str]:
@@ -122,11 +99,6 @@ def ratios(row: Row, base: Row | None) -> str:
     return f"{plain} ({kept[0]})" if kept else plain
 
 
-def factor(value: float) -> str:
-    """Return a ratio with two figures."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
 def stage_table(run: Run) -> list[str]:
     """Return the table of gpusift's stages; nothing if no row has them."""
     rows = [row for row in run if row.get("stages")]
@@ -171,45 +143,17 @@ def device_table(run: Run) -> list[str]:
     return ["On the GPU, image and features there, by CUDA events:", "", *table(header, lines)]
 
 
-def skip_list(run: Run) -> list[str]:
-    """Return what was not measured, and why."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for row in run:
-        if "skipped" in row:
-            reasons.setdefault((row["engine"], row["skipped"]), []).append(row["case"])
-    total = len({row["case"] for row in run})
-    lines = [
-        f"- {engine}: {'all photographs' if len(cases) == total else '; '.join(cases)}: {reason}"
-        for (engine, reason), cases in reasons.items()
-    ]
-    return ["Not measured:", "", *lines, ""] if lines else []
-
-
 def markdown(runs: list[Run]) -> str:
     """Return the tables of all machines."""
-    lines = ["<!-- written by bench/speed/plot.py from kept rows; not edited by hand -->", ""]
+    lines = ["<!-- written by python -m bench.speed.plot from kept rows; do not edit -->", ""]
     for run in runs:
         first = run[0]
-        versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items() if value)
-        commit = (first["commit"] or "unknown")[:10] + (" with changes" if first["dirty"] else "")
         lines += [f"### {machine_name(first)}", ""]
         lines += ["Median, and in brackets the ratio with memory kept (bench/README.md):", ""]
         lines += summary_table(run)
         lines += speed_table(run) + stage_table(run) + device_table(run) + skip_list(run)
-        lines += [f"{first['run'][:10]}, commit {commit}; {versions}.", ""]
+        lines += [provenance_line(first), ""]
     return "\n".join(lines)
-
-
-def quartiles(times: dict[str, Any]) -> str:
-    """Return the quartiles of a row's times in ms; nothing for a single time."""
-    return f"{milliseconds(times['q1'])} to {milliseconds(times['q3'])}" if times["n"] > 1 else ""
-
-
-def milliseconds(seconds: float) -> str:
-    """Return seconds as milliseconds with three figures."""
-    value = seconds * 1e3
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{digits}f}"
 
 
 def draw(runs: list[Run], path: Path) -> None:
@@ -280,10 +224,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     options = parser.parse_args()
     files = options.files or sorted(RESULTS.glob("20*.jsonl"))
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    runs = [run for run in newest_runs(rows) if measured(run)]
+    runs = [run for run in newest_runs(read(*files)) if measured(run)]
     if not runs:
-        parser.error("there must be rows to draw and there are none: run python -m bench.speed.run first")
+        parser.error("there are no rows to draw: run python -m bench.speed.run first")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "speed.md").write_text(markdown(runs))
     draw(runs, options.out / "speed.png")

@@ -1,6 +1,5 @@
 """The accuracy study's measures, on keypoints with a known answer; its images; its engines' conventions; its tables."""
 
-import importlib
 import json
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.accuracy import engines, measures, plot, run, sequences
 from tests.support.checkout import run_module
 
 SHAPE = 200, 300  # rows, columns
@@ -17,28 +17,7 @@ TURN = np.array([[0.0, -1, SHAPE[0] - 1], [1, 0, 0], [0, 0, 1]])  # by a quarter
 TWICE = np.diag([2.0, 2, 1])
 
 
-@pytest.fixture(scope="module")
-def bench():
-    """A function that imports a module of bench/."""
-    return importlib.import_module
-
-
-@pytest.fixture(scope="module")
-def measures(bench):
-    return bench("bench.accuracy.measures")
-
-
-@pytest.fixture(scope="module")
-def sequences(bench):
-    return bench("bench.accuracy.sequences")
-
-
-@pytest.fixture(scope="module")
-def engines(bench):
-    return bench("bench.accuracy.engines")
-
-
-def features(measures, points, sigmas=2.0, descriptors=None):
+def features(points, sigmas=2.0, descriptors=None):
     points = np.asarray(points, float).reshape(-1, 2)
     if descriptors is None:
         descriptors = np.zeros((len(points), 128), np.uint8)
@@ -55,46 +34,46 @@ def distinct_descriptors(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 128)).astype(np.uint8)
 
 
-def test_points_are_projected(measures):
+def test_points_are_projected():
     homography = np.array([[2.0, 0, 1], [0, 3, -1], [0.5, 0, 1]])
     np.testing.assert_allclose(measures.project(np.array([[0.0, 0], [2, 4]]), homography), [[1, -1], [2.5, 5.5]])
 
 
-def test_keypoints_that_the_other_image_lacks_do_not_count(measures):
-    found = features(measures, [[0, 0], [149.5, 99.5], [149.6, 10], [10, 99.6], [-0.1, 5]])
+def test_keypoints_that_the_other_image_lacks_do_not_count():
+    found = features([[0, 0], [149.5, 99.5], [149.6, 10], [10, 99.6], [-0.1, 5]])
     np.testing.assert_array_equal(measures.shown(found, TWICE, SHAPE).points, [[0, 0], [149.5, 99.5]])
 
 
-def test_repeatability_is_the_share_that_has_a_counterpart(measures):
+def test_repeatability_is_the_share_that_has_a_counterpart():
     first = grid()
     second = measures.project(first, TURN)
     second[::4] += (0, 2.9)  # still counterparts
     second[1::4] += (0, 3.1)  # no more
-    measured = measures.repeatability(features(measures, first), features(measures, second), TURN)
+    measured = measures.repeatability(features(first), features(second), TURN)
     gone = len(first[1::4])
     assert measured["repeatability"] == pytest.approx((len(first) - gone) / len(first))
     assert measured["overlap_repeatability"] == 1  # regions of 30 px, 3.1 apart
 
 
-def test_repeatability_is_of_the_fewer_and_one_to_one(measures):
+def test_repeatability_is_of_the_fewer_and_one_to_one():
     first = grid()
     near = np.concatenate((first[:10], first[:10] + np.array([1, 0])))  # two candidates each
-    measured = measures.repeatability(features(measures, first), features(measures, near), np.eye(3))
+    measured = measures.repeatability(features(first), features(near), np.eye(3))
     assert measured["repeatability"] == pytest.approx(10 / 20)
     nearest_first = measures.one_to_one(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([1.0, 2.0, 2.0]))
     assert nearest_first == 1  # the cheapest takes both that the others need
     assert measures.one_to_one(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([2.0, 1.0, 1.0])) == 2
 
 
-def test_overlap_repeatability_follows_the_scale_of_the_homography(measures):
+def test_overlap_repeatability_follows_the_scale_of_the_homography():
     first = grid()
     second = measures.project(first, TWICE)
     for sigma, expected in ((4.0, 1), (2.0, 0), (4 * 0.78, 1), (4 * 0.77, 0), (4 / 0.78, 1), (4 / 0.77, 0)):
-        measured = measures.repeatability(features(measures, first, 2), features(measures, second, sigma), TWICE)
+        measured = measures.repeatability(features(first, 2), features(second, sigma), TWICE)
         assert measured == {"repeatability": 1, "overlap_repeatability": expected}, sigma
 
 
-def test_overlap_error_uses_the_local_scale_of_a_perspective(measures):
+def test_overlap_error_uses_the_local_scale_of_a_perspective():
     homography = np.array([[1.0, 0.1, 3], [-0.05, 1.2, 0], [2e-3, 1e-3, 1]])
     first = grid(60)
     step = 1e-4
@@ -103,15 +82,13 @@ def test_overlap_error_uses_the_local_scale_of_a_perspective(measures):
     sigmas = 2 * np.sqrt(np.abs(dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0])) / step
     assert sigmas.max() > 2 * sigmas.min()
     for share, expected in ((1, 1), (0.79, 1), (0.76, 0)):
-        second = features(measures, mapped, share * sigmas)
-        assert (
-            measures.repeatability(features(measures, first), second, homography)["overlap_repeatability"] == expected
-        )
+        second = features(mapped, share * sigmas)
+        assert measures.repeatability(features(first), second, homography)["overlap_repeatability"] == expected
 
 
 @settings(max_examples=30, deadline=None)
 @given(other=st.floats(3, 90), distance=st.floats(0, 100))
-def test_overlap_is_of_circles(measures, other, distance):
+def test_overlap_is_of_circles(other, distance):
     y, x = np.mgrid[-100:100.5:0.5, -100:210.5:0.5]
     first, second = x**2 + y**2 < 30**2, (x - distance) ** 2 + y**2 < other**2
     expected = (first & second).sum() / (first | second).sum()
@@ -120,7 +97,7 @@ def test_overlap_is_of_circles(measures, other, distance):
 
 
 @pytest.mark.parametrize(("first", "second"), [(40, 55), (1, 2), (0, 5), (5, 0), (3, 1)])
-def test_matcher_is_brute_force(measures, first, second):
+def test_matcher_is_brute_force(first, second):
     a, b = distinct_descriptors(first), distinct_descriptors(second, seed=1)
     b[: min(first, second) // 2] = a[: min(first, second) // 2]  # some are alike
     matches, ratios = measures.mutual_nearest(a, b)
@@ -135,14 +112,14 @@ def test_matcher_is_brute_force(measures, first, second):
     np.testing.assert_allclose(ratios, list(expected.values()), rtol=1e-6)
 
 
-def test_accuracy_is_the_share_of_matches_within_each_threshold(measures):
+def test_accuracy_is_the_share_of_matches_within_each_threshold():
     points = grid()[:40]
     descriptors = distinct_descriptors(40)
     moved = measures.project(points, TURN)
     moved[:10] += (0, 1.5)
     moved[10:15] += (4.5, 0)
     moved[15:25] += (0, 50)
-    first, second = (features(measures, each, descriptors=descriptors) for each in (points, moved))
+    first, second = (features(each, descriptors=descriptors) for each in (points, moved))
     measured = measures.pair(first, second, TURN, (SHAPE, SHAPE[::-1]))
     assert measured["matches"] == measured["mutual_matches"] == 40
     assert measured["accuracy"] == [15 / 40, 25 / 40, 25 / 40, 25 / 40, *[30 / 40] * 6]
@@ -151,20 +128,20 @@ def test_accuracy_is_the_share_of_matches_within_each_threshold(measures):
     assert measured["matching_score"] == 25 / 40
 
 
-def test_matches_of_near_ties_fail_the_ratio_only(measures):
+def test_matches_of_near_ties_fail_the_ratio_only():
     descriptors = distinct_descriptors(20)
     tied = np.concatenate((descriptors, descriptors[:5] ^ 1))  # second nearest: almost as near
     descriptors[:5, 0] ^= 128  # and the nearest is at a distance
     points = grid()[:25]
-    first, second = features(measures, points[:20], descriptors=descriptors), features(measures, points, 2, tied)
+    first, second = features(points[:20], descriptors=descriptors), features(points, 2, tied)
     measured = measures.pair(first, second, np.eye(3), (SHAPE, SHAPE))
     assert measured["mutual_matches"] == 20
     assert measured["matches"] == 15
 
 
-def test_pair_without_features_scores_nothing(measures):
-    some = features(measures, grid()[:9], descriptors=distinct_descriptors(9))
-    none = features(measures, [])
+def test_pair_without_features_scores_nothing():
+    some = features(grid()[:9], descriptors=distinct_descriptors(9))
+    none = features([])
     for first, second in ((some, none), (none, some), (none, none)):
         measured = measures.pair(first, second, np.eye(3), (SHAPE, SHAPE))
         assert measured["covisible"] == measured["matches"] == measured["repeatability"] == 0
@@ -172,19 +149,19 @@ def test_pair_without_features_scores_nothing(measures):
         assert measures.area_under_curve(measured["corner_errors"], 5) == 0
 
 
-def test_orientations_of_one_keypoint_count_once(measures):
-    found = features(measures, [[5, 5], [5, 5], [5, 5], [1, 2]], [2, 2, 3, 2])
+def test_orientations_of_one_keypoint_count_once():
+    found = features([[5, 5], [5, 5], [5, 5], [1, 2]], [2, 2, 3, 2])
     distinct = found.distinct()
     np.testing.assert_array_equal(distinct.points, [[5, 5], [5, 5], [1, 2]])
     np.testing.assert_array_equal(distinct.sigmas, [2, 3, 2])
 
 
-def test_corner_error_is_that_of_the_estimate(measures):
+def test_corner_error_is_that_of_the_estimate():
     points = grid()
     matches = np.column_stack((np.arange(len(points)),) * 2)
     moved = measures.project(points, TURN) + np.array([3, 4])
     moved[::3] += np.random.default_rng(0).uniform(50, 100, (len(moved[::3]), 2))  # wrong matches
-    first, second = features(measures, points), features(measures, moved)
+    first, second = features(points), features(moved)
     errors = measures.corner_errors(first, second, TURN, matches, SHAPE)
     assert errors == pytest.approx([5] * measures.ESTIMATES, abs=1e-3)
     too_few = measures.corner_errors(first, second, TURN, matches[:3], SHAPE)
@@ -193,13 +170,13 @@ def test_corner_error_is_that_of_the_estimate(measures):
 
 @settings(max_examples=30)
 @given(errors=st.lists(st.floats(0, 20), min_size=1, max_size=12), threshold=st.sampled_from([1, 3, 5]))
-def test_area_under_curve_is_the_integral_of_the_share_below(measures, errors, threshold):
+def test_area_under_curve_is_the_integral_of_the_share_below(errors, threshold):
     steps = (np.arange(20_000) + 0.5) / 20_000 * threshold
     expected = np.mean([np.mean(np.array(errors) <= step) for step in steps[::20]])
     assert measures.area_under_curve(errors, threshold) == pytest.approx(expected, abs=2e-3)
 
 
-def test_area_under_curve_of_known_errors(measures):
+def test_area_under_curve_of_known_errors():
     assert measures.area_under_curve([0.0, 1.5, 3.0, 100.0], 3) == pytest.approx((1 + 0.5) / 4)
     assert measures.area_under_curve([], 3) == 0
 
@@ -219,7 +196,7 @@ def centre(image):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_rendered_images_obey_their_homographies(measures, sequences, tmp_path, scale):
+def test_rendered_images_obey_their_homographies(tmp_path, scale):
     from PIL import Image
 
     Image.fromarray(blobs((240, 320), [(172.3, 131.8)], 3)).save(tmp_path / "blob.png")
@@ -240,7 +217,7 @@ BIASED = ("gpusift", "scikit-image", "OpenCV")  # by a quarter pixel, in x and y
 
 
 @pytest.mark.parametrize("name", [*BIASED, "gpusift precise", "gpusift root", "OpenCV precise", "pycolmap"])
-def test_engine_gives_points_and_sigmas_in_pixels(engines, name):
+def test_engine_gives_points_and_sigmas_in_pixels(name):
     if name == "pycolmap":
         pytest.importorskip("pycolmap")
     places, sigma = [(60.25, 50.5), (180.0, 70.75), (110.5, 140.0)], 5.0
@@ -255,7 +232,7 @@ def test_engine_gives_points_and_sigmas_in_pixels(engines, name):
 
 
 @pytest.mark.parametrize("name", ["gpusift root", "gpusift as COLMAP", "scikit-image", "OpenCV", "pycolmap"])
-def test_engine_keeps_its_budget(engines, name):
+def test_engine_keeps_its_budget(name):
     if name == "pycolmap":
         pytest.importorskip("pycolmap")
     from skimage import data
@@ -268,7 +245,7 @@ def test_engine_keeps_its_budget(engines, name):
 
 
 @pytest.mark.parametrize("name", ["gpusift", "scikit-image", "OpenCV", "pycolmap"])
-def test_engine_finds_nothing_in_a_blank_image(engines, name):
+def test_engine_finds_nothing_in_a_blank_image(name):
     if name == "pycolmap":
         pytest.importorskip("pycolmap")
     for found in engines.make(name)(np.full((64, 64), 90, np.uint8), [None, 10]):
@@ -313,8 +290,7 @@ def test_study_is_drawn_from_its_rows(study, tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_means_weigh_sequences_by_their_pairs(bench):
-    plot = bench("bench.accuracy.plot")
+def test_means_weigh_sequences_by_their_pairs():
     few = {"pairs": 1, "accuracy": [0.0, 1.0], "matches": 8.0, "corner_errors": [0.0], "settings": {}}
     many = {"pairs": 3, "accuracy": [1.0, 1.0], "matches": 4.0, "corner_errors": [9.0] * 3, "settings": {}}
     few["pair_accuracies"], many["pair_accuracies"] = [[0.0, 1.0]], [[1.0, 1.0]] * 3
@@ -324,8 +300,7 @@ def test_means_weigh_sequences_by_their_pairs(bench):
     assert mean["areas"] == [0.25] * 3
 
 
-def test_difference_is_paired_and_has_its_standard_error(bench):
-    plot = bench("bench.accuracy.plot")
+def test_difference_is_paired_and_has_its_standard_error():
     theirs = np.random.default_rng(0).uniform(0, 1, (4, 10))
     ours = theirs + np.array([0.1, 0.2, 0.3, 0.4])[:, None]
     common = {"budget": None, "pairs": 2, "corner_errors": [0.0]}
@@ -340,8 +315,8 @@ def test_difference_is_paired_and_has_its_standard_error(bench):
     assert plot.difference_table(rows[:2]) == []
 
 
-def test_best_of_a_column_is_bold(bench):
-    shown = bench("bench.accuracy.plot").emphasized([[0.1, 0.5], [0.2, 0.4999]])
+def test_best_of_a_column_is_bold():
+    shown = plot.emphasized([[0.1, 0.5], [0.2, 0.4999]])
     assert shown == [["0.100", "**0.500**"], ["**0.200**", "**0.500**"]]
 
 
@@ -360,8 +335,8 @@ def test_bad_arguments_are_refused(tmp_path):
     assert "run python -m bench.accuracy.run first" in done.stderr
 
 
-def test_engine_that_cannot_be_imported_is_unavailable(bench, monkeypatch):
+def test_engine_that_cannot_be_imported_is_unavailable(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
-    rows = list(bench("bench.accuracy.run").study(["pycolmap"], {}, [None]))
+    rows = list(run.study(["pycolmap"], {}, [None]))
     assert [row["engine"] for row in rows] == ["pycolmap"]
     assert "pip install pycolmap" in rows[0]["skipped"]

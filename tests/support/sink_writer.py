@@ -17,6 +17,7 @@ import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
 import h5py
 import numpy as np
 
+import gpusift
 from gpusift import Features, colmap, hdf5, npz
 from gpusift.sinks import hdf5 as sink_hdf5
 from gpusift.sinks import open_sink
@@ -28,8 +29,11 @@ SHAPE = (96, 80)
 SETTINGS = {"normalization": "root", "descriptor_layout": "ubc", "dtype": "float32", "exif_orientation": False}
 OUTPUTS = ["features.h5", "database.db", "parts.parquet", "folder"]
 
-# Where a process is killed, line by line: what writes. Reading, and pages in memory, are left to kills by the clock.
-CRITICAL = ("files.py", "transaction.py", "sinks.py", "failures.py", "sink_npz.py", "sink_colmap.py", "sink_parquet.py")
+# A process is killed at lines of the modules that write. Reading, and pages in memory, are left to kills by the clock;
+# so is the HDF5 sink, whose writes go through a transaction.
+PACKAGE = Path(gpusift.__file__).parent
+WRITING = {*(PACKAGE / "sinks").glob("*.py"), *(PACKAGE / "storage").glob("*.py")}
+CRITICAL = set(map(str, WRITING - {PACKAGE / "sinks" / "hdf5.py", PACKAGE / "storage" / "name_set.py"}))
 CALM = {"read", "readinto", "read_at", "_pages", "seek", "tell", "_lengthen", "_change", "check", "<genexpr>"}
 
 PLACES = (10, 2 * transaction.PAGE, 5 * transaction.PAGE - 3)  # that `change` changes
@@ -245,7 +249,6 @@ def kill_at_line(number: int) -> None:
 
     def call(frame: Any, event: str, argument: Any) -> Any:
         code = frame.f_code
-        critical = os.path.basename(code.co_filename) in CRITICAL and "gpusift" in code.co_filename
-        return line if critical and code.co_name not in CALM else None
+        return line if code.co_filename in CRITICAL and code.co_name not in CALM else None
 
     sys.settrace(call)
