@@ -3,7 +3,7 @@ Features as a table
 ===================
 
 Puts the features of several photographs into one pandas table, a row for each feature, and asks it some questions.
-For more photographs than fit into memory, `gpusift extract photographs -o features.parquet` writes such a table to disk.
+For more photographs than fit into memory, `gpusift extract photographs -o features.parquet` writes a table to disk.
 """
 
 import pandas as pd
