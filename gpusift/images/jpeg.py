@@ -1,48 +1,38 @@
-"""JPEG files that decoders other than OpenCV's may have: whole, and of the kinds that all of them read alike.
+"""JPEG files that a decoder other than OpenCV's may decode: complete ones, of the kinds that all decoders read alike.
 
-What is rare (CMYK, 12 bits, arithmetic coding, RGB without a transform, odd sampling), what is cut, and what a parser
-has to be lenient with is OpenCV's, so that a picture or a failure is the same whatever decodes the rest.
+OpenCV decodes rare kinds (CMYK, 12 bits, arithmetic coding, RGB without a transform, unusual sampling), truncated files
+and files that need a lenient parser. So an image, or a failure, is the same whichever decoder reads the other files.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-BASELINE, PROGRESSIVE = 0xC0, 0xC2  # frames, Huffman-coded
+from gpusift.images.orientation import UPRIGHT
+
+BASELINE, PROGRESSIVE = 0xC0, 0xC2  # markers of Huffman-coded frames
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SCAN = 0xDA
 EXIF = 0xE1
 ADOBE = 0xEE
-NO_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers that are no segment, and have no business before a scan
+NO_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers without a segment, which do not belong before a scan
 
-# Of a scan, and of the picture. Within a scan, a byte 0xff is followed by 0 or by the number of a restart.
+# Start of a scan, end of the image. Within a scan, 0 or the number of a restart follows a byte 0xff.
 START, END = b"\xff\xda", b"\xff\xd9"
 
-# Sampling of luma, across and down, where both chromas have 1 and 1: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
+# Horizontal and vertical sampling of luma, where both chroma components have 1 x 1: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
 LUMA_SAMPLING = {0x11, 0x21, 0x12, 0x22, 0x41}
 YCBCR = 1  # Adobe's number of the transform
-
-UPRIGHT: dict[int, Callable[[Any], Any]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.T,
-    6: lambda stored: stored[::-1].T,
-    7: lambda stored: stored[::-1, ::-1].T,
-    8: lambda stored: stored.T[::-1],
-}
 
 
 @dataclass(frozen=True)
 class PlainJpeg:
-    """A JPEG file, not decoded yet.
+    """A JPEG file that is not decoded yet.
 
     Attributes
     ----------
@@ -51,9 +41,9 @@ class PlainJpeg:
     shape : tuple of int
         Rows and columns as stored.
     grey : bool
-        Whether it has one component, and not luma and two chromas.
+        Whether the image has one component, not luma and two chroma components.
     orientation : int
-        1 to 8, as EXIF numbers them: how the stored picture is to be turned.
+        Orientation by EXIF's numbers, 1 to 8.
     """
 
     data: bytes
@@ -62,12 +52,12 @@ class PlainJpeg:
     orientation: int
 
     def upright(self, stored: Any) -> Any:
-        """Turn and mirror a picture as stored.
+        """Apply the orientation to the decoded image.
 
         Parameters
         ----------
         stored : (M, N) array
-            NumPy's or CuPy's.
+            The image as stored, a NumPy or CuPy array.
 
         Returns
         -------
@@ -78,18 +68,18 @@ class PlainJpeg:
 
 
 def plain_jpeg(data: bytes, *, scans: int | None = None, exif_orientation: bool = True) -> PlainJpeg | None:
-    """Look whether a JPEG file is whole, and of a kind that all decoders read.
+    """Recognize a complete JPEG file of a kind that all decoders read alike.
 
-    That is: baseline or progressive with Huffman codes, 8 bits, grey or Y'CbCr in the usual samplings, with an end.
+    That is: baseline or progressive with Huffman codes, 8 bits, grey or Y'CbCr in the usual samplings, with its end.
 
     Parameters
     ----------
     data : bytes
         The whole file.
     scans : int, optional
-        How often `START` is in the file, if that is known (`gpusift.images.headers.Header.passes`).
+        Number of scans, if it is known (`gpusift.images.formats.Header.scans`).
     exif_orientation : bool, optional
-        Whether the orientation in its EXIF data counts; OpenCV's is taken.
+        Whether the orientation in its EXIF data counts, as OpenCV reads it.
 
     Returns
     -------
@@ -100,7 +90,7 @@ def plain_jpeg(data: bytes, *, scans: int | None = None, exif_orientation: bool 
         return None
     try:
         segments, scan = _segments(data)
-    except (IndexError, struct.error):  # cut
+    except (IndexError, struct.error):  # truncated
         return None
     frames = [(marker, body) for marker, body in segments if marker in FRAMES]
     if len(frames) != 1 or segments[-1][0] != SCAN:
@@ -112,15 +102,18 @@ def plain_jpeg(data: bytes, *, scans: int | None = None, exif_orientation: bool 
     adobe = [body[11:12] for marker, body in segments if marker == ADOBE and body[:5] == b"Adobe"]
     if bits != 8 or len(frame) != 6 + 3 * n or not _is_usual(frame[6:], adobe):
         return None
-    if marker == BASELINE and (segments[-1][1][:1] != bytes([n]) or _goes_on(data, scan, scans)):
+    if marker == BASELINE and (segments[-1][1][:1] != bytes([n]) or _has_more_scans(data, scan, scans)):
         return None
     exif = [body for marker, body in segments if marker == EXIF]
     return PlainJpeg(data, (rows, columns), n == 1, _orientation(exif) if exif and exif_orientation else 1)
 
 
 def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
-    """Marker and body of the segments to the first scan's, and where its data begin; fewer if something else comes."""
-    at, found = 2, []
+    """Return marker and body of each segment up to the first scan's, and the offset of the scan's data.
+
+    Fewer segments are returned if anything other than a segment is met.
+    """
+    at, segments = 2, []
     while data[at] == 0xFF:
         while data[at] == 0xFF:
             at += 1
@@ -128,16 +121,16 @@ def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
         if marker in NO_LENGTH:
             break
         (length,) = struct.unpack_from(">H", data, at + 1)
-        found.append((marker, data[at + 3 : at + 1 + length]))
+        segments.append((marker, data[at + 3 : at + 1 + length]))
         at += 1 + length
         if marker == SCAN or length < 2:
             break
-    return found, at
+    return segments, at
 
 
-def _goes_on(data: bytes, scan: int, scans: int | None) -> bool:
-    """Whether another scan comes before the end of the picture; one after it is that of another picture."""
-    before = data.count(START, 0, scan)  # that of a small picture in the EXIF data, too
+def _has_more_scans(data: bytes, scan: int, scans: int | None) -> bool:
+    """Whether another scan begins before the end of the image; one after the end belongs to another image."""
+    before = data.count(START, 0, scan)  # a thumbnail in the EXIF data has scans, too
     if scans is not None and scans == before:
         return False
     following = data.find(START, scan)
@@ -145,7 +138,7 @@ def _goes_on(data: bytes, scan: int, scans: int | None) -> bool:
 
 
 def _is_usual(components: bytes, adobe: list[bytes]) -> bool:
-    """Whether components (number, sampling, table) are grey, or Y'CbCr whoever reads them."""
+    """Whether components (number, sampling, table) are grey, or Y'CbCr to every decoder."""
     numbers, samplings = components[::3], components[1::3]
     if len(numbers) == 1:
         return samplings == b"\x11"
@@ -154,7 +147,7 @@ def _is_usual(components: bytes, adobe: list[bytes]) -> bool:
 
 
 def _orientation(exif: list[bytes]) -> int:
-    """What OpenCV makes of a file's EXIF segments, found by giving it a small picture with the same."""
+    """Return the orientation that OpenCV reads from EXIF segments: it decodes a small image that has the same ones."""
     import cv2
 
     segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body for body in exif)
@@ -165,7 +158,7 @@ def _orientation(exif: list[bytes]) -> int:
 
 @cache
 def _probe() -> bytes:
-    """A JPEG of four blocks with a level each."""
+    """Return a JPEG of four blocks, each of one grey level."""
     import cv2
 
     levels = np.array([[0, 85], [170, 255]], np.uint8)
@@ -174,7 +167,7 @@ def _probe() -> bytes:
 
 @cache
 def _corners() -> dict[tuple[int, int], int]:
-    """The orientation by the levels in the upper corners."""
+    """Return the orientation that puts a pair of levels into the upper corners."""
     levels = np.array([[0, 85], [170, 255]])
     return {_corner_pair(turn(levels)): orientation for orientation, turn in UPRIGHT.items()}
 

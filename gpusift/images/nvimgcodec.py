@@ -1,15 +1,14 @@
-"""JPEG by NVIDIA's nvImageCodec: on the GPU that computes, or on the CPU; `pip install "gpusift[nvimgcodec]"`.
+"""JPEG by NVIDIA's nvImageCodec, on the GPU that computes or on the CPU; `pip install "gpusift[nvimgcodec]"`.
 
-On a GPU (nvJPEG) pictures are decoded and stay in its memory. On the CPU the package decodes by libjpeg-turbo, as
-OpenCV does, with the same pixels: it is there so that one command runs, and is tested, everywhere.
+On a GPU, nvJPEG decodes images, which stay in the GPU's memory. On the CPU, nvImageCodec decodes by libjpeg-turbo, as
+OpenCV does, to the same pixels. So the same command runs, and is tested, on any machine.
 
-nvJPEG may round otherwise than libjpeg-turbo, and features follow the pixels. So which of them decoded is part of a
-sink's settings (`pixels_of`), and on a GPU only backends are allowed that take every file of a batch: not the hardware
-engines, which take a share of it, and not the CPU's, to which a file would go unnoticed. What is declined is given
-back, for OpenCV.
+nvJPEG may round differently from libjpeg-turbo, and features depend on the pixels. So a sink's settings name the
+library that decoded (`pixels_of`). On a GPU only backends are allowed that decode every file of a batch: neither the
+hardware engines, which take a fraction of a batch, nor the CPU backend, which would decode a file without notice.
+OpenCV decodes the files that nvImageCodec declines.
 
-When it is imported, the package prints on stderr that its parts for JPEG 2000 and TIFF are missing. They are not
-needed.
+On import, the package prints on stderr that its parts for JPEG 2000 and TIFF are missing. They are not needed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpusift.images import RGB_TO_GREY_15, Decoded, smaller
+from gpusift.images.scaling import Decoded, reduced
 
 if TYPE_CHECKING:
     from gpusift.devices import Device
@@ -32,12 +31,17 @@ if TYPE_CHECKING:
 PACKAGE = "nvidia.nvimgcodec"
 VERBOSITY = "PYNVIMGCODEC_VERBOSITY"  # read when the package is imported
 
-# Pixels decoded at once: 3 bytes each, and 12 for one picture at a time while it becomes grey.
+# Pixels decoded at once: 3 bytes each, and 12 bytes each for the one image that is being converted to grey.
 BATCH_PIXELS = 1 << 27
 
-# A picture of one colour, off by so much at most, tells a decoder that works; nvJPEG's rounding is not known better.
+# A decoder works if it decodes an image of this colour to the right grey value, within a tolerance for nvJPEG's
+# rounding, which is not documented.
 COLOUR = (40, 120, 200)
 TOLERANCE = 8
+
+# The weights of cv2.cvtColor for red, green and blue uint8 values, in units of 2**-15. Half a unit of the result is
+# added before the shift.
+RGB_TO_GREY_15 = (9798, 19235, 3735)
 
 
 def require() -> None:
@@ -46,13 +50,13 @@ def require() -> None:
     Raises
     ------
     ImportError
-        It is not; says how to get it.
+        It is not installed; the message says how to install it.
     """
     try:
-        found = importlib.util.find_spec(PACKAGE)
+        spec = importlib.util.find_spec(PACKAGE)
     except ModuleNotFoundError:  # of the package around it
-        found = None
-    if found is None:
+        spec = None
+    if spec is None:
         raise ImportError(
             "decoder 'nvimgcodec' needs NVIDIA's nvImageCodec, which is not installed: pip install "
             '"gpusift[nvimgcodec]" for CUDA 13 and for the CPU, "gpusift[nvimgcodec-cuda12]" for CUDA 12'
@@ -60,7 +64,7 @@ def require() -> None:
 
 
 def pixels_of(devices: Sequence[str]) -> str:
-    """Say whose pixels nvImageCodec gives on some devices, for the settings of a sink.
+    """Name the library by which nvImageCodec decodes on some devices, for the settings of a sink.
 
     Parameters
     ----------
@@ -75,7 +79,7 @@ def pixels_of(devices: Sequence[str]) -> str:
     Raises
     ------
     ValueError
-        There are both: pixels would depend on who took an image.
+        The devices are of both kinds, so that the pixels of an image would depend on the device that took it.
     """
     from gpusift.devices import cuda_info
 
@@ -90,21 +94,21 @@ def pixels_of(devices: Sequence[str]) -> str:
 
 
 class JpegDecoder:
-    """Decodes JPEG files to grey pictures on a device, for one thread at a time; others wait.
+    """Decodes JPEG files to grey images on a device. Calls from several threads run one after the other.
 
     Parameters
     ----------
     device : Device
-        Where the pictures are to be.
+        The device whose memory receives the images.
     n_threads : int
-        CPU threads, which do a part of the work on a GPU too.
+        CPU threads, which do a part of the work on a GPU, too.
 
     Raises
     ------
     ImportError
         nvImageCodec is not installed, or cannot be imported.
     RuntimeError
-        It does not decode on that device; says what may be missing.
+        nvImageCodec does not decode on the device; the message says what may be missing.
     """
 
     def __init__(self, device: Device, n_threads: int) -> None:
@@ -136,59 +140,59 @@ class JpegDecoder:
         jpegs : sequence of PlainJpeg
             Of any sizes.
         max_size : int, optional
-            As for `gpusift.images.decode`; larger pictures are made smaller on the host, by OpenCV, and stay there.
+            As for `gpusift.images.decode`. OpenCV reduces larger images on the host, where they then stay.
 
         Returns
         -------
         decoded : list of Decoded or None
-            In the files' order: uint8, complete, on the device, grey as `cv2.cvtColor` makes it, turned upright. None
-            for a file that nvImageCodec declines.
+            In the order of the files: complete uint8 images on the device, grey as `cv2.cvtColor` makes them, with
+            their orientation applied. None for a file that nvImageCodec declines.
 
         Raises
         ------
         MemoryError
             The device's memory does not suffice.
         """
-        found: list[Decoded | None] = [None] * len(jpegs)
+        decoded: list[Decoded | None] = [None] * len(jpegs)
         with self._lock, ExitStack() as stack:
             if not self._on_cpu:
                 stack.enter_context(self._device.active())
                 stack.enter_context(self._stream)
-            for numbers in _batches(jpegs):
-                pictures = self._decode([jpegs[number] for number in numbers])
-                for number, picture in zip(numbers, pictures, strict=True):
-                    if picture is not None:
-                        large = max_size is not None and max(picture.shape) > max_size
-                        found[number] = smaller(self._device.to_host(picture) if large else picture, max_size, "")
-        return found
+            for indices in _batches_of_a_kind(jpegs):
+                images = self._decode([jpegs[index] for index in indices])
+                for index, image in zip(indices, images, strict=True):
+                    if image is not None:
+                        large = max_size is not None and max(image.shape) > max_size
+                        decoded[index] = reduced(self._device.to_host(image) if large else image, max_size, "")
+        return decoded
 
     def _decode(self, jpegs: list[PlainJpeg]) -> list[Any]:
-        """Decode files that are all grey, or all colour, in one call on the current stream, and wait for it."""
+        """Decode files, all grey or all colour, in one call on the current stream, and wait for the call to end."""
         codec, grey = self._codec, jpegs[0].grey
         params = codec.DecodeParams(
             apply_exif_orientation=False, color_spec=codec.ColorSpec.GRAY if grey else codec.ColorSpec.SRGB
         )
         stream = 0 if self._on_cpu else self._stream.ptr
-        images = self._decoder.decode(
+        decoded = self._decoder.decode(
             [codec.CodeStream(jpeg.data) for jpeg in jpegs], params=params, cuda_stream=stream
         )
-        pictures = [self._picture(image, jpeg) for image, jpeg in zip(images, jpegs, strict=True)]
+        images = [self._upright_grey(pixels, jpeg) for pixels, jpeg in zip(decoded, jpegs, strict=True)]
         if not self._on_cpu:
-            self._device.synchronize()  # before the colours, which `images` holds, are freed, and other streams read
-        return pictures
+            self._device.synchronize()  # before the colours in `decoded` are freed, and before other streams read
+        return images
 
-    def _picture(self, image: Any, jpeg: PlainJpeg) -> Any:
-        """Make an upright grey picture of what was decoded; None if nothing was, or another shape than declared."""
-        if image is None:
+    def _upright_grey(self, decoded: Any, jpeg: PlainJpeg) -> Any:
+        """Return the upright grey image, or None if nothing, or another shape than declared, was decoded."""
+        if decoded is None:
             return None
-        pixels = np.asarray(image.cpu()) if self._on_cpu else self._device.xp.asarray(image)
+        pixels = np.asarray(decoded.cpu()) if self._on_cpu else self._device.xp.asarray(decoded)
         if pixels.shape != (*jpeg.shape, 1 if jpeg.grey else 3) or pixels.dtype != np.uint8:
             return None
         stored = pixels[..., 0] if jpeg.grey else self._grey(pixels)
         return self._device.xp.array(jpeg.upright(stored), order="C")
 
     def _grey(self, rgb: Any) -> Any:
-        """Make grey of (M, N, 3) red, green, blue as `cv2.cvtColor` does."""
+        """Convert (M, N, 3) red, green and blue to grey as `cv2.cvtColor` does."""
         if self._on_cpu:
             import cv2
 
@@ -209,55 +213,56 @@ class JpegDecoder:
         wanted = cv2.cvtColor(np.full((1, 1, 3), COLOUR, np.uint8), cv2.COLOR_BGR2GRAY).item()
         off = np.abs(self._device.to_host(decoded.image).astype(int) - wanted).max()
         if off > TOLERANCE:
-            raise RuntimeError(f"a picture of one colour is off by {off} of 255")
+            raise RuntimeError(f"an image of one colour is off by {off} of 255")
 
 
 def grey_of(rgb: Any) -> Any:
-    """Make grey of colours, with the bits of `cv2.cvtColor`.
+    """Convert colours to grey with exactly the results of `cv2.cvtColor`.
 
     Parameters
     ----------
     rgb : (M, N, 3) uint8 array
-        Red, green, blue; NumPy's or CuPy's.
+        Red, green and blue, a NumPy or CuPy array.
 
     Returns
     -------
     (M, N) uint8 array
-        Of the same kind.
+        An array of the same library.
     """
     total = rgb[..., 0].astype(np.int32)
     total *= RGB_TO_GREY_15[0]
     for channel in (1, 2):
-        part = rgb[..., channel].astype(np.int32)
-        part *= RGB_TO_GREY_15[channel]
-        total += part
+        weighted = rgb[..., channel].astype(np.int32)
+        weighted *= RGB_TO_GREY_15[channel]
+        total += weighted
     total += 1 << 14
     total >>= 15
     return total.astype(np.uint8)
 
 
-def _batches(jpegs: Sequence[PlainJpeg]) -> Iterator[list[int]]:
-    """Numbers of files of one kind that are decoded at once, within BATCH_PIXELS if there are several."""
+def _batches_of_a_kind(jpegs: Sequence[PlainJpeg]) -> Iterator[list[int]]:
+    """Yield indices of files, all colour or all grey, that are decoded at once; several have BATCH_PIXELS at most."""
     for grey in (False, True):
         batch: list[int] = []
         pixels = 0
-        for number, jpeg in enumerate(jpegs):
+        for index, jpeg in enumerate(jpegs):
             if jpeg.grey != grey:
                 continue
             size = jpeg.shape[0] * jpeg.shape[1]
             if batch and pixels + size > BATCH_PIXELS:
                 yield batch
                 batch, pixels = [], 0
-            batch.append(number)
+            batch.append(index)
             pixels += size
         if batch:
             yield batch
 
 
 def _load() -> Any:
-    """Import the package, with its log off unless the environment asks for it.
+    """Import the package with its log off, unless the environment sets its level.
 
-    What it declines is told by us; lines of its log would be taken for a decoder's complaint about a picture.
+    gpusift itself reports which files were declined. The reader would take lines of the log for a decoder's complaint
+    about an image.
     """
     asked = VERBOSITY in os.environ
     os.environ.setdefault(VERBOSITY, "0")

@@ -1,4 +1,4 @@
-"""Reading photographs in several threads, with what their decoders print."""
+"""Reading photographs in several threads, and attributing what their decoders print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gpusift import images
 from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, ImageReadError
 from gpusift.images.jpeg import PlainJpeg, plain_jpeg
+from gpusift.images.limits import check
 from gpusift.images.stderr import Listener
 from gpusift.sources import fetch
 
@@ -25,24 +26,24 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Decoding:
-    """How photographs are decoded; see `gpusift.images.decode`.
+    """Options of decoding; see `gpusift.images.decode`.
 
     Attributes
     ----------
     exif_orientation : bool
-        Turn and mirror the picture as its EXIF data say.
+        Turn and mirror images as their EXIF data say.
     max_pixels : int
-        Refuse a picture whose header tells of more pixels.
+        Refuse an image whose header declares more pixels.
     max_size : int or None
-        Make the picture smaller until its longer side has at most so many pixels.
+        Reduce an image until its longer side has at most this many pixels.
     decoder : str
-        "opencv", or "nvimgcodec": plain JPEG files (`gpusift.images.jpeg.plain_jpeg`) by nvImageCodec on the
-        device that computes, all else by OpenCV.
+        "opencv", or "nvimgcodec": nvImageCodec decodes plain JPEG files (`gpusift.images.jpeg.plain_jpeg`) on the
+        device that computes, and OpenCV decodes all other files.
 
     Raises
     ------
     ValueError
-        There is no such decoder.
+        The decoder is unknown.
     """
 
     exif_orientation: bool = True
@@ -56,49 +57,62 @@ class Decoding:
 
 
 class Reader:
-    """Reads photographs, in up to `n_threads` threads at once.
+    """Reads photographs in up to `n_threads` threads at once.
+
+    Decoders print to the process's stderr and do not name the image. What is printed while one image is decoded alone
+    belongs to that image. If several images were decoded at the time, each of them is decoded again, alone, to learn
+    whose message it was: output can be separated neither by thread, as descriptor 2 belongs to the process, nor by
+    OpenCV's log, to which Python programs cannot subscribe. No image is decoded again while nothing is printed.
 
     Parameters
     ----------
     decoding : Decoding
-        How.
+        Options of decoding.
     n_threads : int
-        Threads that call `read`, `decode` and `beside`.
+        Threads that call `read`, `decode` and `listen_to`.
     listener : Listener, optional
-        Hears what the decoders print, so that `read` can say of which picture it was.
+        Collects what the decoders print.
     """
 
     def __init__(self, decoding: Decoding, n_threads: int, listener: Listener | None = None) -> None:
         self._decoding = decoding
         self._listener = listener
         self._n_threads = n_threads
-        self._at_work = threading.Semaphore(n_threads)
+        self._slots = threading.Semaphore(n_threads)
         self._turn = threading.Lock()
+        self._lock = threading.Lock()  # guards the two counts
+        self._n_working = 0
+        self._n_begun = 0
 
     @property
     def max_size(self) -> int | None:
-        """Most pixels of a picture's longer side."""
+        """Limit of an image's longer side, pixels."""
         return self._decoding.max_size
 
     def read(self, source: Source) -> tuple[Decoded | PlainJpeg, list[str]]:
-        """Fetch a photograph, and decode it unless that is nvImageCodec's part.
+        """Fetch a photograph, and decode it unless nvImageCodec is to decode it.
+
+        Parameters
+        ----------
+        source : Source
+            The photograph.
 
         Returns
         -------
         picture : Decoded or PlainJpeg
-            The picture, or the file, which has been checked.
+            The image, or the file, which has been checked.
         messages : list of str
             What the decoder printed, if there is a listener.
 
         Raises
         ------
         OSError, ImageReadError
-            It cannot be fetched, or decoded.
+            The file cannot be fetched, or cannot be decoded.
         """
         data = fetch(source)
         if self._decoding.decoder == NVIMGCODEC:
-            header = images.check(data, source.url, self._decoding.max_pixels)
-            jpeg = plain_jpeg(data, scans=header.passes, exif_orientation=self._decoding.exif_orientation)
+            header = check(data, source.url, self._decoding.max_pixels)
+            jpeg = plain_jpeg(data, scans=header.scans, exif_orientation=self._decoding.exif_orientation)
             if jpeg is not None:
                 return jpeg, []
         return self.decode(data, source)
@@ -111,7 +125,7 @@ class Reader:
         data : bytes
             The whole file.
         source : Source
-            Whose it is.
+            The photograph.
 
         Returns
         -------
@@ -121,52 +135,70 @@ class Reader:
         Raises
         ------
         ImageReadError
-            It cannot be decoded.
+            The file cannot be decoded.
         """
 
-        def attempt() -> tuple[Decoded | None, ImageReadError | None]:
+        def attempt() -> Decoded | ImageReadError:
             try:
-                return self._decode(data, source), None
-            except ImageReadError as failed:
-                return None, failed
+                return self._decode(data, source)
+            except ImageReadError as error:
+                return error
 
-        (decoded, error), quiet = self.beside(attempt)
-        messages = [] if quiet else self.messages(data, source)
-        if decoded is None:
-            said = f" (decoder: {messages[0]})" if messages else ""
-            assert error is not None
-            raise ImageReadError(source.url, error.reason + said)
-        return decoded, messages
+        result, messages = self.listen_to(attempt)
+        if messages is None:
+            messages = self.messages(data, source)
+        if isinstance(result, ImageReadError):
+            complaint = f" (decoder: {messages[0]})" if messages else ""
+            raise ImageReadError(source.url, result.reason + complaint)
+        return result, messages
 
-    def beside(self, work: Callable[[], Result]) -> tuple[Result, bool]:
-        """Do what may print while other threads read.
+    def listen_to(self, work: Callable[[], Result]) -> tuple[Result, list[str] | None]:
+        """Run a function that may print, beside those of other threads.
 
         Parameters
         ----------
         work : callable
-            What is done.
+            The function.
 
         Returns
         -------
         result
-            What it gave.
-        quiet : bool
-            Whether nobody printed anything meanwhile; True if there is no listener.
+            The function's result.
+        messages : list of str or None
+            What it printed; empty without a listener. None if something was printed, but by this function or by
+            that of another thread.
         """
-        if self._listener is None:
-            return work(), True
-        with self._at_work:
-            before = self._listener.size
-            return work(), self._listener.size == before
+        listener = self._listener
+        if listener is None:
+            return work(), []
+        with self._slots:
+            with self._lock:
+                if not self._n_working:
+                    listener.clear()
+                self._n_begun += 1
+                number, before, alone = self._n_begun, listener.size, not self._n_working
+                self._n_working += 1
+            try:
+                result = work()
+            finally:
+                with self._lock:
+                    self._n_working -= 1
+                    alone = alone and self._n_begun == number
+                    messages = listener.lines() if alone else None if listener.size != before else []
+            return result, messages
 
     def _decode(self, data: bytes, source: Source) -> Decoded:
-        how = self._decoding
+        options = self._decoding
         return images.decode(
-            data, source.url, exif_orientation=how.exif_orientation, max_pixels=how.max_pixels, max_size=how.max_size
+            data,
+            source.url,
+            exif_orientation=options.exif_orientation,
+            max_pixels=options.max_pixels,
+            max_size=options.max_size,
         )
 
     def messages(self, data: bytes, source: Source) -> list[str]:
-        """Decode by OpenCV while no other thread decodes: what is printed then is about this picture.
+        """Decode by OpenCV while no other thread decodes, to learn what is printed about this image.
 
         Parameters
         ----------
@@ -176,7 +208,7 @@ class Reader:
         Returns
         -------
         messages : list of str
-            Empty if there is no listener.
+            Empty without a listener.
         """
         if self._listener is None:
             return []
@@ -190,9 +222,9 @@ class Reader:
     def _alone(self) -> Iterator[None]:
         with self._turn:
             for _ in range(self._n_threads):
-                self._at_work.acquire()
+                self._slots.acquire()
         try:
             yield
         finally:
             for _ in range(self._n_threads):
-                self._at_work.release()
+                self._slots.release()

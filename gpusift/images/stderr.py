@@ -1,4 +1,4 @@
-"""What decoders print on the process's stderr, which they do past Python."""
+"""Collecting what decoders print on the process's stderr, which bypasses Python's `sys.stderr`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LOG_PREFIX = re.compile(r"^\[ *[A-Z]+:\d+@[\d.]+\]( global)?( \S+:\d+ \S+)? *")
 
 
 class Listener:
-    """Holds back what is printed on the process's stderr past Python; a context manager.
+    """Context manager that collects what is written to the process's file descriptor 2.
 
-    The process's file descriptor 2 goes to a temporary file meanwhile, and `sys.stderr` to where the descriptor went
-    before. So this is for programs, such as our command line, that own their process.
+    Within the context, the descriptor refers to a temporary file, and `sys.stderr` to the descriptor's former target.
+    So this is for programs that own their process, such as gpusift's command line.
     """
 
     def __enter__(self) -> Listener:
@@ -42,16 +42,16 @@ class Listener:
 
     @property
     def size(self) -> int:
-        """Bytes held."""
+        """Bytes collected."""
         return os.fstat(self._file.fileno()).st_size
 
     def clear(self) -> None:
-        """Forget what was printed until now."""
-        os.lseek(2, 0, os.SEEK_SET)  # the offset is that of all who print
+        """Discard what was printed until now."""
+        os.lseek(2, 0, os.SEEK_SET)  # all writers share the offset
         os.ftruncate(2, 0)
 
     def lines(self) -> list[str]:
-        """Return the different lines printed, without OpenCV's prefix."""
+        """Return the distinct lines printed, without OpenCV's prefix."""
         lines = os.pread(self._file.fileno(), self.size, 0).decode(errors="replace").splitlines()
         return list(dict.fromkeys(without_prefix(line) for line in lines if line.strip()))
 
@@ -65,12 +65,12 @@ def _writes_to(stream: TextIO, descriptor: int) -> bool:
 
 @contextmanager
 def decoder_messages() -> Iterator[list[str]]:
-    """Collect what decoders print; for programs that own their process, as for `Listener`.
+    """Collect what decoders print, in programs that own their process (see `Listener`).
 
     Yields
     ------
     messages : list of str
-        Filled at the end: the different lines printed, without OpenCV's prefix.
+        Filled at the end with the distinct lines printed, without OpenCV's prefix.
     """
     messages: list[str] = []
     with Listener() as listener:
@@ -81,7 +81,7 @@ def decoder_messages() -> Iterator[list[str]]:
 
 
 def without_prefix(line: str) -> str:
-    """Take off a decoder's message what OpenCV puts before it: level, time, and place in its source.
+    """Remove OpenCV's prefix from a message: its level, time and place in the source.
 
     Parameters
     ----------

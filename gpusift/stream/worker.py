@@ -187,11 +187,11 @@ def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[
     encoded = [item for item in batch if isinstance(item, _Encoded)]
     begun = time.perf_counter()
     try:
-        several, quiet = reader.beside(lambda: decoder.decode([item.jpeg for item in encoded], reader.max_size))
+        several, printed = reader.listen_to(lambda: decoder.decode([item.jpeg for item in encoded], reader.max_size))
     except Exception as error:  # for want of memory, say
         if _is_of_the_device(error):
             raise
-        several, quiet = [None] * len(encoded), True
+        several, printed = [None] * len(encoded), []
     each = (time.perf_counter() - begun) / max(len(encoded), 1)
     for item, decoded in zip(encoded, several, strict=True):
         begun = time.perf_counter()
@@ -201,7 +201,7 @@ def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[
                 decoded, messages = reader.decode(data, source)
                 messages = [*messages, DECLINED]
             else:
-                messages = [] if quiet else reader.messages(data, source)
+                messages = [] if printed == [] else reader.messages(data, source)
         except Exception as error:
             yield Failed(source, reason_of(error), item.seconds + each + time.perf_counter() - begun)
         else:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from gpusift import SIFT
 from gpusift.images import ImageReadError, decode, read_image
-from gpusift.images.headers import HeaderError, read_header
+from gpusift.images.formats import HeaderError, read_header
 from tests.support.checkout import PYTHONPATH, run_module
 
 HARD = Path(os.environ.get("GPUSIFT_DATA", "/nowhere")) / "hard"

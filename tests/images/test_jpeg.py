@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpusift.images import decode
-from gpusift.images.headers import read_header
+from gpusift.images.formats import read_header
 from gpusift.images.jpeg import plain_jpeg
 from tests.support.jpegs import COLOUR, SAMPLINGS, encoded, exif, with_segment
 
@@ -25,7 +25,7 @@ def changed(data: bytes, offset: int, value: int, marker: bytes = b"\xff\xc0") -
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_the_usual_kinds_are_plain(progressive, interval, sampling):
     data = encoded(PROGRESSIVE=progressive, RST_INTERVAL=interval, SAMPLING_FACTOR=SAMPLINGS[sampling])
-    for scans in (None, read_header(data).passes):
+    for scans in (None, read_header(data).scans):
         jpeg = plain_jpeg(data, scans=scans)
         assert (jpeg.data, jpeg.shape, jpeg.grey, jpeg.orientation) == (data, (45, 67), False, 1)
 
@@ -41,7 +41,7 @@ def test_what_comes_after_the_end_does_not_matter():
 
 def test_a_small_picture_in_exif_data_does_not_matter():
     data = with_segment(encoded(), 0xE1, exif(1) + encoded())
-    assert plain_jpeg(data, scans=read_header(data).passes) is not None
+    assert plain_jpeg(data, scans=read_header(data).scans) is not None
     cut = data[:-2]  # the end that is left is the small picture's
     assert plain_jpeg(cut) is None
 
