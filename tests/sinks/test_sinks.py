@@ -380,7 +380,7 @@ def test_a_file_that_may_not_grow(quick_path, name):
 @pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("there", [False, True])
 def test_a_read_only_folder(name, there):
-    """Tried by a user without rights, where root runs the tests: root may write anywhere."""
+    """Root may write anywhere, so a process that obeys permissions tries it."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "results" / name
         output.parent.mkdir()

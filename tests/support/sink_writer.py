@@ -24,6 +24,7 @@ from gpusift.sinks import open_sink
 from gpusift.sinks import parquet as sink_parquet
 from gpusift.storage import transaction
 from tests.support.checkout import PYTHONPATH
+from tests.support.rights import obey_permissions
 
 SHAPE = (96, 80)
 SETTINGS = {"normalization": "root", "descriptor_layout": "ubc", "dtype": "float32", "exif_orientation": False}
@@ -37,8 +38,6 @@ CRITICAL = set(map(str, WRITING - {PACKAGE / "sinks" / "hdf5.py", PACKAGE / "sto
 CALM = {"read", "readinto", "read_at", "_pages", "seek", "tell", "_lengthen", "_change", "check", "<genexpr>"}
 
 PLACES = (10, 2 * transaction.PAGE, 5 * transaction.PAGE - 3)  # that `change` changes
-
-NOBODY = 65534  # the user
 
 # Of functions in this module: importing that of a test takes long.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -128,13 +127,8 @@ def start(function: Any, *arguments: Any) -> Any:
 
 
 def open_without_rights(output: str, report: Any) -> None:
-    """Try to open a sink as a user who is not root, and report the error."""
-    colmap.import_pycolmap()
-    sink_parquet.schema_of({})  # imported as long as that is allowed
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    """Try to open a sink as a user whom permissions bind, and report the error."""
+    obey_permissions()
     try:
         open_sink(output, SETTINGS).close()
     except Exception as error:
