@@ -22,7 +22,7 @@ COPY_WARM_UP = 2
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its compute capability ("9.0"), bytes per second of its memory, and float32 operations per second.
+    """A GPU: compute capability ("9.0"), bytes a second of its memory, float32 operations a second, multiprocessors.
 
     The sheet's rate counts a fused multiply-add as two operations.
     """
@@ -31,6 +31,7 @@ class Gpu:
     capability: str
     bandwidth: float
     rate: float
+    multiprocessors: int
     source: str
 
     @property
@@ -39,18 +40,24 @@ class Gpu:
         return self.rate / 2
 
     @property
+    def issued(self) -> float:
+        """Instructions of a warp, of any kind, per second: one a cycle for each quarter of a multiprocessor."""
+        return self.instructions / MULTIPROCESSORS[self.capability].lanes * PARTITIONS
+
+    @property
     def architecture(self) -> str:
         """The compute capability as NVRTC has it: "90"."""
         return self.capability.replace(".", "")
 
 
 GPUS = (
-    Gpu("H200", "9.0", 4.8e12, 67e12, "NVIDIA H200 data sheet, SXM"),
-    Gpu("A100", "8.0", 2.039e12, 19.5e12, "NVIDIA A100 data sheet, 80 GB SXM"),
-    Gpu("L4", "8.9", 300e9, 30.3e12, "NVIDIA L4 data sheet"),
-    Gpu("RTX 4090", "8.9", 1.008e12, 82.6e12, "NVIDIA Ada architecture paper"),
-    Gpu("T4", "7.5", 320e9, 8.1e12, "NVIDIA T4 data sheet"),
-    Gpu("Orin", "8.7", 204.8e9, 5.3e12, "Jetson AGX Orin data sheet, 64 GB module"),
+    Gpu("H200", "9.0", 4.8e12, 67e12, 132, "NVIDIA H200 data sheet, SXM"),
+    Gpu("H100", "9.0", 3.35e12, 67e12, 132, "NVIDIA H100 data sheet, SXM"),
+    Gpu("A100", "8.0", 2.039e12, 19.5e12, 108, "NVIDIA A100 data sheet, 80 GB SXM"),
+    Gpu("L4", "8.9", 300e9, 30.3e12, 58, "NVIDIA L4 data sheet"),
+    Gpu("RTX 4090", "8.9", 1.008e12, 82.6e12, 128, "NVIDIA Ada architecture paper"),
+    Gpu("T4", "7.5", 320e9, 8.1e12, 40, "NVIDIA T4 data sheet"),
+    Gpu("Orin", "8.7", 204.8e9, 5.3e12, 16, "Jetson AGX Orin data sheet, 64 GB module"),
 )
 
 
@@ -178,6 +185,7 @@ def this_gpu() -> Gpu:
     properties = cupy.cuda.runtime.getDeviceProperties(device.id)
     capability = f"{properties['major']}.{properties['minor']}"
     hertz = 1e3 * device.attributes["ClockRate"]
-    lanes = device.attributes["MultiProcessorCount"] * MULTIPROCESSORS[capability].lanes
+    multiprocessors = device.attributes["MultiProcessorCount"]
+    rate = 2 * multiprocessors * MULTIPROCESSORS[capability].lanes * hertz
     name = properties["name"].decode()
-    return Gpu(name, capability, copy_bandwidth(), 2 * lanes * hertz, "measured copy; multiprocessors x clock")
+    return Gpu(name, capability, copy_bandwidth(), rate, multiprocessors, "measured copy; multiprocessors x clock")

@@ -1,0 +1,287 @@
+"""How often the loops and branches of each kernel run: the numbers that shapes and photographs give.
+
+For each kernel a function gives the times of its regions (`frequencies.py`) in a launch. Figures of photographs are the
+fields of `Scene`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+WARP = 32  # threads
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an image holds: the round numbers of a photograph of 1080 x 1920 with 6,000 features, upsampled twice.
+
+    Attributes
+    ----------
+    candidates, keypoints, features : float
+        Of an image.
+    strong : float
+        Of the groups of 32 differences in a row, those with one that reaches the threshold.
+    extreme : float
+        Of those groups, those with a candidate.
+    orientation_side : float
+        Rows of a keypoint's window in `assign_orientations`, samples.
+    rows, cols : float
+        Rows of a feature's window in `describe`, and columns of it in a row.
+    """
+
+    candidates: float = 10_000
+    keypoints: float = 5_000
+    features: float = 6_000
+    strong: float = 0.2
+    extreme: float = 0.01
+    orientation_side: float = 22.6
+    rows: float = 50.5
+    cols: float = 25.4
+
+
+@dataclass(frozen=True)
+class Made:
+    """A launch: its kernel with what it is compiled for, its grid and block, and its numbers by name."""
+
+    kernel: str
+    constant: int
+    sizes: tuple[tuple[str, int], ...]
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    numbers: Mapping[str, float]
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return math.prod(self.block)
+
+    @property
+    def warps(self) -> int:
+        """Warps of the grid."""
+        return math.prod(self.grid) * -(-self.threads // WARP)
+
+    def share(self, entries: float) -> float:
+        """Return how many of a list's entries a block takes."""
+        return entries / self.grid[0]
+
+
+Times = dict[str, float]
+
+
+def turns(count: float, step: int, width: int = 1) -> float:
+    """Return a warp's trips of a loop over `count` items by `step` threads, of which a warp has `width`: the mean."""
+    starts = range(0, step, width)
+    return sum(max(0, math.ceil((count - start) / step)) for start in starts) / len(starts)
+
+
+def _intensities(made: Made, scene: Scene) -> Times:
+    unused = (
+        "INT8) scale",
+        "UINT16",
+        "INT16) scale",
+        "UINT32",
+        "INT32) scale",
+        "UINT64",
+        "INT64) scale",
+        "FLOAT32",
+        "FLOAT64",
+    )
+    return {
+        "intensities.cu: for (int row = blockIdx.x": 1,
+        **{f"intensities.cu: if (dtype == {name}": 0 for name in unused},
+        "intensities.cu: for (int col = threadIdx.x": turns(made.numbers["cols"], made.threads, WARP),
+        "intensities.cu: if (some_unfit)": 0,
+    }
+
+
+def _first_level(made: Made, scene: Scene) -> Times:
+    columns, radius = made.block[0], made.constant
+    rows, cols = 8, 128
+    held = cols + 2 * radius
+    image_cols = held / made.numbers["factor"]
+    return {
+        "scale_space.cu: for (int number = blockIdx.x; number < n_tiles_of(out_rows": 1,
+        "scale_space.cu: for (int i = threadIdx.y; i < BLUR_TILE_ROWS + 2 * reach": turns(
+            rows + 2 * radius, made.block[1]
+        ),
+        **{f"scale_space.cu: if (factor == {n})": n == made.numbers["factor"] for n in (1, 2, 4)},
+        "enlargement.cuh: for (int col = larger(first, 1)": turns(image_cols, columns, WARP),
+        "enlargement.cuh: if (first == 0)": 1 / 30,
+        "enlargement.cuh: if (cols > 1 && end": 1 / 30,
+        "scale_space.cu: for (int i = threadIdx.y * BLUR_ROWS": 1,
+        "scale_space.cu: DEVICE void blur_columns(": 1,
+        "scale_space.cu: DEVICE void blur_columns_reflected(": 0,
+        "scale_space.cu: for (int col = left + threadIdx.x": turns(cols + radius, columns, WARP),
+        **_blur_rows(made, rows, cols),
+    }
+
+
+def _blur_rows(made: Made, rows: int, cols: int) -> Times:
+    return {
+        "scale_space.cu: if (col_0 < radius ||": 1 / 15,
+        "scale_space.cu: for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y)": turns(
+            rows, made.block[1]
+        ),
+        "scale_space.cu: for (int col = col_0 - radius": 1,
+        "scale_space.cu: for (int col = cols + threadIdx.x": 1,
+    }
+
+
+def _blur(made: Made, scene: Scene) -> Times:
+    columns = made.block[0]
+    rows, cols = min(8, made.numbers["rows"]), min(128, made.numbers["cols"])
+    reflected = min(1.0, 2 * made.constant / made.numbers["rows"])
+    return {
+        "scale_space.cu: for (int number = blockIdx.x; number < n_tiles_of(rows": 1,
+        "scale_space.cu: for (int group = tile.row_0": 1,
+        "scale_space.cu: DEVICE void blur_columns(": 1 - reflected,
+        "scale_space.cu: DEVICE void blur_columns_reflected(": reflected,
+        "scale_space.cu: for (int row = group; row < smaller": 2,
+        "scale_space.cu: for (int k = radius; k >= 1; --k) {\n        const real* above": made.constant,
+        "scale_space.cu: for (int col = left + threadIdx.x": turns(cols + made.constant, columns, WARP),
+        "common.cuh: while (i < 0": 0.5,
+        "scale_space.cu: for (int row = tile.row_0 / 2": (made.numbers["next_pitch"] > 0) * turns(rows / 2, 4),
+        "scale_space.cu: for (int col = tile.col_0 / 2": turns(cols / 2, columns, WARP),
+        **_blur_rows(made, rows, cols),
+    }
+
+
+def _find_extrema(made: Made, scene: Scene) -> Times:
+    n_scales = made.numbers["n_scales"]
+    return {
+        "extrema.cu: for (int tile = blockIdx.x": 1,
+        "extrema.cu: for (; o < n_octaves": 1.4,
+        "extrema.cu: for (int row = row_0 + threadIdx.y; row < row_1": turns(18, made.block[1]),
+        "extrema.cu: for (int col = col_0 + threadIdx.x": 2,
+        "extrema.cu: for (int s = 1;": n_scales,
+        "extrema.cu: for (int row = first_row": turns(16, made.block[1]),
+        "extrema.cu: for (int col = first_col": 1,
+        "extrema.cu: int extreme[LANES]": scene.strong,
+    }
+
+
+def _list_loop(made: Made, entries: float, file: str = "lists.cu") -> Times:
+    return {f"{file}: for (int i = blockIdx.x * blockDim.x": turns(entries, made.grid[0] * made.threads, WARP)}
+
+
+def _sum_counts(made: Made, scene: Scene) -> Times:
+    entries = min(made.numbers["entries"], scene.candidates)
+    return {
+        "lists.cu: for (int i = first; i < end; ++i)": entries / made.threads,
+        "lists.cu: for (int distance = 1": math.log2(made.threads),
+        "lists.cu: if (thread == n_threads - 1)": 0.1,
+    }
+
+
+def _group_by_row(made: Made, scene: Scene) -> Times:
+    return _list_loop(made, scene.candidates)
+
+
+def _sort_rows(made: Made, scene: Scene) -> Times:
+    return {**_list_loop(made, scene.candidates), "lists.cu: for (int j = first": 10}
+
+
+def _keep_accepted(made: Made, scene: Scene) -> Times:
+    return _list_loop(made, scene.candidates)
+
+
+def _refine(made: Made, scene: Scene) -> Times:
+    return {
+        "refinement.cu: for (int turn = threadIdx.x": min(1.0, scene.candidates / (made.grid[0] * made.threads)),
+        "refinement.cu: for (int step = 1": 1.5,
+        "refinement.cu: if (keep && masked)": 0,
+    }
+
+
+def _window(rows: float, cols: float, made: Made) -> Times:
+    across, down = made.block[:2]
+    stretch = cols / across
+    steps = rows / down * (stretch + 0.5)
+    return {
+        "window.cuh: for (int row = row_0 + threadIdx.y * BOUND_STEP": rows / (4 * down),
+        "window.cuh: for (int col = first + threadIdx.x * LANES": turns(cols, across),
+        "window.cuh: for (int row = row_0; row < row_1; row += PATCH": 1,
+        "window.cuh: for (int col = col_0; col < col_1; col += PATCH": 1,
+        "window.cuh: for (int i = thread; i < whole_vectors": turns(rows, made.threads, WARP),
+        "window.cuh: while (col >= end)": min(1, rows / down / steps),
+        "steps": steps,
+    }
+
+
+def _assign_orientations(made: Made, scene: Scene) -> Times:
+    window = _window(scene.orientation_side, scene.orientation_side, made)
+    steps = window.pop("steps")
+    bins = turns(36, made.threads, WARP)
+    file = "orientation.cu"
+    return {
+        **window,
+        f"{file}: while (true) {{\n        const int keypoint": made.share(scene.keypoints) + 1,
+        f"{file}: for (bool fits": 1,
+        f"{file}: while (true) {{\n                        int count": steps,
+        f"{file}: for (int bin = thread; bin < n_bins": bins,
+        f"{file}: for (int turn = 0; turn < n_smoothings": 6,
+        f"{file}: for (int bin = 1 + thread": bins,
+        f"{file}: for (int other = 0": 18,
+    }
+
+
+def _spread_orientations(made: Made, scene: Scene) -> Times:
+    return {
+        **_list_loop(made, scene.keypoints, "orientation.cu"),
+        "orientation.cu: for (int k = 0; k <= further": 2,
+    }
+
+
+def _describe(made: Made, scene: Scene) -> Times:
+    window = _window(scene.rows, scene.cols, made)
+    steps = window.pop("steps")
+    file = "descriptor.cu"
+    return {
+        **window,
+        f"{file}: while (true) {{\n        const int feature": made.share(scene.features) + 1,
+        f"{file}: for (bool fits": 1,
+        f"{file}: for (int sum = thread": 900 / made.threads,
+        f"{file}: while (true) {{\n                    int count": steps,
+        f"{file}: for (int group = thread": 1,
+        f"{file}: for (int bin = threadIdx.y": 16 / made.block[1],
+        f"{file}: for (int direction = threadIdx.x": 1,
+        f"{file}: for (int pass = 0": 2,
+        f"{file}: for (int first = 0; first < n_values": 8,
+        f"{file}: for (int lane = thread; lane < smaller": 0.25,
+        f"{file}: for (int lane = thread; lane < SUM_LANES": 0.25,
+        f"{file}: for (int v = thread": 128 / made.threads,
+        f"{file}: }} else {{\n            for (int v": 0,
+    }
+
+
+def _collect(made: Made, scene: Scene) -> Times:
+    return {
+        "lists.cu: for (int i = blockIdx.x; i < n": made.share(scene.features),
+        "lists.cu: if (threadIdx.x == 0) {": 1 / 4,
+        "lists.cu: for (int v = threadIdx.x": 128 / made.threads,
+    }
+
+
+Function = Callable[[Made, Scene], Times]
+KERNELS: dict[str, Function] = {
+    "intensities": _intensities,
+    "first_level": _first_level,
+    "blur": _blur,
+    "find_extrema": _find_extrema,
+    "sum_counts": _sum_counts,
+    "group_by_row": _group_by_row,
+    "sort_rows": _sort_rows,
+    "refine": _refine,
+    "keep_accepted": _keep_accepted,
+    "assign_orientations": _assign_orientations,
+    "spread_orientations": _spread_orientations,
+    "describe": _describe,
+    "collect": _collect,
+}
+
+
+def times(made: Made, scene: Scene) -> Times:
+    """Return the times of the regions of a launch's kernel."""
+    return KERNELS[made.kernel](made, scene)
