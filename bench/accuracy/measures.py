@@ -182,7 +182,8 @@ def mutual_nearest(first: Array, second: Array) -> tuple[Array, Array]:
     matches : (Q, 2) array of int
         Indices into both.
     ratios : (Q,) array of float
-        Of the Euclidean distance to that to the second nearest in `second`.
+        Of the Euclidean distance to that to the second nearest, in `second` or in `first`, whichever is larger: a match
+        passes the ratio test in both directions if this ratio is small enough.
     """
     if len(first) == 0 or len(second) < 2:
         return np.empty((0, 2), int), np.empty(0)
@@ -192,8 +193,9 @@ def mutual_nearest(first: Array, second: Array) -> tuple[Array, Array]:
     nearest, index = squares.argmin(axis=1), np.arange(len(a))
     best = squares[index, nearest]
     mutual = best <= squares.min(axis=0)[nearest]
-    squares[index, nearest] = np.inf
-    second_best = squares.min(axis=1)
+    second_best = np.partition(squares, 1, axis=1)[:, 1]
+    if len(a) > 1:
+        second_best = np.minimum(second_best, np.partition(squares, 1, axis=0)[1, nearest])
     ratios = np.sqrt(best / np.maximum(second_best, 1))
     return np.column_stack((index, nearest))[mutual], ratios[mutual]
 

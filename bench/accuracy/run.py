@@ -15,7 +15,7 @@ measures, and the papers that they come from, are in `bench.accuracy.measures`:
   Sun et al. 2021).
 
 All engines have the same matcher, which is COLMAP's: brute force, mutual nearest neighbours, nearer than 0.8 times the
-second nearest (Lowe 2004). Accuracy without that ratio is kept too.
+second nearest (Lowe 2004) in both directions. Accuracy without that ratio is kept too.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ MEANING = {
     show_default=True,
     help="Largest distance of a match, over that to the second nearest.",
 )
+@click.option("--symmetric-ratio", is_flag=True, help="Apply --max-ratio in both directions, as COLMAP does.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, min_open=True),
@@ -65,6 +66,7 @@ def match(
     json_file: str | None,
     model: str,
     max_ratio: float,
+    symmetric_ratio: bool,
     threshold: float,
     min_inliers: int,
     overwrite: bool,
@@ -93,7 +95,13 @@ def match(
             raise click.ClickException(f"{path}: {reason_of(error)}") from None
     (pixels_a, features_a), (pixels_b, features_b) = found
     try:
-        matches = match_features(features_a, features_b, max_ratio=max_ratio, device=parameters["device"])
+        matches = match_features(
+            features_a,
+            features_b,
+            max_ratio=max_ratio,
+            symmetric_ratio=symmetric_ratio,
+            device=parameters["device"],
+        )
         geometry = verify(features_a, features_b, matches, model=model, threshold=threshold, min_inliers=min_inliers)
     except (ValueError, RuntimeError) as error:  # NaN, which click lets pass; a full GPU
         raise click.ClickException(str(error)) from None
@@ -106,6 +114,7 @@ def match(
             "image_sizes": [[p.shape[1], p.shape[0]] for p in (pixels_a, pixels_b)],
             "keypoints": [len(features_a), len(features_b)],
             "max_ratio": max_ratio,
+            "symmetric_ratio": symmetric_ratio,
             **_record(geometry, *matched_points(features_a, features_b, matches)),
         }
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())

@@ -180,6 +180,7 @@ class Database:
         max_ratio: float = MAX_RATIO,
         max_distance: float = MAX_DISTANCE,
         cross_check: bool = True,
+        symmetric_ratio: bool = True,
         device: str = "auto",
         on_pairs: Callable[[int], object] = lambda count: None,
     ) -> tuple[int, int]:
@@ -189,7 +190,7 @@ class Database:
         ----------
         pairs : iterable of (str, str)
             Names. Pairs with an image that was not added are left out; a pair given twice counts once.
-        max_ratio, max_distance, cross_check : optional
+        max_ratio, max_distance, cross_check, symmetric_ratio : optional
             As of `gpusift.matching.match`, with COLMAP's defaults.
         device : str, optional
             "auto", "cuda", "cuda:N" or "cpu".
@@ -212,6 +213,7 @@ class Database:
                 max_ratio=max_ratio,
                 max_distance=max_distance,
                 cross_check=cross_check,
+                symmetric_ratio=symmetric_ratio and cross_check,
                 device=device,
             )
             with self._colmap.DatabaseTransaction(self._database):

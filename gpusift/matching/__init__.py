@@ -16,6 +16,7 @@ from gpusift.features import Features
 from gpusift.matching import metrics, nearest
 from gpusift.matching.inputs import as_bytes, descriptor_array, device_of, mask_array, require_alike
 from gpusift.matching.matches import Matches as Matches
+from gpusift.matching.nearest import Rules
 
 
 def match_descriptors(
@@ -88,6 +89,7 @@ def match_descriptors(
            [1, 0]])
     """
     given = {"descriptors1": descriptors1, "descriptors2": descriptors2}
+    rules = Rules(max_ratio, cross_check, max_distance)
     here, on_gpu = device_of(device, given)
     with here.active():
         first, second = (descriptor_array(here, array, name) for name, array in given.items())
@@ -101,17 +103,12 @@ def match_descriptors(
         xp = here.xp if on_gpu else np
         if not len(first) or not len(second):
             return xp.empty((0, 2), dtype=np.int64)
-        options: dict[str, Any] = {
-            "max_ratio": max_ratio,
-            "cross_check": cross_check,
-            "max_distance": max_distance,
-        }
         integers = as_bytes([first, second], nearest.LARGEST_WIDTH) if metric == "euclidean" else None
         if integers is not None:
             sets = nearest.upload(here, integers)
-            ((indices, _),) = nearest.match(sets, np.array([[0, 1]]), on_host=not on_gpu, **options)
+            ((indices, _),) = nearest.match(sets, np.array([[0, 1]]), rules, on_host=not on_gpu)
             return indices
-        indices = metrics.match(here.to_host(first), here.to_host(second), metric, p, **options)
+        indices = metrics.match(here.to_host(first), here.to_host(second), metric, p, rules)
         return xp.asarray(indices)
 
 
@@ -122,6 +119,7 @@ def match(
     max_ratio: float = 0.8,
     cross_check: bool = True,
     max_distance: float = np.inf,
+    symmetric_ratio: bool = False,
     mask: Any = None,
     device: str = "auto",
 ) -> Matches:
@@ -142,6 +140,9 @@ def match(
         Whether each feature of a match must be the nearest to the other.
     max_distance : float, optional
         Matches must be nearer than this.
+    symmetric_ratio : bool, optional
+        Whether `max_ratio` must hold in both directions, as COLMAP's matcher has it: also for the descriptor of
+        `features_b`, its nearest and its second nearest of `features_a`. Needs `cross_check`.
     mask : (M, N) array of bool, optional
         Which features may match: M of `features_a`, N of `features_b`.
     device : str, optional
@@ -161,12 +162,14 @@ def match(
     ValueError
         If features have no descriptors; if these are not 2-D, not finite, differ in length, or are
         on a GPU and `device` is the CPU; if the mask's shape is not (M, N), `max_ratio` is not in
-        (0, 1], `max_distance` is not above 0, or there is no such device.
+        (0, 1], `max_distance` is not above 0, `symmetric_ratio` is set without `cross_check`, or there is no such
+        device.
     RuntimeError
         If the device cannot be had.
     """
+    rules = Rules(max_ratio, cross_check, max_distance, symmetric_ratio)
     given = {"features_a": features_a, "features_b": features_b}
-    return _match(given, [(0, 1)], max_ratio, cross_check, max_distance, {"mask": mask}, device)[0]
+    return _match(given, [(0, 1)], rules, {"mask": mask}, device)[0]
 
 
 def match_pairs(
@@ -176,6 +179,7 @@ def match_pairs(
     max_ratio: float = 0.8,
     cross_check: bool = True,
     max_distance: float = np.inf,
+    symmetric_ratio: bool = False,
     mask: Sequence[Any] | None = None,
     device: str = "auto",
 ) -> list[Matches]:
@@ -187,7 +191,7 @@ def match_pairs(
         For each image its features with descriptors, or its descriptors, of one dtype.
     pairs : sequence of (int, int)
         Indices of the two images of each pair.
-    max_ratio, cross_check, max_distance, device
+    max_ratio, cross_check, max_distance, symmetric_ratio, device
         As for `match`.
     mask : sequence of (M, N) array of bool or None, optional
         For each pair which features may match; None if all may.
@@ -203,6 +207,7 @@ def match_pairs(
         As `match`; and ValueError if a pair is not of two indices of images, or there is not one
         mask for each pair.
     """
+    rules = Rules(max_ratio, cross_check, max_distance, symmetric_ratio)
     listed = []
     for k, pair in enumerate(pairs):
         inside = [int(i) for i in pair if isinstance(i, (int, np.integer)) and 0 <= i < len(features)]
@@ -215,23 +220,23 @@ def match_pairs(
         )
     given = {f"features[{i}]": each for i, each in enumerate(features)}
     masks = {f"mask[{k}]": None if mask is None else mask[k] for k in range(len(listed))}
-    return _match(given, listed, max_ratio, cross_check, max_distance, masks, device)
+    return _match(given, listed, rules, masks, device)
 
 
 def _match(
     features: dict[str, Any],
     pairs: list[tuple[int, int]],
-    max_ratio: float,
-    cross_check: bool,
-    max_distance: float,
+    rules: Rules,
     masks: dict[str, Any],
     device: str,
 ) -> list[Matches]:
     """The matches of pairs; features and masks by the names that messages call them."""
-    if not 0 < max_ratio <= 1:
-        raise ValueError(f"max_ratio must be above 0 and at most 1, got {max_ratio}")
-    if not max_distance > 0:
-        raise ValueError(f"max_distance must be above 0, got {max_distance}")
+    if not 0 < rules.max_ratio <= 1:
+        raise ValueError(f"max_ratio must be above 0 and at most 1, got {rules.max_ratio}")
+    if not rules.max_distance > 0:
+        raise ValueError(f"max_distance must be above 0, got {rules.max_distance}")
+    if rules.symmetric_ratio and not rules.cross_check:
+        raise ValueError("symmetric_ratio must be used with cross_check=True, got cross_check=False; set both")
     given = {}
     for name, each in features.items():
         given[name] = each.descriptors if isinstance(each, Features) else each
@@ -260,8 +265,7 @@ def _match(
     with here.active():
         sets = nearest.upload(here, reals if integers is None else integers)
         numbers = np.searchsorted(used, np.array([pairs[k] for k in worth]))
-        options: dict[str, Any] = {"max_ratio": max_ratio, "cross_check": cross_check, "max_distance": max_distance}
-        matched = nearest.match(sets, numbers, masks=[allowed[k] for k in worth], on_host=not on_gpu, **options)
+        matched = nearest.match(sets, numbers, rules, masks=[allowed[k] for k in worth], on_host=not on_gpu)
     for k, (indices, distances) in zip(worth, matched):
         found[k] = Matches(indices, distances)
     return found

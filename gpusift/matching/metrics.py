@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusift.matching.nearest import is_distinct
+from gpusift.matching.nearest import Rules, is_distinct
 
 # Largest number of distances held at once: 32 MiB in float64.
 BLOCK_SIZE = 1 << 22
@@ -21,10 +21,7 @@ def match(
     second: NDArray[Any],
     metric: str | Callable[..., float],
     p: float,
-    *,
-    max_ratio: float,
-    cross_check: bool,
-    max_distance: float,
+    rules: Rules,
 ) -> NDArray[np.int64]:
     """The matches of two sets that are not empty; the parameters and the result of `matching.match_descriptors`."""
     nearest1 = np.empty(len(first), dtype=np.int64)
@@ -37,19 +34,19 @@ def match(
         block = slice(start, start + len(distances))
         nearest1[block] = nearest = np.argmin(distances, axis=1)
         best1[block] = distances[rows, nearest]
-        if cross_check:
+        if rules.cross_check:
             _update_nearest(nearest2, best2, start, distances)
-        if max_ratio < 1:
+        if rules.max_ratio < 1:
             distances[rows, nearest] = np.inf
             second_best1[block] = distances[rows, np.argmin(distances, axis=1)]
     indices = np.arange(len(first))
     keep = np.ones(len(first), dtype=bool)
-    if cross_check:
+    if rules.cross_check:
         keep &= nearest2[nearest1] == indices
-    if max_distance < np.inf:
-        keep &= best1 < max_distance
-    if max_ratio < 1:
-        keep &= is_distinct(np, best1, second_best1, max_ratio)
+    if rules.max_distance < np.inf:
+        keep &= best1 < rules.max_distance
+    if rules.max_ratio < 1:
+        keep &= is_distinct(np, best1, second_best1, rules.max_ratio)
     return np.column_stack((indices[keep], nearest1[keep]))
 
 

@@ -43,6 +43,19 @@ class Sets:
     firsts: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Rules:
+    """Which nearest neighbours are matches: the parameters of `gpusift.matching.match`.
+
+    Their ranges are not checked here, as `gpusift.matching.match_descriptors` takes whatever scikit-image takes.
+    """
+
+    max_ratio: float = 0.8
+    cross_check: bool = True
+    max_distance: float = np.inf
+    symmetric_ratio: bool = False
+
+
 def upload(device: Device, descriptors: Sequence[Any]) -> Sets:
     """Copies sets of descriptors to a device, one after the other.
 
@@ -120,10 +133,8 @@ def best_two(
 def match(
     sets: Sets,
     pairs: NDArray[np.int64],
+    rules: Rules,
     *,
-    max_ratio: float,
-    cross_check: bool,
-    max_distance: float,
     masks: Sequence[Any] | None = None,
     on_host: bool = False,
 ) -> list[tuple[Any, Any]]:
@@ -135,8 +146,8 @@ def match(
         The descriptors.
     pairs : (P, 2) array of int64
         Numbers of sets that are not empty.
-    max_ratio, cross_check, max_distance
-        As for `gpusift.matching.match`.
+    rules : Rules
+        Which of the nearest neighbours are matches.
     masks : sequence of (M, N) array of uint8 or None, optional
         For each pair on the device, zero where two descriptors must not match; None if all may.
     on_host : bool
@@ -153,7 +164,7 @@ def match(
     for start, stop in zip([0, *cuts], [*cuts, len(pairs)]):
         some = None if masks is None else masks[start:stop]
         if start < stop:
-            indices, distances, cuts = _match_some(sets, pairs[start:stop], some, max_ratio, cross_check, max_distance)
+            indices, distances, cuts = _match_some(sets, pairs[start:stop], some, rules)
             if on_host:
                 indices, distances = sets.device.to_host(indices), sets.device.to_host(distances)
             found += [(indices[first:end], distances[first:end]) for first, end in pairwise(cuts)]
@@ -164,9 +175,7 @@ def _match_some(
     sets: Sets,
     pairs: NDArray[np.int64],
     masks: Sequence[Any] | None,
-    max_ratio: float,
-    cross_check: bool,
-    max_distance: float,
+    rules: Rules,
 ) -> tuple[Any, Any, NDArray[np.int64]]:
     """`match` for so many pairs that all fits the memory: indices, distances, and where those of each pair begin.
 
@@ -180,15 +189,15 @@ def _match_some(
     jobs = np.stack((begins[:-1], m, second_row, n, mask[0], mask[1], mask[2]), axis=1)
     nearest, second, rows = best_two(sets, queries, jobs, allowed)
     keep = rows >= 0
-    if max_distance < np.inf:
-        keep &= nearest < max_distance
-    if max_ratio < 1:
-        keep &= is_distinct(xp, nearest, second, max_ratio)
+    if rules.max_distance < np.inf:
+        keep &= nearest < rules.max_distance
+    if rules.max_ratio < 1:
+        keep &= is_distinct(xp, nearest, second, rules.max_ratio)
     kept = xp.flatnonzero(keep)
     begins_there, others_there, second_row = (asarray(each) for each in (begins, others, second_row))
     pair = xp.searchsorted(begins_there, kept, side="right") - 1
     second_index = rows[kept] - second_row[pair]
-    if cross_check:
+    if rules.cross_check:
         places = second_index + others_there[pair]
         wanted_places = xp.zeros(int(others[-1]), bool)
         wanted_places[places] = True
@@ -199,7 +208,10 @@ def _match_some(
         back = xp.full(int(others[-1]), -1, np.int32)
         if len(wanted):
             rows_wanted = (wanted - others_there[of_pair] + second_row[of_pair]).astype(np.int32)
-            back[wanted] = best_two(sets, rows_wanted, jobs[np.diff(cuts) > 0], allowed)[2]
+            nearest_back, second_back, rows_back = best_two(sets, rows_wanted, jobs[np.diff(cuts) > 0], allowed)
+            if rules.symmetric_ratio and rules.max_ratio < 1:
+                rows_back = xp.where(is_distinct(xp, nearest_back, second_back, rules.max_ratio), rows_back, -1)
+            back[wanted] = rows_back
         mutual = back[places] == queries[kept]
         kept, pair, second_index = kept[mutual], pair[mutual], second_index[mutual]
     indices = xp.stack((kept - begins_there[pair], second_index), axis=1)

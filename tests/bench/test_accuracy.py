@@ -104,9 +104,11 @@ def test_matcher_is_brute_force(first, second):
     expected = {}
     if first and second >= 2:
         matcher = cv2.BFMatcher(cv2.NORM_L2)
-        back = [best.trainIdx for (best,) in matcher.knnMatch(b, a, k=1)]
-        pairs = [pair for pair in matcher.knnMatch(a, b, k=2) if back[pair[0].trainIdx] == pair[0].queryIdx]
-        expected = {(best.queryIdx, best.trainIdx): best.distance / second.distance for best, second in pairs}
+        back = matcher.knnMatch(b, a, k=2)
+        pairs = [pair for pair in matcher.knnMatch(a, b, k=2) if back[pair[0].trainIdx][0].trainIdx == pair[0].queryIdx]
+        for best, *others in pairs:
+            others += back[best.trainIdx][1:]  # the ratio test is applied in both directions
+            expected[best.queryIdx, best.trainIdx] = best.distance / min(other.distance for other in others)
         assert expected
     np.testing.assert_array_equal(matches, np.array(list(expected), int).reshape(-1, 2))
     np.testing.assert_allclose(ratios, list(expected.values()), rtol=1e-6)

@@ -17,7 +17,7 @@ from tests.support.brute_force import descriptors
 
 OPTIONS = {
     "max_distance": st.sampled_from([np.inf, 40.0, 300.0]),
-    "cross_check": st.booleans(),
+    "rule": st.sampled_from(["one way", "mutual", "mutual, symmetric ratio"]),
     "max_ratio": st.sampled_from([1.0, 0.9, 0.6]),
 }
 DTYPES = ("uint8", "float32", "float64")
@@ -57,6 +57,8 @@ def test_brute_force(device, m, n, width, seed, n_values, dtype, share, options)
     if min(m, n) > 0:
         first, second = related(m, n, width, dtype, seed, n_values)
     mask = None if share is None else random_mask(m, n, share, seed)
+    rule = options.pop("rule")
+    options |= {"cross_check": rule != "one way", "symmetric_ratio": rule == "mutual, symmetric ratio"}
     found = match(first, second, mask=mask, device=device, **options)
     assert_brute_force(found, first, second, mask=mask, **options)
 
@@ -67,6 +69,20 @@ def test_the_matches_are_scikit_images(device, options):
     found = match(first, second, device=device, **options)
     assert len(found) > 100
     assert_array_equal(found.indices, skimage_match_descriptors(first, second, **{"max_ratio": 0.8, **options}))
+
+
+def test_a_symmetric_ratio_drops_matches_that_are_ambiguous_in_the_other_direction(device):
+    first = np.array([[0, 0], [0, 9], [90, 90]], np.uint8)  # the first two are near to one of the other side
+    second = np.array([[0, 4], [91, 90], [200, 0]], np.uint8)
+    one_way = match(first, second, max_ratio=0.5, device=device)
+    both_ways = match(first, second, max_ratio=0.5, symmetric_ratio=True, device=device)
+    assert_array_equal(one_way.indices, [[0, 0], [2, 1]])
+    assert_array_equal(both_ways.indices, [[2, 1]])
+
+
+def test_a_symmetric_ratio_needs_a_cross_check():
+    with pytest.raises(ValueError, match="symmetric_ratio must be used with cross_check=True"):
+        match(*related(5, 5, 4, "uint8", 1), cross_check=False, symmetric_ratio=True, device="cpu")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

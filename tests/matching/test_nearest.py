@@ -148,7 +148,7 @@ def test_memory_is_not_that_of_the_product():
     device = CpuDevice()
     tracemalloc.start()
     sets = nearest.upload(device, [first, second])
-    nearest.match(sets, np.array([[0, 1]]), max_ratio=0.8, cross_check=True, max_distance=np.inf)
+    nearest.match(sets, np.array([[0, 1]]), nearest.Rules())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 9000 * 9000 / 20

@@ -59,16 +59,23 @@ def digest(device):
     return whole.hexdigest()
 
 
-def matches(first, second, *, max_ratio=0.8, cross_check=True, max_distance=np.inf, mask=None):
+def is_distinct(lowest, second_lowest, max_ratio):
+    """Whether the nearest is nearer than the second nearest by more than the ratio."""
+    if max_ratio == 1:
+        return np.full(len(lowest), True)
+    with np.errstate(invalid="ignore"):
+        return lowest / np.where(second_lowest == 0, np.finfo(float).eps, second_lowest) < max_ratio
+
+
+def matches(first, second, *, max_ratio=0.8, cross_check=True, max_distance=np.inf, symmetric_ratio=False, mask=None):
     """What gpusift.match must give: indices, and distances before they are rounded to float32."""
     if min(len(first), len(second)) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
     lowest, second_lowest, index = best_two(first, second, mask)
-    keep = (index >= 0) & (lowest < max_distance)
-    if max_ratio < 1:
-        with np.errstate(invalid="ignore"):
-            keep &= lowest / np.where(second_lowest == 0, np.finfo(float).eps, second_lowest) < max_ratio
+    keep = (index >= 0) & (lowest < max_distance) & is_distinct(lowest, second_lowest, max_ratio)
     if cross_check:
-        back = best_two(second, first, None if mask is None else mask.T)[2]
+        *distances, back = best_two(second, first, None if mask is None else mask.T)
         keep &= back[index] == np.arange(len(first))
+        if symmetric_ratio:
+            keep &= is_distinct(*distances, max_ratio)[index]
     return np.stack((keep.nonzero()[0], index[keep]), axis=1), lowest[keep]

@@ -210,7 +210,7 @@ def matching_launches() -> tuple[Launch, ...]:
     recorder = Recorder()
     for dtype in (np.uint8, np.float32):
         sets = nearest.upload(recorder, 2 * [np.eye(3, 8, dtype=dtype)])
-        nearest.match(sets, np.array([[0, 1]]), max_ratio=0.8, cross_check=True, max_distance=np.inf)
+        nearest.match(sets, np.array([[0, 1]]), nearest.Rules())
     return tuple(sorted(recorder.launches, key=order))
 
 
