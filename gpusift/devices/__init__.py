@@ -1,9 +1,7 @@
-"""The devices: with `cpu_device` and `cuda_device`, the only modules that know where the kernels run.
+"""Devices: the only package that knows where the kernels run.
 
-A device has `xp` (NumPy or CuPy), `ndimage` (SciPy's or CuPy's), memory, copies, and launches of kernels by name:
-`prepare` checks the arguments against the kernel's signature and gives a launch that can be made again and again,
-`launch` makes one at once, `program` is a sequence of them. The CPU's kernels are in the host library, a GPU's go
-through CuPy.
+`Device` is what every device offers: the array module `xp`, memory, copies, streams, and kernel launches by name.
+`CpuDevice` runs the kernels of the host library, `CudaDevice` compiles and launches them through CuPy.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import numpy as np
 
 from gpusift.devices.cpu import CpuDevice, cpu_info
 from gpusift.devices.cuda import CudaDevice, cuda_info
+from gpusift.devices.device import Device
 from gpusift.devices.nvrtc import OPTIONS, TILES, definitions
 
 __all__ = [
@@ -32,8 +31,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("gpusift")
-
-Device = CpuDevice | CudaDevice
 
 
 def get_device(name: str = "auto", dtype: str = "float32", num_threads: int | None = None) -> Device:

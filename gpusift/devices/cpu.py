@@ -1,4 +1,4 @@
-"""The CPU device: the same kernels, compiled for the host, a block being one thread."""
+"""The CPU device: the same kernels, compiled for the host, with one thread a block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices import host_library
-from gpusift.devices.launch_arguments import check_arguments, pack
+from gpusift.devices.device import Device, Launch, Shape
+from gpusift.devices.launch_arguments import pack
 
 CACHE_LINE = 64  # bytes
 RECORD = struct.Struct("=Q6iQ")  # kernels/host/kernels.cpp: Launch
 
 
-class CpuDevice:
-    """The CPU: the same kernels, compiled for the host, a block being one thread.
+class CpuDevice(Device):
+    """The CPU: the same kernels, compiled for the host, with one thread a block.
 
     Parameters
     ----------
@@ -36,8 +37,9 @@ class CpuDevice:
 
     name = "cpu"
     xp = np
-    is_host = True  # what it has computed is known at once
-    n_streams = 1  # launches end before they return, so nothing would overlap
+    cuda_index = None
+    uses_host_cores = True
+    n_streams = 1  # launches end before they return, so streams would not overlap
     OutOfMemoryError = MemoryError
 
     def __init__(
@@ -47,11 +49,11 @@ class CpuDevice:
         self._precision = self.dtype.name
         self.num_threads = num_threads or _cpu_count()
         self.library = library or host_library.library()
-        self._calls = threading.local()  # the team of the call that a thread is in
+        self._calls = threading.local()  # of each thread: the team of the call that it is in
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of a launch with which all of the device has work to its end."""
+        """Blocks of a launch that occupy all threads to its end."""
         return 4 * self.num_threads if self.num_threads > 1 else 1
 
     @property
@@ -66,52 +68,18 @@ class CpuDevice:
 
         return scipy.ndimage
 
-    def prepare(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        *arguments: Any,
-        constant: int = 0,
-        sizes: dict[str, int] | None = None,
+    def bind(
+        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
     ) -> CpuLaunch:
-        """A launch of a kernel, to be made by calling it.
-
-        Parameters
-        ----------
-        name : str
-            The kernel's name.
-        grid, block : tuple of int
-            Blocks of the launch, threads of a block: x, or x, y and z. No grid has a y. The CPU's blocks are one
-            thread.
-        *arguments
-            Arrays of this device, C-contiguous and of the parameters' dtypes, and Python or NumPy numbers.
-        constant : int, optional
-            Value of the compile-time constant of a KERNEL_OF.
-        sizes : dict, optional
-            Sizes of the kernel's shared arrays, for compilers that run now; the host library has the largest.
-        """
-        values = check_arguments(name, arguments, self.dtype, np)
+        """A launch of a kernel of the host library."""
         kernel = self.library.find(self._precision, name, constant)
         packed = ctypes.create_string_buffer(pack(name, self.dtype, values))
-        record = RECORD.pack(kernel, *three(grid), *three(block), ctypes.addressof(packed))
+        record = RECORD.pack(kernel, *grid, *block, ctypes.addressof(packed))
         return CpuLaunch(self, name, record, (packed, values))
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        *arguments: Any,
-        constant: int = 0,
-        sizes: dict[str, int] | None = None,
-    ) -> None:
-        """Runs a kernel; the parameters are those of `prepare`."""
-        self.prepare(name, grid, block, *arguments, constant=constant, sizes=sizes)()
-
-    def program(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
-        """Launches and other steps, in their order, as one function; launches that follow each other are one call."""
-        merged: list[Callable[[], None]] = []
+    def program(self, steps: Sequence[Launch]) -> Launch:
+        """Steps as one function; consecutive launches become one call of the host library."""
+        merged: list[Launch] = []
         for together in groupby(steps, lambda step: isinstance(step, CpuLaunch)):
             are_launches, group = together[0], list(together[1])
             merged += [self._sequence(group)] if are_launches else group
@@ -122,18 +90,18 @@ class CpuDevice:
 
         return run
 
-    def _sequence(self, launches: list[Any]) -> Callable[[], None]:
+    def _sequence(self, launches: list[Any]) -> Launch:
         records = b"".join(launch.record for launch in launches)
         return lambda: self.run_records(records, len(launches))
 
     def run_records(self, records: bytes, n: int) -> None:
-        """Runs launches, packed one after the other. Whoever calls keeps what their arguments point to."""
-        team = getattr(self._calls, "team", None)  # threads of its own outside a call
+        """Makes `n` launches from their packed records. The caller keeps alive what their arguments point to."""
+        team = getattr(self._calls, "team", None)  # outside a call, the launch has a team of its own
         with nullcontext(team) if team else self.library.team(self.num_threads) as team:
             self.library.launch[self._precision](team, records, n)
 
     def staging(self) -> None:
-        """What copies from and to the host need: nothing."""
+        """None: copies to and from the host need no staging memory."""
 
     def upload(self, arrays: Sequence[np.ndarray], staging: Any) -> list[np.ndarray]:
         """Arrays of the host on this device, C-contiguous."""
@@ -147,8 +115,15 @@ class CpuDevice:
         """The array on this device, C-contiguous."""
         return np.ascontiguousarray(array, dtype)
 
+    def from_gpu(self, array: Any, name: str) -> np.ndarray:
+        """Raises ValueError: the array lies on a GPU."""
+        raise ValueError(
+            f"{name} must be on the host to be computed on the CPU, got an array on a GPU; pass a NumPy array, or "
+            "choose device='cuda'"
+        )
+
     def memory(self, size: int) -> np.ndarray:
-        """(size,) bytes, aligned to a cache line, not set to anything."""
+        """(size,) bytes, aligned to a cache line, uninitialised."""
         memory = np.empty(size + CACHE_LINE, np.uint8)
         skip = -memory.ctypes.data % CACHE_LINE
         return memory[skip : skip + size]
@@ -159,21 +134,25 @@ class CpuDevice:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def free_memory(self) -> None:
-        """Gives memory that is kept, but not used, back to the system: there is none."""
+        """Does nothing: NumPy keeps no unused memory."""
 
     def stream(self) -> AbstractContextManager[Any]:
-        """What a stream of launches is on a GPU: a context that does nothing."""
+        """A context that does nothing: launches end before they return."""
         return nullcontext()
 
     def mark(self) -> None:
-        """The point that is reached when all that was launched has been done: it has."""
+        """None: everything launched has ended."""
 
     def wait_for(self, mark: None) -> None:
-        """Waits for a mark."""
+        """Does nothing: everything before the mark has ended."""
 
     def batch_size(self, bytes_of_image: int) -> int:
-        """Images that are best computed at once: one, whose levels a cache may hold."""
+        """One image at a time, whose levels a cache may hold."""
         return 1
+
+    def bound_of_length(self, length: Any, capacity: int) -> int:
+        """The length, which is known at once."""
+        return int(length)
 
     def to_host(self, array: Any) -> np.ndarray:
         """The array as NumPy's."""
@@ -181,7 +160,7 @@ class CpuDevice:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """A context in which this device is the current one; its launches share their threads."""
+        """A context whose launches share one team of threads."""
         if getattr(self._calls, "team", None) is not None:
             yield
             return
@@ -192,12 +171,12 @@ class CpuDevice:
                 self._calls.team = None
 
     def synchronize(self) -> None:
-        """Waits for what was launched; the CPU's launches end before they return."""
+        """Does nothing: launches end before they return."""
 
 
 @dataclass(frozen=True, eq=False)
 class CpuLaunch:
-    """A launch that can be made again and again: its record, and what its arguments point to."""
+    """A launch that can be made many times: its record, and what its arguments point to."""
 
     device: CpuDevice
     name: str
@@ -209,14 +188,8 @@ class CpuLaunch:
         self.device.run_records(self.record, 1)
 
 
-def three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """A grid's or a block's x, y and z."""
-    x, y, z = (*shape, 1, 1)[:3]
-    return x, y, z
-
-
 def cpu_info() -> dict[str, Any]:
-    """The CPU device: the instruction set in use, those available, and the number of threads."""
+    """The instruction set in use, those available, and the number of threads."""
     return {
         "instruction_set": host_library.library().instruction_set,
         "available": [library.instruction_set for library in host_library.libraries()],

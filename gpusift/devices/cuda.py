@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices import kernel_sources
-from gpusift.devices.cpu import three
-from gpusift.devices.launch_arguments import check_arguments
+from gpusift.devices.device import Device, Launch, Shape
 from gpusift.devices.nvrtc import definitions
 
 MAX_BATCH = 64  # images
@@ -22,7 +21,7 @@ MAX_BATCH = 64  # images
 _log = logging.getLogger("gpusift")
 
 
-class CudaDevice:
+class CudaDevice(Device):
     """A CUDA device: the kernels compiled by NVRTC through CuPy.
 
     Parameters
@@ -38,7 +37,7 @@ class CudaDevice:
         If CuPy, the driver or the device is missing; says which, and how to get it.
     """
 
-    is_host = False
+    uses_host_cores = False
     n_streams = 3  # one uploads, one computes, one downloads
 
     def __init__(self, index: int = 0, dtype: str = "float32") -> None:
@@ -51,7 +50,7 @@ class CudaDevice:
             )
         import cupy
 
-        self.index = index
+        self.cuda_index: int = index
         self.name = f"cuda:{index}"
         self.xp = cupy
         self.dtype = np.dtype(dtype)
@@ -59,7 +58,7 @@ class CudaDevice:
     @property
     def n_blocks(self) -> int:
         """Blocks of a launch with which all of the device has work to its end."""
-        return 8 * int(self.xp.cuda.Device(self.index).attributes["MultiProcessorCount"])
+        return 8 * int(self.xp.cuda.Device(self.cuda_index).attributes["MultiProcessorCount"])
 
     @property
     def n_list_blocks(self) -> int:
@@ -73,38 +72,19 @@ class CudaDevice:
 
         return cupyx.scipy.ndimage
 
-    def prepare(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        *arguments: Any,
-        constant: int = 0,
-        sizes: dict[str, int] | None = None,
+    def bind(
+        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
     ) -> CudaLaunch:
-        """A launch of a kernel on the stream that is current when it is called; see `CpuDevice.prepare`."""
-        values = check_arguments(name, arguments, self.dtype, self.xp)
+        """A launch of a kernel that NVRTC compiles when it is first launched."""
         function = _cuda_function(name, definitions(name, self.dtype, constant, sizes))
-        return CudaLaunch(name, function, three(grid), three(block), tuple(values))
+        return CudaLaunch(name, function, grid, block, tuple(values))
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        *arguments: Any,
-        constant: int = 0,
-        sizes: dict[str, int] | None = None,
-    ) -> None:
-        """Runs a kernel on the current stream; the parameters are those of `prepare`."""
-        self.prepare(name, grid, block, *arguments, constant=constant, sizes=sizes)()
-
-    def program(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def program(self, steps: Sequence[Launch]) -> Launch:
         """Launches and other steps, in their order, as one function: a CUDA graph if all of them are launches."""
         graphs = os.environ.get("GPUSIFT_GRAPHS", "1") != "0" and all(isinstance(step, CudaLaunch) for step in steps)
         return Program(steps, self._capture if graphs else None)
 
-    def _capture(self, run: Callable[[], None]) -> Callable[[], None]:
+    def _capture(self, run: Launch) -> Launch:
         """What launches do, as a CUDA graph, to be launched on the stream that is current when it is called."""
         stream = self.xp.cuda.Stream(non_blocking=True)
         with stream:
@@ -140,6 +120,17 @@ class CudaDevice:
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """The array on this device, C-contiguous."""
         return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
+
+    def from_gpu(self, array: Any, name: str) -> Any:
+        """An array on a GPU as CuPy's, with no copy through the host."""
+        with self.active():
+            if hasattr(array, "__cuda_array_interface__"):
+                return self.xp.asarray(array)
+            return self.xp.from_dlpack(array)
+
+    def bound_of_length(self, length: Any, capacity: int) -> int:
+        """The capacity: reading the length would wait for the device."""
+        return capacity
 
     def memory(self, size: int) -> Any:
         """(size,) bytes, not set to anything, from CuPy's pool, which aligns them."""
@@ -186,7 +177,7 @@ class CudaDevice:
 
     def active(self) -> AbstractContextManager[Any]:
         """A context in which this device is the current one."""
-        return self.xp.cuda.Device(self.index)
+        return self.xp.cuda.Device(self.cuda_index)
 
     def synchronize(self) -> None:
         """Waits for what was launched on the current stream."""
@@ -219,10 +210,10 @@ class Program:
         Makes a function, from one that calls the steps, that does the same as one graph. None: the steps need the host.
     """
 
-    def __init__(self, steps: Sequence[Callable[[], None]], capture: Any) -> None:
+    def __init__(self, steps: Sequence[Launch], capture: Any) -> None:
         self.steps = steps
         self._capture = capture
-        self._graph: Callable[[], None] | None = None
+        self._graph: Launch | None = None
         self._has_run = False
 
     def __call__(self) -> None:

@@ -1,4 +1,4 @@
-"""The kernels' sources: where they are, their text as NVRTC is given it, and their signatures."""
+"""The kernels' sources: their folder, their text as NVRTC reads it, and their signatures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: its name, the stage whose file it is in, its parameters, and its compile-time constant's name."""
+    """A kernel: its name, its stage (the file it is in), its parameters, and the name of its compile-time constant."""
 
     name: str
     stage: str
@@ -47,7 +47,7 @@ def folder() -> Path:
 
 @cache
 def text(stage: str) -> str:
-    """A stage's file with its headers in place, each once, and `#line`s so that a compiler's messages name the file."""
+    """A stage's file with its headers included, each once, and `#line` directives so that messages name the file."""
     return _with_headers(f"{stage}.cu", set())
 
 
@@ -92,7 +92,7 @@ def checkout() -> Path | None:
 
 @cache
 def sources_hash() -> str:
-    """The hash of what a host library is built from, as CMakeLists.txt computes it. Only in a checkout."""
+    """The hash of a host library's sources, as CMakeLists.txt computes it. Only in a checkout."""
     root = checkout()
     assert root is not None
     files = [path for path in folder().rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""What NVRTC is given with a kernel's source."""
+"""The options with which NVRTC compiles a kernel."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from gpusift.devices import kernel_sources
 from gpusift.parameters import MAX_FUSED_RADIUS
 
-# What a GPU's kernels are given as -D: a block's tile of samples or descriptors, and the side of a patch of a window. A
-# host has its own, in kernels/host/platform.hpp.
+# Sizes that a GPU's kernels receive as -D: a block's tile of samples or descriptors, and the side of a patch of a window.
+# The host's own are in kernels/host/platform.hpp.
 TILES = {
     "BLUR_TILE_ROWS": 8,
     "BLUR_TILE_COLS": 128,

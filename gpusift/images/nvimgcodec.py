@@ -114,10 +114,10 @@ class JpegDecoder:
     def __init__(self, device: Device, n_threads: int) -> None:
         require()
         self._codec = _load()
-        self._device, self._on_cpu = device, device.name == "cpu"
+        self._device, self._on_cpu = device, device.cuda_index is None
         kinds = self._codec.BackendKind
         chosen = [kinds.CPU_ONLY] if self._on_cpu else [kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU]
-        number = self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if self._on_cpu else device.index  # type: ignore[union-attr]
+        number = self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if self._on_cpu else device.cuda_index
         self._lock = threading.Lock()
         self._stream: Any = None if self._on_cpu else device.stream()
         try:

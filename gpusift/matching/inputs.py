@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices import Device, get_device
-from gpusift.devices.arrays import is_on_gpu
+from gpusift.devices.arrays import gpu_of, is_on_gpu
 
 EXACT = 2**53  # integers up to it are exact in float64
 
@@ -17,20 +17,13 @@ def device_of(name: str, arrays: dict[str, Any]) -> tuple[Device, bool]:
     """The device to match on, and whether an array is on a GPU."""
     on_gpu = [array for array in arrays if is_on_gpu(arrays[array])]
     if name == "auto" and on_gpu:
-        array = arrays[on_gpu[0]]
-        name = f"cuda:{array.__dlpack_device__()[1] if hasattr(array, '__dlpack_device__') else 0}"
-    device = get_device(name)
-    if device.name == "cpu" and on_gpu:
-        raise ValueError(
-            f"{on_gpu[0]} must be on the host to match with device='cpu', got one on a GPU: pass a NumPy array, or "
-            "device='auto'"
-        )
-    return device, bool(on_gpu)
+        name = f"cuda:{gpu_of(arrays[on_gpu[0]])}"
+    return get_device(name), bool(on_gpu)
 
 
 def descriptor_array(device: Device, given: Any, name: str, finite: bool = False) -> Any:
     """The descriptors as an array of NumPy, or of the device if they are on it; checked."""
-    array = _array(device, given)
+    array = _array(device, given, name)
     if array.dtype.kind not in "buif":
         raise TypeError(
             f"{name} must hold real numbers, got dtype {array.dtype}; pass the descriptors attribute of a SIFT object"
@@ -46,18 +39,18 @@ def descriptor_array(device: Device, given: Any, name: str, finite: bool = False
     return array
 
 
-def _array(device: Device, given: Any) -> Any:
+def _array(device: Device, given: Any, name: str) -> Any:
     if not is_on_gpu(given):
         array = np.asarray(given)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
-    return device.xp.asarray(given) if hasattr(given, "__cuda_array_interface__") else device.xp.from_dlpack(given)
+    return device.from_gpu(given, name)
 
 
 def mask_array(device: Device, given: Any, name: str, shape: tuple[int, int]) -> Any:
     """The mask as uint8 on the device, or None as given."""
     if given is None:
         return None
-    array = device.asarray(_array(device, given))
+    array = device.asarray(_array(device, given, name))
     if array.dtype != bool:
         raise TypeError(f"{name} must hold booleans, True where two features may match, got dtype {array.dtype}")
     if array.shape != shape:

@@ -25,7 +25,7 @@ def image_array(device: Device, image: Any) -> tuple[Any, bool]:
         If it is on a GPU and the device is the CPU.
     """
     if is_on_gpu(image):
-        return _from_gpu(device, image, "image"), True
+        return device.from_gpu(image, "image"), True
     if image is None or isinstance(image, (str, bytes)):
         raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
     array = _from_host(image)
@@ -44,7 +44,7 @@ def mask_array(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
     """
     if mask is None:
         return None
-    array = _from_gpu(device, mask, "mask") if is_on_gpu(mask) else _from_host(mask)
+    array = device.from_gpu(mask, "mask") if is_on_gpu(mask) else _from_host(mask)
     if array.dtype.kind not in "bui":
         raise TypeError(f"mask must hold booleans or integers, zero where no keypoint is wanted, got {array.dtype}")
     if tuple(array.shape) != tuple(image_shape):
@@ -95,17 +95,6 @@ def keypoints(
             orientations=device.asarray(_within_a_turn(angles), device.dtype),
             responses=device.xp.zeros(n, device.dtype),
         )
-
-
-def _from_gpu(device: Device, array: Any, name: str) -> Any:
-    if device.name == "cpu":
-        raise ValueError(
-            f"{name} is on a GPU, but this SIFT runs on the CPU: pass a NumPy array, or make SIFT(device='cuda')"
-        )
-    with device.active():
-        if hasattr(array, "__cuda_array_interface__"):
-            return device.xp.asarray(array)
-        return device.xp.from_dlpack(array)
 
 
 def _from_host(array: Any) -> np.ndarray:

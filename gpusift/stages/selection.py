@@ -44,7 +44,7 @@ def steps(
     def choose() -> None:
         for image in range(lists.batch):
             length = lengths[image]
-            room = int(length) if device.is_host else lists.capacity
+            room = device.bound_of_length(length, lists.capacity)
             if room <= most:
                 continue
             exists = device.xp.arange(room) < length

@@ -99,7 +99,7 @@ def worker_here(
 
     def work(take: Take, give: Give, halt: threading.Event) -> None:
         sift = make_sift() if callable(make_sift) else make_sift
-        on_cpu = sift.device.name == "cpu"
+        on_cpu = sift.device.uses_host_cores
         size = batch_size or (1 if on_cpu else BATCH_ON_GPU)
         n_readers = n_decoders or (READERS_FOR_CPU if on_cpu else len(os.sched_getaffinity(0)))
         nvimgcodec = jpeg_decoder

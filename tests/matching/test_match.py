@@ -272,5 +272,5 @@ def test_arrays_on_a_gpu_are_not_matched_on_the_cpu():
     class OnGpu:
         __cuda_array_interface__ = {"version": 3}  # noqa: RUF012
 
-    with pytest.raises(ValueError, match="features_b must be on the host to match with device='cpu'"):
+    with pytest.raises(ValueError, match="features_b must be on the host to be computed on the CPU"):
         match(GOOD, OnGpu(), device="cpu")

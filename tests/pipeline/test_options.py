@@ -86,7 +86,7 @@ def test_a_limit_needs_not_know_how_many_there_are(monkeypatch, keep, most):
     """As on a GPU, where only the device knows the lengths of lists; what lies behind their ends is of no account."""
     images = [HALF, np.zeros_like(HALF), HALF[::-1].copy()]
     known = SIFT(device="cpu", max_keypoints=most, keep=keep).compute_batch(images)
-    monkeypatch.setattr(CpuDevice, "is_host", False)
+    monkeypatch.setattr(CpuDevice, "bound_of_length", lambda self, length, capacity: capacity)
     sift = SIFT(device="cpu", max_keypoints=most, keep=keep)
     sift.compute(CAMERA)  # which leaves longer lists behind
     for ours, theirs in zip(sift.compute_batch(images, batch_size=3), known, strict=True):

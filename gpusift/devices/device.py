@@ -1,0 +1,210 @@
+"""What every device offers: the one interface between the pipeline and the hardware."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpusift.devices.launch_arguments import as_xyz, check_arguments
+
+Launch = Callable[[], None]
+"""A kernel with its grid, block and arguments; calling it makes the launch."""
+
+Shape = tuple[int, int, int]
+
+
+class Device(Protocol):
+    """Memory, copies and kernel launches of one processor.
+
+    Launches and copies take effect in the order of the current stream; on a CPU they have ended when they return. A
+    device's methods are called inside `active()`, except where a method says otherwise.
+
+    Attributes
+    ----------
+    name : str
+        "cpu" or "cuda:N".
+    dtype : dtype
+        float32 or float64, the precision of the kernels.
+    xp : module
+        NumPy or CuPy.
+    cuda_index : int or None
+        CUDA's number of the device; None for the CPU.
+    uses_host_cores : bool
+        Whether kernels run on the host's cores and so compete with the threads that read images.
+    n_streams : int
+        Batches in flight that keep the device busy.
+    """
+
+    name: str
+    dtype: np.dtype
+    xp: Any
+    cuda_index: int | None
+    uses_host_cores: bool
+    n_streams: int
+
+    @property
+    @abstractmethod
+    def n_blocks(self) -> int:
+        """Blocks of a launch that occupy the whole device."""
+
+    @property
+    @abstractmethod
+    def n_list_blocks(self) -> int:
+        """Blocks that share a list whose length only the device knows."""
+
+    @property
+    @abstractmethod
+    def ndimage(self) -> Any:
+        """SciPy's ndimage, or CuPy's."""
+
+    @property
+    @abstractmethod
+    def OutOfMemoryError(self) -> type[Exception]:  # noqa: N802, the name of an exception
+        """What is raised when the device's memory has run out."""
+
+    @property
+    @abstractmethod
+    def total_memory(self) -> int:
+        """Bytes of the device's memory. May be called outside `active()`."""
+
+    @abstractmethod
+    def bind(
+        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
+    ) -> Launch:
+        """A launch of a kernel with checked arguments; `prepare` describes the parameters."""
+
+    def prepare(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        constant: int = 0,
+        sizes: dict[str, int] | None = None,
+    ) -> Launch:
+        """A launch of a kernel that can be made many times, each time on the stream that is then current.
+
+        Parameters
+        ----------
+        name : str
+            The kernel's name.
+        grid, block : tuple of int
+            Blocks of the launch, threads of a block: x, or x, y and z. No grid has a y. A block of the CPU is one
+            thread, whatever `block` says.
+        *arguments
+            Arrays of this device, C-contiguous and of the parameters' dtypes, and Python or NumPy numbers.
+        constant : int, optional
+            Value of the compile-time constant of a KERNEL_OF.
+        sizes : dict, optional
+            Sizes of the kernel's shared arrays, for a compiler that runs now; the host library has the largest.
+
+        Raises
+        ------
+        TypeError, OverflowError
+            If an argument does not fit the kernel's signature.
+        """
+        values = check_arguments(name, arguments, self.dtype, self.xp)
+        return self.bind(name, as_xyz(grid), as_xyz(block), values, constant, sizes)
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        constant: int = 0,
+        sizes: dict[str, int] | None = None,
+    ) -> None:
+        """Launches a kernel once; `prepare` describes the parameters."""
+        self.prepare(name, grid, block, *arguments, constant=constant, sizes=sizes)()
+
+    @abstractmethod
+    def program(self, steps: Sequence[Launch]) -> Launch:
+        """Launches and other steps, in their order, as one function."""
+
+    @abstractmethod
+    def staging(self) -> Any:
+        """Host memory through which copies of one call at a time go; None where copies need none."""
+
+    @abstractmethod
+    def upload(self, arrays: Sequence[np.ndarray], staging: Any) -> list[Any]:
+        """Host arrays on this device, C-contiguous. Does not wait for the copies."""
+
+    @abstractmethod
+    def download(self, array: Any, staging: Any) -> np.ndarray:
+        """A C-contiguous array of this device on the host. Waits for the current stream."""
+
+    @abstractmethod
+    def asarray(self, array: Any, dtype: Any = None) -> Any:
+        """An array of the host or of this device on this device, C-contiguous."""
+
+    @abstractmethod
+    def from_gpu(self, array: Any, name: str) -> Any:
+        """An array that lies on a GPU, by DLPack or CUDA's array interface, as an array of this device.
+
+        The current stream waits for what the array's owner has in flight. May be called outside `active()`.
+
+        Parameters
+        ----------
+        array : object
+            With ``__dlpack__`` or ``__cuda_array_interface__``.
+        name : str
+            What an error message calls it.
+
+        Raises
+        ------
+        ValueError
+            If this device is the CPU.
+        """
+
+    @abstractmethod
+    def to_host(self, array: Any) -> np.ndarray:
+        """An array of this device as NumPy's. Waits for the current stream. May be called outside `active()`."""
+
+    @abstractmethod
+    def memory(self, size: int) -> Any:
+        """(size,) bytes, aligned for any access, uninitialised."""
+
+    @abstractmethod
+    def free_memory(self) -> None:
+        """Returns unused memory of the allocator's cache to the system. May be called outside `active()`."""
+
+    @abstractmethod
+    def batch_size(self, bytes_of_image: int) -> int:
+        """Images to compute at once. May be called outside `active()`."""
+
+    @abstractmethod
+    def bound_of_length(self, length: Any, capacity: int) -> int:
+        """An upper bound of a list's length, got without waiting: the length itself, or the list's capacity.
+
+        Parameters
+        ----------
+        length : 0-d array of int
+            The length, on the device.
+        capacity : int
+            Entries that the list has room for.
+        """
+
+    @abstractmethod
+    def active(self) -> AbstractContextManager[Any]:
+        """A context in which this device is the current one."""
+
+    @abstractmethod
+    def stream(self) -> AbstractContextManager[Any]:
+        """A new stream, which is the current one in its context. May be called outside `active()`."""
+
+    @abstractmethod
+    def mark(self) -> Any:
+        """The point in the current stream that is reached when everything launched so far has ended."""
+
+    @abstractmethod
+    def wait_for(self, mark: Any) -> None:
+        """Makes the current stream, which may be another than the mark's, wait for a mark."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Waits for the current stream."""
