@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from gpusift import pipeline
 from gpusift.devices import Device, get_device, precision
 from gpusift.features import Features
 from gpusift.parameters import Parameters
-from gpusift.pipeline import batches, inputs
+from gpusift.pipeline import inputs
+from gpusift.pipeline.outcomes import Outcome, require
 from gpusift.pipeline.plan import Plans
 from gpusift.pipeline.strips import limit_in_bytes
-from gpusift.stages import intensities
+from gpusift.stages.intensities import Image
 from gpusift.stages.scale_space import BLURS
 
 NO_FEATURES = (
@@ -291,15 +293,14 @@ class SIFT:
         RuntimeError
             If there are no keypoints yet.
         """
-        held = (self.positions, self.sigmas, self.scales, self.octaves, self.orientations)
-        if any(array is None for array in held):
+        keypoints = (self.positions, self.sigmas, self.scales, self.octaves, self.orientations)
+        if any(array is None for array in keypoints):
             raise RuntimeError("extract needs keypoints: call detect first")
-        described = self.describe(
-            image, self.positions, self.sigmas, self.orientations, octaves=self.octaves, scales=self.scales
-        )
-        on_device = not isinstance(self.positions, np.ndarray)
-        self._set_octaves(np.shape(image))
-        self.descriptors = described.descriptors if on_device else self.device.to_host(described.descriptors)
+        opened = self._open(image)
+        features = self._describe(opened, self.positions, self.sigmas, self.orientations, self.octaves, self.scales)
+        self._set_octaves(opened.shape)
+        on_host = isinstance(self.positions, np.ndarray)
+        self.descriptors = self.device.to_host(features.descriptors) if on_host else features.descriptors
 
     def compute(self, image: Any, mask: Any = None) -> Features:
         """Detects and describes without touching the attributes.
@@ -321,7 +322,7 @@ class SIFT:
         TypeError, ValueError
             If the image is not a finite 2-D array of numbers.
         """
-        return self._run(image, mask)[0]
+        return self._compute(self._open(image), mask)
 
     def describe(
         self,
@@ -361,13 +362,7 @@ class SIFT:
             If the image is not a finite 2-D array of numbers, or the keypoints are not finite numbers of these shapes,
             or it does not have their octaves or scales.
         """
-        array, _ = inputs.image_array(self.device, image)
-        shape = intensities.require_image(array)
-        features = inputs.keypoints(
-            self.device, self.parameters, shape, positions, sigmas, orientations, octaves, scales
-        )
-        assign = orientations is None
-        return pipeline.describe(self.plans, array, features, assign=assign)
+        return self._describe(self._open(image), positions, sigmas, orientations, octaves, scales)
 
     def compute_batch(
         self, images: Iterable[Any], batch_size: int | None = None, *, on_host: bool = False
@@ -395,14 +390,11 @@ class SIFT:
         MemoryError
             If not even one image fits the device's memory.
         """
-        batch_size = _batch_size(batch_size)
-        arrays = []
-        for number, image in enumerate(images):
-            try:
-                arrays.append(self._array(image))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"image {number} of the batch: {error}") from error
-        return batches.compute(self.plans, arrays, batch_size, on_host)
+        _require_batch_size(batch_size)
+        which = "image {} of the batch: "
+        opened = [self._open(image, which.format(number)) for number, image in enumerate(images)]
+        outcomes = pipeline.compute(self.plans, opened, batch_size, on_host=on_host)
+        return [require(outcome, which.format(number)) for number, outcome in enumerate(outcomes)]
 
     def map(self, images: Iterable[Any], batch_size: int | None = None) -> Iterator[Features]:
         """The features of any number of images, as they come, each as ``compute(image).to_host()`` gives them.
@@ -427,29 +419,39 @@ class SIFT:
         TypeError, ValueError
             As `compute`, when the features of all images before it have been given; the message names its number.
         """
-        return batches.stream(self.plans, images, self._array, _batch_size(batch_size))
+        _require_batch_size(batch_size)
+        opened = (inputs.open_image(self.device, image) for image in images)
+        return self._required(pipeline.stream(self.plans, opened, batch_size))
 
-    def _array(self, image: Any) -> Any:
-        """An image as an array of NumPy or of the device, found to be one of real numbers."""
-        array, _ = inputs.image_array(self.device, image)
-        intensities.require_image(array)
-        return array
+    def _required(self, outcomes: Generator[Outcome, None, None]) -> Iterator[Features]:
+        with closing(outcomes):  # a stream that is left early ends at once
+            for number, outcome in enumerate(outcomes):
+                yield require(outcome, f"image {number}: ")
 
-    def _run(self, image: Any, mask: Any, descriptors: bool = True) -> tuple[Features, tuple[int, int], bool]:
-        """The features of an image, its shape, and whether it came on a GPU."""
-        array, from_gpu = inputs.image_array(self.device, image)
-        shape = intensities.require_image(array)
-        mask = inputs.mask_array(self.device, mask, shape)
-        (features,) = pipeline.run(self.plans, [array], mask=mask, descriptors=descriptors)
-        return features, shape, from_gpu
+    def _open(self, image: Any, which: str = "") -> Image:
+        return require(inputs.open_image(self.device, image), which)
+
+    def _compute(self, image: Image, mask: Any, descriptors: bool = True) -> Features:
+        mask = inputs.open_mask(self.device, mask, image.shape)
+        (outcome,) = pipeline.compute(self.plans, [image], mask=mask, descriptors=descriptors)
+        return require(outcome)
+
+    def _describe(
+        self, image: Image, positions: Any, sigmas: Any, orientations: Any, octaves: Any, scales: Any
+    ) -> Features:
+        keypoints = inputs.open_keypoints(
+            self.device, self.parameters, image.shape, positions, sigmas, orientations, octaves, scales
+        )
+        return require(pipeline.describe(self.plans, image, keypoints, assign=orientations is None))
 
     def _detect(self, image: Any, mask: Any, descriptors: bool) -> None:
-        features, shape, from_gpu = self._run(image, mask, descriptors)
+        opened = self._open(image)
+        features = self._compute(opened, mask, descriptors)
         if len(features) == 0:
             raise RuntimeError(NO_FEATURES)
-        if not from_gpu:
+        if not opened.from_gpu:
             features = features.to_host()
-        self._set_octaves(shape)
+        self._set_octaves(opened.shape)
         self.keypoints = features.keypoints
         self.positions = features.positions
         self.sigmas = features.sigmas
@@ -464,7 +466,6 @@ class SIFT:
         self.scalespace_sigmas = self.parameters.scalespace_sigmas(self.n_octaves)
 
 
-def _batch_size(value: int | None) -> int | None:
+def _require_batch_size(value: int | None) -> None:
     if value is not None and not (isinstance(value, (int, np.integer)) and value >= 1):
         raise ValueError(f"batch_size must be an integer of at least 1 or None, got {value!r}")
-    return value

@@ -11,6 +11,7 @@ from gpusift.cli import self_check
 from gpusift.devices import CpuDevice, host_library
 from gpusift.parameters import Parameters
 from gpusift.pipeline.plan import Plans
+from gpusift.stages.intensities import image_of
 from tests.support.same_bytes import digest, synthetic
 
 CASES = {
@@ -49,7 +50,7 @@ def test_kept_hashes(device, case):
 
 
 def features_on(device, image, **parameters):
-    return pipeline.run(Plans(device, Parameters(**parameters)), [image])[0]
+    return pipeline.compute(Plans(device, Parameters(**parameters)), [image_of(image)])[0]
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])

@@ -116,6 +116,8 @@ class GpusiftCPU:
         The device is waited for after each stage, so their sum is more than the time of a call.
         """
         from gpusift import pipeline
+        from gpusift.pipeline import inputs
+        from gpusift.pipeline.outcomes import require
 
         seconds: dict[str, float] = {}
         last = time.perf_counter()
@@ -126,8 +128,9 @@ class GpusiftCPU:
             seconds[stage] = now - last
             last = now
 
-        (features,) = pipeline.run(self.sift.plans, [image], on_stage=ended)
-        features.to_host()
+        opened = inputs.open_image(self.sift.device, image)
+        (outcome,) = pipeline.compute(self.sift.plans, [opened], on_stage=ended)
+        require(outcome).to_host()
         ended("download")
         return seconds
 

@@ -23,6 +23,7 @@ from bench.common.rows import say, spread
 from gpusift import SIFT
 from gpusift.devices import get_device
 from gpusift.pipeline.plan import Key
+from gpusift.stages.intensities import Image
 from gpusift.stages.scale_space import build
 from tests.support import oracle
 
@@ -39,7 +40,7 @@ def seconds(image: np.ndarray, device: str) -> dict[str, list[float]]:
         for blur, sift in sifts.items():
             with sift.device.active(), sift.plans.memory() as memory:
                 plan = memory.plan(Key(1, image.shape))
-                plan.put([sift.device.asarray(image)], [False])
+                memory.load_batch(plan, [Image(image)])
                 sift.device.synchronize()
                 start = time.perf_counter()
                 plan.run("scale space")

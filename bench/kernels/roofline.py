@@ -231,6 +231,7 @@ def plan_on_gpu(job: Job) -> Plan | str:
     """Return gpusift's plan for a job with noise for images, or the reason why nothing can be timed here."""
     from gpusift import SIFT
     from gpusift.pipeline.plan import Key
+    from gpusift.stages.intensities import Image
 
     try:
         sift = SIFT(device="cuda", upsampling=job.parameters.upsampling)
@@ -238,10 +239,10 @@ def plan_on_gpu(job: Job) -> Plan | str:
         return str(error)
     dtype = np.dtype(f"uint{8 * job.pixel}")
     noise = np.random.default_rng(0).integers(np.iinfo(dtype).max, size=job.shape, dtype=dtype, endpoint=True)
-    images = job.batch * [sift.device.asarray(noise)]
+    images = job.batch * [Image(sift.device.asarray(noise))]
     with sift.plans.memory() as memory:
         plan = memory.plan(Key(job.batch, job.shape))
-    return Steps([Named("intensities", lambda: plan.put(images, job.batch * [False])), *plan.launches])
+    return Steps([Named("intensities", lambda: plan.load_images(images)), *plan.launches])
 
 
 def paper(job: Job) -> list[str]:

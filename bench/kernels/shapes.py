@@ -226,6 +226,7 @@ def paper(n: int) -> list[str]:
 def on_gpu() -> list[str]:
     """Return the table of the stages' times with each shape, or the reason why there is none."""
     from gpusift.pipeline.plan import Key
+    from gpusift.stages.intensities import Image
 
     try:
         sift = SIFT(device="cuda")
@@ -238,10 +239,10 @@ def on_gpu() -> list[str]:
         for shape in MEASURED:
             descriptor.BLOCK = orientation.BLOCK = shape
             sift = SIFT(device="cuda")
-            array = sift.device.asarray(image)
+            array = Image(sift.device.asarray(image))
             with sift.plans.memory() as memory:
                 plan = memory.plan(Key(1, image.shape))
-            plan.put([array], [False])
+            plan.load_images([array])
             seconds = measured(plan, *cuda_clock())
             names = ("assign_orientations", "describe")
             lines.append([f"{shape[0]} x {shape[1]}", *(f"{seconds[name] * 1e6:.1f}" for name in names)])

@@ -43,6 +43,7 @@ from gpusift.opencv import keypoints as opencv_keypoints
 from gpusift.opencv.keypoints import KeyPoints
 from gpusift.parameters import MAX_SCALES, Parameters
 from gpusift.pipeline import inputs
+from gpusift.pipeline.outcomes import require
 
 INIT_SIGMA = 0.5  # blur that the image is taken to have, input pixels (SIFT_INIT_SIGMA)
 LEAST_BLUR = 0.1  # of the enlarged image, samples: for a `sigma` that the image's own blur reaches
@@ -298,11 +299,12 @@ class SIFT:
         self._settings = settings
 
     def _detect(self, image: Any, mask: Any, describe: bool) -> tuple[KeyPoints, np.ndarray | None]:
-        grey, device, parameters = _grey(image), self._sift.device, self._sift.parameters
-        on_device = inputs.mask_array(device, _checked_mask(mask), grey.shape)
-        (found,) = pipeline.run(self._sift.plans, [grey], mask=on_device, descriptors=describe)
-        features = found.to_host()
-        return opencv_keypoints.from_features(features, parameters), self._values(features) if describe else None
+        opened = require(inputs.open_image(self._sift.device, _grey(image)))
+        on_device = inputs.open_mask(self._sift.device, _checked_mask(mask), opened.shape)
+        (outcome,) = pipeline.compute(self._sift.plans, [opened], mask=on_device, descriptors=describe, on_host=True)
+        features = require(outcome)
+        points = opencv_keypoints.from_features(features, self._sift.parameters)
+        return points, self._values(features) if describe else None
 
     def _compute(self, image: Any, keypoints: Any, out: Any) -> tuple[KeyPoints, np.ndarray | None]:
         grey, parameters = _grey(image), self._sift.parameters

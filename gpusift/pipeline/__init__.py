@@ -1,176 +1,147 @@
-"""The way from images to their features, one line a stage (Otero & Delbracio 2014)."""
+"""The way from images to their features, down through these modules.
+
+| module | what it does |
+|---|---|
+| `inputs` | checks an image as the user passes it: an `Image`, or `Unfit` with the reason |
+| `batches` | puts images of one shape together |
+| `computation` | chooses how a batch is computed: by one plan, in halves, or strip by strip; overlaps batches |
+| `plan` | holds the buffers and the launches of all stages (`gpusift.stages.STAGES`) |
+| `strips` | computes an image that exceeds the memory limit, with plans for some of its rows or octaves |
+| `results` | reads the outcome for each image: `Features`, or `Unfit` |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
-from gpusift.pipeline import strips
-from gpusift.pipeline.plan import Key, ListsTooLongError, Memory, Plan, Plans
-from gpusift.pipeline.results import UnfitImageError, results, results_on_host
+from gpusift.pipeline import batches, computation
+from gpusift.pipeline.computation import Wanted
+from gpusift.pipeline.outcomes import Outcome, Unfit
+from gpusift.pipeline.plan import Key, Plans
 from gpusift.stages import descriptor, intensities, orientation
+from gpusift.stages.intensities import Image
 
 
-def run(
+def compute(
     plans: Plans,
-    images: Sequence[Any],
+    images: Sequence[Image | Unfit],
+    batch_size: int | None = None,
     *,
     mask: Any = None,
     descriptors: bool = True,
     on_host: bool = False,
     on_stage: Callable[[str], None] | None = None,
-) -> list[Features]:
-    """Detects the keypoints of images and describes them.
+) -> list[Outcome]:
+    """Detects the keypoints of images and describes them; images of one shape are computed together.
 
     Parameters
     ----------
     plans : Plans
         Of a device, parameters and a blur.
-    images : sequence of (M, N) arrays
-        NumPy's, or of the device, of one shape; any dtype that `skimage.util.img_as_float` takes.
+    images : sequence of Image or Unfit
+        As `inputs.open_image` gives them; of any shapes.
+    batch_size : int, optional
+        Images that are computed together, at most. By default as many as suit the device and its memory.
     mask : (M, N) array, optional
-        Of the device, for all images. Zero where no keypoint is wanted.
+        Of the device, for all images, which are of this shape then. Zero where no keypoint is wanted.
     descriptors : bool
-        Whether to compute them.
+        Whether to compute descriptors.
     on_host : bool
-        Whether to copy the features to the host, all arrays of all images at once.
+        Whether to copy the features to the host, all those of a batch in one copy.
     on_stage : callable, optional
         Called with each stage's name when it has ended on the device, for measurements.
 
     Returns
     -------
-    list of Features
-        On the device, or on the host; of length zero where there are none. An image's do not depend on the others.
-
-    Raises
-    ------
-    TypeError
-        If an image is not an array of real numbers.
-    ValueError
-        If it is not 2-D, is empty, or holds NaN, infinity or values too large to square.
+    list of Features or Unfit
+        The outcome for each image. It does not depend on the other images.
     """
-    device, parameters = plans.device, plans.parameters
-    key = Key(len(images), intensities.require_image(images[0]), mask is not None, descriptors)
-
-    def ended(stage: str) -> None:
-        if on_stage:
-            device.synchronize()
-            on_stage(stage)
-
-    if not parameters.octave_shapes(key.shape):
-        for number, image in enumerate(images):
-            _require_fit(image, number)
-        return _delivered([_none(device, parameters, descriptors) for _ in images], on_host)
-    if plans.exceeds_limit(key):
-        return _delivered(_in_strips(plans, images, mask, descriptors), on_host)
-    with device.active(), plans.memory() as memory:
-        plan = memory.plan(key)
-        if mask is not None:
-            plan.mask[...] = mask != 0
-        load_batch(memory, plan, images)
-        ended("upload")
-        if on_stage:
-            for stage in plan.stages:
-                plan.run(stage)
-                ended(stage)
-        else:
-            plan.run()
-        with suppress(ListsTooLongError), _named(images):
-            return results_on_host(memory, plan) if on_host else results(memory, plan)
-    return _delivered(_in_strips(plans, images, mask, descriptors), on_host)
+    outcomes: list[Any] = [None] * len(images)
+    with plans.device.active():
+        wanted = Wanted(descriptors, on_host, on_stage)
+        for numbers, some in computation.compute(plans, batches.by_shape(plans, images, batch_size, mask), wanted):
+            for number, outcome in zip(numbers, some, strict=True):
+                outcomes[number] = outcome
+    return outcomes
 
 
-def _delivered(several: list[Features], on_host: bool) -> list[Features]:
-    return [features.to_host() for features in several] if on_host else several
+def stream(
+    plans: Plans, images: Iterable[Image | Unfit], batch_size: int | None = None, n_streams: int | None = None
+) -> Generator[Outcome, None, None]:
+    """The outcomes for any number of images, in their order, with the features on the host.
 
-
-def _in_strips(plans: Plans, images: Sequence[Any], mask: Any, descriptors: bool) -> list[Features]:
-    """The features of images that together, or with lists as long as they need, exceed the memory limit."""
-    if len(images) > 1:
-        return [features for image in images for features in run(plans, [image], mask=mask, descriptors=descriptors)]
-    with _named(images):
-        return [strips.run(plans, images[0], mask, descriptors)]
-
-
-@contextmanager
-def _named(images: Sequence[Any]) -> Iterator[None]:
-    """Has the error of an unfit image say what is wrong with it."""
-    try:
-        yield
-    except UnfitImageError as error:
-        raise UnfitImageError(error.number, intensities.unfit(images[error.number])) from None
-
-
-def load_batch(memory: Memory, plan: Plan, images: Sequence[Any]) -> None:
-    """Brings images to a plan."""
-    known = [intensities.as_known(image) for image in images]
-    on_host = isinstance(known[0], np.ndarray)
-    device = memory.device
-    there = device.upload(known, memory.staging) if on_host else [device.asarray(image) for image in known]
-    plan.load_images(there, [image.dtype.kind == "b" for image in images])
-
-
-def describe(plans: Plans, image: Any, features: Features, *, assign: bool = False) -> Features:
-    """Describes given keypoints in an image.
+    While the device computes a batch, the next one is taken from the iterable and copied to the device, and the
+    features of the previous one are copied back.
 
     Parameters
     ----------
-    plans, image
-        As for `run`.
+    plans : Plans
+        Of a device, parameters and a blur.
+    images : iterable of Image or Unfit
+        Taken as they are needed. Neighbours of one shape make a batch.
+    batch_size : int, optional
+        Images of a batch, at most. By default as many as suit the device and its memory.
+    n_streams : int, optional
+        Batches that are computed at once; by default the number that suits the device.
+    """
+    n_streams = n_streams or plans.device.n_streams
+    neighbours = batches.of_neighbours(plans, images, batch_size, n_streams)
+    for _, outcomes in computation.compute(plans, neighbours, Wanted(on_host=True), n_streams):
+        yield from outcomes
+
+
+def describe(plans: Plans, image: Image, features: Features, *, assign: bool = False) -> Outcome:
+    """Describes keypoints of the user's own in an image.
+
+    Parameters
+    ----------
+    plans : Plans
+        Of a device, parameters and a blur.
+    image : Image
+        As `inputs.open_image` gives it.
     features : Features
         Keypoints, on the device, in its precision.
     assign : bool
-        Whether to assign their orientations first; a keypoint may then be there several times.
+        Whether to assign their orientations first. A keypoint may have several, and appears once for each then.
 
     Raises
     ------
     ValueError
         If a keypoint lies in an octave or at a scale that the image does not have.
     """
-    device, parameters = plans.device, plans.parameters
-    key = Key(1, intensities.require_image(image))
+    device, parameters, key = plans.device, plans.parameters, Key(1, image.shape)
     n_octaves = len(parameters.octave_shapes(key.shape))
     with device.active():
-        _require_fit(image)
-        if len(features):
-            _require_levels(features, n_octaves, parameters.n_scales)
+        if not intensities.is_fit(image):
+            return Unfit(ValueError, intensities.why_unfit(image))
+        _require_levels(parameters, features, n_octaves)
         if not n_octaves:
             return features.with_descriptors(device.xp.empty((0, parameters.n_values), np.uint8))
         if plans.exceeds_limit(key):
-            raise MemoryError(
+            reason = (
                 f"memory_limit must hold the whole scale space of an image to describe given keypoints in it, got "
                 f"{plans.memory_limit} bytes for {key.shape[0]} x {key.shape[1]} pixels; use a larger limit or none"
             )
+            return Unfit(MemoryError, reason)
         with plans.memory() as memory:
             plan = memory.plan(key)
-            load_batch(memory, plan, [image])
+            memory.load_batch(plan, [image])
             plan.run("scale space")
-            shifted = features.shifted(parameters.position_shift)
+            biased = features.shifted(parameters.position_shift)
             if assign:
-                shifted = orientation.assign(device, plan.space, shifted, parameters)
-                features = shifted.shifted(-parameters.position_shift)
-            return features.with_descriptors(descriptor.describe(device, plan.space, shifted, parameters))
+                biased = orientation.assign(device, plan.space, biased, parameters)
+                features = biased.shifted(-parameters.position_shift)
+            return features.with_descriptors(descriptor.describe(device, plan.space, biased, parameters))
 
 
-def _require_fit(image: Any, number: int = 0) -> None:
-    if image.dtype.kind == "f" and not bool((abs(image) <= intensities.LARGEST).all()):
-        raise UnfitImageError(number, intensities.unfit(image))
-
-
-def _none(device: Device, parameters: Parameters, descriptors: bool) -> Features:
-    """No features."""
-    reals, integers = device.xp.empty(0, device.dtype), device.xp.empty(0, np.int32)
-    values = device.xp.empty((0, parameters.n_values), np.uint8) if descriptors else None
-    return Features(reals.reshape(0, 2), reals, integers, integers, reals, reals, values)
-
-
-def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
+def _require_levels(parameters: Parameters, features: Features, n_octaves: int) -> None:
+    if not len(features):
+        return
     if n_octaves == 0:
         raise ValueError("the image is too small for an octave, so no keypoint can be described in it")
     octave, scale = int(features.octaves.max()), int(features.scales.max())
@@ -179,5 +150,6 @@ def _require_levels(features: Features, n_octaves: int, n_scales: int) -> None:
             f"a keypoint's octave must be one of this image's {n_octaves} octaves, got {octave}: the keypoints are of "
             "a larger image; select those with a smaller octave"
         )
-    if scale > n_scales + 2 or int(features.scales.min()) < 0:
-        raise ValueError(f"a keypoint's scale must be between 0 and n_scales + 2 = {n_scales + 2}, got {scale}")
+    last = parameters.n_levels - 1
+    if scale > last or int(features.scales.min()) < 0:
+        raise ValueError(f"a keypoint's scale must be between 0 and n_scales + 2 = {last}, got {scale}")

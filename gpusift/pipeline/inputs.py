@@ -1,4 +1,4 @@
-"""What users hand in: images, masks and keypoints, checked and brought to the device."""
+"""The door: images, masks and keypoints as users pass them, checked once and brought to the device's array module."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ from gpusift.devices import Device
 from gpusift.devices.arrays import is_on_gpu
 from gpusift.features import Features
 from gpusift.parameters import Parameters
+from gpusift.pipeline.outcomes import Unfit
+from gpusift.stages.intensities import Image, image_of
 
-LARGEST = 1e9  # of a keypoint's numbers, which a kernel squares in float32
+LARGEST = 1e9  # absolute value of a keypoint's numbers, whose squares must be finite in float32
 
 
-def image_array(device: Device, image: Any) -> tuple[Any, bool]:
-    """The image as an array of NumPy or of the device, and whether it came on a GPU.
+def open_image(device: Device, image: Any) -> Image | Unfit:
+    """An image as users pass it; unfit unless it is a 2-D array of real numbers.
 
-    Raises
-    ------
-    TypeError
-        If it is not an array.
-    ValueError
-        If it is on a GPU and the device is the CPU.
+    Whether the values of floats are finite is not checked here, but by the kernel that reads them.
     """
-    if is_on_gpu(image):
-        return device.from_gpu(image, "image"), True
     if image is None or isinstance(image, (str, bytes)):
-        raise TypeError(f"image must be a 2-D array, got {type(image).__name__}")
-    array = _from_host(image)
-    return array.astype(array.dtype.newbyteorder("="), copy=False), False
+        return Unfit(TypeError, f"image must be a 2-D array, got {type(image).__name__}")
+    from_gpu = is_on_gpu(image)
+    try:
+        array = device.from_gpu(image, "image") if from_gpu else _native(_from_host(image))
+    except (TypeError, ValueError) as error:
+        return Unfit(type(error), str(error))
+    if array.dtype.kind not in "buif":
+        return Unfit(TypeError, f"image must be an array of booleans, integers or floats, got dtype {array.dtype}")
+    if array.ndim != 2:
+        hint = "; convert a colour image to grey first, e.g. with skimage.color.rgb2gray" if array.ndim == 3 else ""
+        return Unfit(ValueError, f"image must be 2-D (rows, columns), got shape {tuple(array.shape)}{hint}")
+    if array.size == 0:
+        return Unfit(ValueError, f"image must have at least one pixel, got shape {tuple(array.shape)}")
+    with device.active():
+        return image_of(array, from_gpu)
 
 
-def mask_array(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
-    """The mask on the device, or None as given.
+def open_mask(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
+    """The mask on the device, or None.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def mask_array(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
         return device.asarray(array)
 
 
-def keypoints(
+def open_keypoints(
     device: Device,
     parameters: Parameters,
     image_shape: tuple[int, int],
@@ -68,7 +75,7 @@ def keypoints(
     Raises
     ------
     TypeError
-        If something does not hold real numbers.
+        If an array does not hold real numbers.
     ValueError
         If a shape is wrong, a value is not finite, a sigma is not positive, or only one of octaves and scales is given.
     """
@@ -82,9 +89,8 @@ def keypoints(
     if octaves is None:
         in_octave, in_scale = parameters.levels_of(blurs, parameters.n_octaves_of(image_shape))
     else:
-        in_octave, in_scale = (
-            _numbers(name, given, (n,)).astype(np.int32) for name, given in (("octaves", octaves), ("scales", scales))
-        )
+        in_octave = _numbers("octaves", octaves, (n,)).astype(np.int32)
+        in_scale = _numbers("scales", scales, (n,)).astype(np.int32)
     angles = np.zeros(n) if orientations is None else _numbers("orientations", orientations, (n,))
     with device.active():
         return Features(
@@ -103,9 +109,14 @@ def _from_host(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """(N,) or (N, 2) array of float64 on the host, checked; -1 in the shape is any length."""
-    array = given.get() if hasattr(given, "get") and is_on_gpu(given) else _from_host(given)
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """(N,) or (N, 2) array of float64 on the host, checked; -1 in the shape stands for any length."""
+    array = values.get() if hasattr(values, "get") and is_on_gpu(values) else _from_host(values)
     if array.dtype.kind not in "uif":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     if array.size == 0 and shape[0] in (-1, 0):
@@ -121,5 +132,5 @@ def _numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _within_a_turn(angles: np.ndarray) -> np.ndarray:
-    """Angles as they are within [-pi, pi], others brought there."""
+    """Angles in [-pi, pi] as they are, others brought there."""
     return np.where(np.abs(angles) <= np.pi, angles, np.arctan2(np.sin(angles), np.cos(angles)))

@@ -1,48 +1,38 @@
-"""Plans: all that images of one shape need, made once. And where plans are kept."""
+"""Plans: the buffers and prepared launches for images of one shape, made once. And the pool in which they are kept."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from gpusift.devices import Device
 from gpusift.parameters import Parameters
-from gpusift.stages import (
-    descriptor,
-    extrema,
-    feature_lists,
-    intensities,
-    orientation,
-    refinement,
-    scale_space,
-    selection,
-)
+from gpusift.stages import STAGES, extrema, feature_lists, intensities, levels
 from gpusift.stages.feature_lists import UNFIT
+from gpusift.stages.intensities import Image
+from gpusift.stages.workspace import Workspace
 
 KEPT_PLANS = 16  # of a memory
-KEPT_AT_MOST = 4  # times what is asked for: memory larger than that is given back to the system
-SPARE = 1.25  # times the entries that were too many for a list
-
-
-class ListsTooLongError(Exception):
-    """There is more in a strip of an image than memory allows; a smaller strip must be taken."""
+KEPT_AT_MOST = 4  # a block larger than this many times the bytes needed is given back to the system
+SPARE = 1.25  # length of longer lists over the entries that they must hold
 
 
 class Strip(NamedTuple):
-    """Some octaves of a large image, or a strip of one.
+    """Some octaves of a large image, or some rows of one octave.
 
     Attributes
     ----------
     first, last : int
         The octaves from `first` to before `last`.
     rows : int
-        Rows that are held of each level of the first of them; all of a level's, if there are several octaves.
+        Rows that are held of each level of octave `first`: all rows, unless it is the only octave.
     start : int
-        The first of these rows.
+        Index of the first of these rows.
     begin, end : int
-        The rows in which candidates are looked for are those from `begin` to before `end`.
+        Candidates are searched in the rows from `begin` to before `end`.
     """
 
     first: int
@@ -52,15 +42,20 @@ class Strip(NamedTuple):
     begin: int
     end: int
 
+    @property
+    def is_one_octave(self) -> bool:
+        """Whether rows of a single octave are held."""
+        return self.last == self.first + 1
+
     def shapes(self, octave_shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """What is held of the octaves of the whole image, of these shapes."""
+        """Rows and columns that are held of each octave of an image, whose octaves have these shapes."""
         held = {self.first: self.rows}
         within = range(self.first, self.last)
         return [(held.get(o, rows) if o in within else 0, cols) for o, (rows, cols) in enumerate(octave_shapes)]
 
 
 class Key(NamedTuple):
-    """What tells plans apart: how many images, their shape, whether there are a mask and descriptors, which strip."""
+    """What a plan is made for: the number of images and their shape, a mask or none, descriptors or none, a strip."""
 
     batch: int
     shape: tuple[int, int]
@@ -69,13 +64,13 @@ class Key(NamedTuple):
     strip: Strip | None = None
 
     def shapes(self, parameters: Parameters) -> list[tuple[int, int]]:
-        """Rows and columns of what is held of each octave's levels."""
+        """Rows and columns that are held of each octave's levels."""
         whole = parameters.octave_shapes(self.shape)
         return whole if self.strip is None else self.strip.shapes(whole)
 
     @property
     def octaves(self) -> range | None:
-        """The octaves of the strip; None: all."""
+        """The octaves of the strip; None for all of a whole image."""
         return None if self.strip is None else range(self.strip.first, self.strip.last)
 
 
@@ -85,75 +80,89 @@ class Plan:
     Parameters
     ----------
     memory : Memory
-        Where the buffers lie, and the device, the parameters and the blur.
+        The memory of the buffers.
     key : Key
-        For what.
+        What the plan is made for.
     capacity : int
         Entries of each image's lists.
 
     Attributes
     ----------
+    space : ScaleSpace
+        The Gaussian levels.
+    lists : FeatureLists
+        The candidates, keypoints and features.
+    mask : (M, N) array of uint8 or None
+        Zero where no keypoint is wanted.
     stages : dict
-        For each stage its steps, in their order.
+        The steps of each stage, by its name.
     """
 
     def __init__(self, memory: Memory, key: Key, capacity: int) -> None:
         device, parameters = memory.device, memory.parameters
-        self.key, self.device, self.parameters = key, device, parameters
+        self.key, self.device = key, device
         self._programs: dict[tuple[str, ...], Callable[[], None]] = {}
         shapes = key.shapes(parameters)
-        samples = key.batch * scale_space.stride_of(parameters, shapes)
-        levels = memory.block("levels", samples * device.dtype.itemsize).view(device.dtype)
-        self.space = space = scale_space.lay_out(device, shapes, parameters.n_levels, key.batch, levels)
-        if key.strip is not None and key.strip.last == key.strip.first + 1:
-            rows, _ = parameters.octave_shapes(key.shape)[key.strip.first]
-            space.hold_strip(device, key.strip.first, rows, key.strip.start, key.strip.begin, key.strip.end)
-        self.lists = entries = feature_lists.allocate(
-            device, parameters, key.batch, capacity, space.n_rows, lambda size: memory.block("lists", size)
+        samples = key.batch * levels.stride_of(parameters, shapes)
+        buffer = memory.block("levels", samples * device.dtype.itemsize).view(device.dtype)
+        self.space = levels.lay_out(device, shapes, parameters.n_levels, key.batch, buffer)
+        if key.strip is not None and key.strip.is_one_octave:
+            _, _, _, start, begin, end = strip = key.strip
+            rows, _ = parameters.octave_shapes(key.shape)[strip.first]
+            self.space.hold_strip(device, strip.first, rows, start, begin, end)
+        self.lists = feature_lists.allocate(
+            device, parameters, key.batch, capacity, self.space.n_rows, lambda size: memory.block("lists", size)
         )
         pixels = key.shape[0] * key.shape[1]
         self.mask: Any = memory.block("mask", pixels).reshape(key.shape) if key.masked else None
-        image_rows = shapes[0][0] // parameters.upsampling
-        of_images = device, space, parameters
-        self.stages = {
-            "scale space": scale_space.steps(*of_images, (image_rows, key.shape[1]), memory.blur, key.octaves),
-            "extrema": extrema.steps(*of_images, entries),
-            "refinement": refinement.steps(*of_images, entries, key.shape, self.mask)
-            + selection.steps(device, parameters, entries, key.shape, of_features=False),
-            "orientation": orientation.steps(*of_images, entries)
-            + selection.steps(device, parameters, entries, key.shape, of_features=True),
-        }
-        if key.descriptors:
-            self.stages["descriptor"] = descriptor.steps(*of_images, entries)
+        work = Workspace(
+            device,
+            parameters,
+            self.space,
+            self.lists,
+            key.shape,
+            mask=self.mask,
+            blur=memory.blur,
+            octaves=key.octaves,
+            with_descriptors=key.descriptors,
+        )
+        steps = {stage.name: stage.steps(work) for stage in STAGES}
+        self.stages = {name: of_stage for name, of_stage in steps.items() if of_stage}
 
     @property
     def launches(self) -> list[Any]:
         """The steps of all stages."""
         return [step for steps in self.stages.values() for step in steps]
 
-    def load_images(self, images: Sequence[Any], are_bool: Sequence[bool]) -> None:
-        """Empties the lists and takes images, which are on the device and of dtypes that `intensities` knows."""
+    def load_images(self, images: Sequence[Image]) -> None:
+        """Empties the lists and writes the intensities of images, whose pixels are on the device."""
         self.lists.clear()
-        for number, (image, is_bool) in enumerate(zip(images, are_bool, strict=True)):
+        for number, image in enumerate(images):
             unfit = self.lists.counts[UNFIT, number : number + 1]
-            intensities.load_image(self.device, image, is_bool, self.space.staging_of(number, image.size), unfit)
+            out = self.space.staging_of(number, image.pixels.size)
+            intensities.load_image(self.device, image.pixels, image.is_bool, out, unfit)
 
     def run(self, *stages: str) -> None:
-        """Runs stages, by default all."""
+        """Runs the stages of these names, by default all."""
         stages = stages or tuple(self.stages)
         if stages not in self._programs:
             self._programs[stages] = self.device.program([step for stage in stages for step in self.stages[stage]])
         self._programs[stages]()
 
+    def run_after(self, stage: str) -> None:
+        """Runs the stages that come after the one of this name."""
+        names = list(self.stages)
+        self.run(*names[names.index(stage) + 1 :])
+
 
 def bytes_of(device: Device, parameters: Parameters, key: Key, capacity: int | None = None) -> int:
-    """The device memory that a plan takes, bytes; None: with lists as long as they are at first."""
+    """The bytes of the device's memory that a plan takes; by default with lists of the length that they have first."""
     shapes = key.shapes(parameters)
     held = shapes[key.strip.first if key.strip else 0] if shapes else (0, 0)
     n_rows = sum(rows for rows, _ in shapes)
-    levels = scale_space.stride_of(parameters, shapes) * device.dtype.itemsize
+    of_levels = levels.stride_of(parameters, shapes) * device.dtype.itemsize
     entries = capacity or extrema.capacity_for(held)
-    of_image = levels + feature_lists.bytes_of(device.dtype, parameters, 1, entries, n_rows)
+    of_image = of_levels + feature_lists.bytes_of(device.dtype, parameters, 1, entries, n_rows)
     return key.batch * of_image + (key.shape[0] * key.shape[1] if key.masked else 0)
 
 
@@ -163,11 +172,11 @@ class Memory:
     Parameters
     ----------
     device : Device
-        Where.
+        The device of the memory.
     parameters : Parameters
         Of all plans.
     blur : str
-        Of all plans; see `scale_space.steps`.
+        Of all plans; see `Workspace`.
     limit : int, optional
         Bytes that a plan may take when its lists are made longer.
     """
@@ -175,13 +184,18 @@ class Memory:
     def __init__(self, device: Device, parameters: Parameters, blur: str, limit: int | None = None) -> None:
         self.device, self.parameters, self.blur, self.limit = device, parameters, blur, limit
         self.staging: Any = device.staging()
-        self.free_from: Any = None  # the last call's end, in its stream
+        self.free_from: Any = None  # the mark at which the last call has ended, in the stream of that call
         self._blocks: dict[str, Any] = {}
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._capacities: dict[tuple[Any, ...], int] = {}
 
+    @cached_property
+    def stream(self) -> AbstractContextManager[Any]:
+        """A stream of its own, as a context in which it is the current one."""
+        return self.device.stream()
+
     def plan(self, key: Key) -> Plan:
-        """The plan for that; made if it is not there."""
+        """The plan for this key: a kept one, or a new one."""
         plan = self._plans.pop(key, None)
         if plan is None:
             plan = self._make(key)
@@ -190,30 +204,43 @@ class Memory:
             self._plans.popitem(last=False)
         return plan
 
-    def with_room(self, key: Key, entries: int) -> Plan:
-        """A plan with longer lists; the levels stay as the present plan has computed them.
+    def load_batch(self, plan: Plan, images: Sequence[Image], mask: Any = None) -> None:
+        """Copies images, of the plan's shape and all on the host or all on the device, and a mask, to a plan."""
+        if mask is not None:
+            plan.mask[...] = mask != 0
+        pixels = [image.pixels for image in images]
+        if images[0].on_host:
+            uploaded = self.device.upload(pixels, self.staging)
+        else:
+            uploaded = [self.device.asarray(array) for array in pixels]
+        plan.load_images([Image(array, image.is_bool) for array, image in zip(uploaded, images, strict=True)])
 
-        Raises
-        ------
-        ListsTooLongError
-            If they would take the plan beyond the limit.
+    def with_room(self, key: Key, entries: int) -> Plan | None:
+        """A plan with lists for more entries, or None if it would exceed the limit.
+
+        The levels stay as the present plan has computed them.
         """
         capacity = int(entries * SPARE) + 1
         if self.limit is not None and bytes_of(self.device, self.parameters, key, capacity) > self.limit:
-            raise ListsTooLongError
+            return None
         self._capacities[tuple(key.shapes(self.parameters))] = capacity
         self._plans.pop(key, None)
         return self.plan(key)
 
     def block(self, name: str, size: int) -> Any:
-        """(size,) bytes; plans that use others of this name are forgotten when they must go."""
+        """(size,) bytes of the block of this name. A new block drops the plans, which use the old one."""
         kept = self._blocks.get(name)
         if kept is None or not size <= len(kept) <= KEPT_AT_MOST * size:
             self._plans.clear()
             self._blocks.pop(name, None)
-            del kept  # before the new one is taken
+            del kept  # before the new block is allocated
             self._blocks[name] = kept = self.device.memory(size)
         return kept[:size]
+
+    def drop(self) -> None:
+        """Drops all plans and blocks."""
+        self._plans.clear()
+        self._blocks.clear()
 
     def _make(self, key: Key) -> Plan:
         shapes = tuple(key.shapes(self.parameters))
@@ -222,34 +249,65 @@ class Memory:
 
 
 class Plans:
-    """The memories that calls take in turn: one that is free, or, when another thread has it, one of their own."""
+    """A pool of memories with their plans. Each call takes a memory that no other call uses, and gives it back.
+
+    Parameters
+    ----------
+    device : Device
+        The device of the memories.
+    parameters : Parameters
+        Of all plans.
+    blur : str
+        Of all plans; see `Workspace`.
+    memory_limit : int, optional
+        Bytes that a plan may take.
+    """
 
     def __init__(
         self, device: Device, parameters: Parameters, blur: str = "auto", memory_limit: int | None = None
     ) -> None:
         self.device, self.parameters, self.blur, self.memory_limit = device, parameters, blur, memory_limit
         self._free: list[Memory] = []
+        self._batch_sizes: dict[tuple[int, int], int] = {}
 
-    @contextmanager
-    def memory(self) -> Iterator[Memory]:
-        """A memory that nobody else uses meanwhile."""
+    def take(self, own_stream: bool = False) -> Memory:
+        """A memory for the current stream, or for its own one, which waits for the last call that used it."""
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = Memory(self.device, self.parameters, self.blur, self.memory_limit)
-        else:
+            return Memory(self.device, self.parameters, self.blur, self.memory_limit)
+        with memory.stream if own_stream else nullcontext():
             self.device.wait_for(memory.free_from)
+        return memory
+
+    def give_back(self, memory: Memory) -> None:
+        """Makes a memory free for other calls, as soon as the work in the current stream has ended."""
+        memory.free_from = self.device.mark()
+        self._free.append(memory)
+
+    @contextmanager
+    def memory(self) -> Iterator[Memory]:
+        """A memory that is given back at the end of the context."""
+        memory = self.take()
         try:
             yield memory
         finally:
-            memory.free_from = self.device.mark()
-            self._free[:] = [memory]
+            self.give_back(memory)
 
     def exceeds_limit(self, key: Key) -> bool:
         """Whether a plan would take more memory than allowed."""
         return self.memory_limit is not None and bytes_of(self.device, self.parameters, key) > self.memory_limit
 
+    def batch_size(self, shape: tuple[int, int]) -> int:
+        """How many images of this shape suit the device and its free memory; chosen once for each shape."""
+        if shape not in self._batch_sizes:
+            needed = bytes_of(self.device, self.parameters, Key(1, shape))
+            allowed = self.memory_limit // needed if self.memory_limit else needed
+            self._batch_sizes[shape] = max(1, min(self.device.batch_size(needed), allowed))
+        return self._batch_sizes[shape]
+
     def forget(self) -> None:
-        """Gives back the memory that no call uses."""
+        """Frees the memory that no call uses, and chooses batch sizes anew."""
         self._free.clear()
+        self._batch_sizes.clear()
         self.device.free_memory()

@@ -1,73 +1,97 @@
-"""Features of a plan's images, read when its stages have run."""
+"""The outcomes of a plan's images, read when its stages have run."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from gpusift.features import Features
+from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import Memory, Plan
-from gpusift.stages import feature_lists
+from gpusift.stages import feature_lists, intensities
 from gpusift.stages.feature_lists import FEATURES, FOUND, UNFIT, USABLE_FEATURES
+from gpusift.stages.intensities import Image
 
 
-class UnfitImageError(ValueError):
-    """An image of a batch holds values that cannot be computed with; `number` says which."""
+class Fitted(NamedTuple):
+    """A plan whose lists hold all features.
 
-    def __init__(self, number: int, reason: str = "") -> None:
-        super().__init__(reason)
-        self.number = number
-
-
-def results(memory: Memory, plan: Plan) -> list[Features]:
-    """The features of a plan's images when its stages have run, on the device; waits for it.
-
-    Raises
-    ------
-    UnfitImageError
-        If an image holds NaN, infinity or values too large to square.
+    Attributes
+    ----------
+    plan : Plan
+        The plan, or one with longer lists that has taken its place.
+    counts : (10, B) array of int32
+        `FeatureLists.counts`, on the host.
+    unfit : (B,) array of bool
+        The images that hold NaN, infinity or values too large to square. They have no features.
     """
-    block, offsets, lengths = _collected(memory, plan)
-    return _features(memory, plan, block, offsets, lengths)
+
+    plan: Plan
+    counts: np.ndarray
+    unfit: np.ndarray
 
 
-def results_on_host(memory: Memory, plan: Plan) -> list[Features]:
-    """The same on the host, in one copy."""
-    block, offsets, lengths = _collected(memory, plan)
-    on_host = memory.device.download(block, memory.staging) if len(block) else np.empty(0, np.uint8)
-    return _features(memory, plan, on_host, offsets, lengths)
+def wait_until_lists_fit(memory: Memory, plan: Plan) -> Fitted | None:
+    """Waits for a plan, and runs it again with longer lists as long as they prove too short.
 
-
-def wait_until_lists_fit(memory: Memory, plan: Plan) -> tuple[Plan, np.ndarray]:
-    """The plan when its lists hold everything, which takes longer ones at times, and `FeatureLists.counts` on the host.
-
-    Raises
-    ------
-    UnfitImageError
-        If an image holds NaN, infinity or values too large to square.
+    Returns
+    -------
+    Fitted or None
+        None if longer lists would exceed the memory's limit.
     """
-    while True:
+    counts = memory.device.download(plan.lists.counts, memory.staging)
+    unfit = counts[UNFIT] != 0
+    while (needed := _entries(counts[:, ~unfit])) > plan.lists.capacity:
+        longer = memory.with_room(plan.key, needed)
+        if longer is None:
+            return None
+        plan = longer
+        plan.run_after("scale space")
         counts = memory.device.download(plan.lists.counts, memory.staging)
-        if counts[UNFIT].any():
-            raise UnfitImageError(int(np.flatnonzero(counts[UNFIT])[0]))
-        needed = max(counts[FOUND].max(), counts[FEATURES].max())
-        if needed <= plan.lists.capacity:
-            return plan, counts
-        plan = memory.with_room(plan.key, int(needed))
-        plan.run(*tuple(plan.stages)[1:])
+    for number in np.flatnonzero(unfit):
+        counts[USABLE_FEATURES, number] = plan.lists.counts[USABLE_FEATURES, number] = 0
+    return Fitted(plan, counts, unfit)
 
 
-def _collected(memory: Memory, plan: Plan) -> tuple[Any, list[int], np.ndarray]:
-    """All features in one block, where each image's begin, and how many they are."""
-    plan, counts = wait_until_lists_fit(memory, plan)
-    lengths, move = counts[USABLE_FEATURES], -memory.parameters.position_shift
-    return *feature_lists.collect(
-        memory.device, memory.parameters, plan.lists, lengths, plan.key.descriptors, move
-    ), lengths
+def outcomes_of(memory: Memory, plan: Plan, images: Sequence[Image], on_host: bool) -> list[Outcome] | None:
+    """Waits for a plan, and gives the outcomes of its images.
+
+    Parameters
+    ----------
+    memory : Memory
+        The memory of the plan.
+    plan : Plan
+        All of its stages have been launched.
+    images : sequence of Image
+        The images that it was launched for.
+    on_host : bool
+        Whether to copy the features to the host, all in one copy.
+
+    Returns
+    -------
+    list of Features or Unfit, or None
+        None if the lists would exceed the memory's limit.
+    """
+    fitted = wait_until_lists_fit(memory, plan)
+    if fitted is None:
+        return None
+    device, parameters, with_descriptors = memory.device, memory.parameters, plan.key.descriptors
+    lengths = fitted.counts[USABLE_FEATURES]
+    block, offsets = feature_lists.collect(
+        device, parameters, fitted.plan.lists, lengths, with_descriptors, -parameters.position_shift
+    )
+    if on_host:
+        block = device.download(block, memory.staging) if len(block) else np.empty(0, np.uint8)
+    n_values = parameters.n_values if with_descriptors else 0
+    return [
+        Unfit(ValueError, intensities.why_unfit(image))
+        if unfit
+        else feature_lists.features_of(block, offset, int(n), device.dtype, n_values)
+        for image, unfit, offset, n in zip(images, fitted.unfit, offsets, lengths)
+    ]
 
 
-def _features(memory: Memory, plan: Plan, block: Any, offsets: list[int], lengths: np.ndarray) -> list[Features]:
-    n_values = memory.parameters.n_values if plan.key.descriptors else 0
-    dtype = memory.device.dtype
-    return [feature_lists.features_of(block, offset, int(n), dtype, n_values) for offset, n in zip(offsets, lengths)]
+def _entries(counts: np.ndarray) -> int:
+    """The entries that the lists of images with these counts must have room for."""
+    return int(max(counts[FOUND].max(initial=0), counts[FEATURES].max(initial=0)))

@@ -1,8 +1,8 @@
-"""Images whose levels do not fit the memory allowed: octave by octave, and in strips where one does not fit either.
+"""Images that exceed the memory limit: computed octave by octave, and an octave that exceeds it strip by strip.
 
-A strip holds some rows of all levels of an octave. What lies near its upper and lower end is wrong, as blurs there have
-reflected the strip's end instead of seeing what is beyond; so strips overlap, and candidates are looked for only in
-rows from which nothing that a keypoint depends on is out of reach. The features are the same as without, byte for byte.
+A strip holds some rows of all levels of an octave. Its levels are wrong near its upper and lower end, because blurs
+reflect the strip's end there, where the image goes on. So strips overlap, and candidates are searched only in those
+rows whose keypoints depend on none of the wrong samples. The features are the same, byte for byte, as without strips.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ import numpy as np
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import MAX_OFFSET, MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
-from gpusift.pipeline.plan import SPARE, Key, ListsTooLongError, Memory, Plan, Plans, Strip, bytes_of
-from gpusift.pipeline.results import wait_until_lists_fit
+from gpusift.pipeline.outcomes import Outcome, Unfit
+from gpusift.pipeline.plan import SPARE, Key, Memory, Plan, Plans, Strip, bytes_of
+from gpusift.pipeline.results import Fitted, wait_until_lists_fit
 from gpusift.stages import feature_lists, intensities, selection
 from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS
+from gpusift.stages.intensities import Image
 
-LEAST_ROWS = 16  # that a strip must give, for the others that it needs
-STEP = 4  # rows that windows begin and end at multiples of: those that come of one row of an image
+LEAST_ROWS = 16  # in which a strip must search for candidates, to be worth the rows of its overlap
+STEP = 4  # strips begin and end at multiples of this: the rows of the first octave that come from one row of an image
 
 
 def limit_in_bytes(device: Device, limit: Any) -> int | None:
-    """A memory limit as bytes: a number of them, or a share of the device's memory.
+    """A memory limit as bytes: a number of bytes, or a fraction of the device's memory.
 
     Raises
     ------
@@ -38,39 +40,45 @@ def limit_in_bytes(device: Device, limit: Any) -> int | None:
         return None
     if isinstance(limit, (bool, np.bool_)) or not isinstance(limit, (int, float, np.integer, np.floating)):
         raise TypeError(
-            f"memory_limit must be a number of bytes, a share of the device's memory or None, got {limit!r}"
+            f"memory_limit must be a number of bytes, a fraction of the device's memory or None, got {limit!r}"
         )
     if isinstance(limit, (int, np.integer)) and limit >= 1:
         return int(limit)
     if isinstance(limit, (float, np.floating)) and 0 < limit <= 1:
         return int(limit * device.total_memory)
     raise ValueError(
-        f"memory_limit must be an integer of at least 1 (bytes) or a float above 0 and at most 1 (a share of the "
+        f"memory_limit must be an integer of at least 1 (bytes) or a float above 0 and at most 1 (a fraction of the "
         f"device's memory), got {limit!r}"
     )
 
 
-class LimitTooSmallError(MemoryError):
-    """The memory limit does not allow any strip that could be computed."""
-
-
 class StripFeatures(NamedTuple):
-    """The features of a strip, on the host: `keypoints` of them first, and for each the number of its keypoint."""
+    """The features of a strip, on the host.
+
+    Attributes
+    ----------
+    features : Features
+        First those with the first orientations, one for each keypoint, then those with the further ones.
+    n_keypoints : int
+        Number of keypoints.
+    of_keypoint : (N,) array of int
+        The index of each feature's keypoint.
+    """
 
     features: Features
-    keypoints: int
+    n_keypoints: int
     of_keypoint: np.ndarray
 
 
-def run(plans: Plans, image: Any, mask: Any, descriptors: bool) -> Features:
-    """The features of an image, computed in parts that take no more than `plans.memory_limit` bytes.
+def compute(plans: Plans, image: Image, mask: Any, descriptors: bool) -> Outcome:
+    """The outcome for an image, computed in strips that take no more than `plans.memory_limit` bytes.
 
     Parameters
     ----------
     plans : Plans
         Of a device, parameters, a blur and a limit.
-    image : (M, N) array
-        NumPy's, or of the device.
+    image : Image
+        On the host, or on the device.
     mask : (M, N) array or None
         Of the device.
     descriptors : bool
@@ -78,139 +86,153 @@ def run(plans: Plans, image: Any, mask: Any, descriptors: bool) -> Features:
 
     Returns
     -------
-    Features
-        On the device.
-
-    Raises
-    ------
-    LimitTooSmallError
-        If the limit is too small for a strip.
-    UnfitImageError
-        If the image holds NaN, infinity or values too large to square.
+    Features or Unfit
+        On the device. Unfit also if the limit is too small for a strip.
     """
     device, parameters = plans.device, plans.parameters
-    with device.active():
-        found = list(_Strips(plans, image, mask, descriptors).all())
-        features = _joined(device, found)
-        if parameters.max_keypoints is not None:
-            features = _strongest(device, parameters, found, features, tuple(image.shape))
-        return features.shifted(-parameters.position_shift)
+    computed: list[StripFeatures] = []
+    for strip in _Strips(plans, image, mask, descriptors).all():
+        if isinstance(strip, Unfit):
+            return strip
+        computed.append(strip)
+    features = _joined(device, computed)
+    if parameters.max_keypoints is not None:
+        features = _strongest(device, parameters, computed, features, image.shape)
+    return features.shifted(-parameters.position_shift)
 
 
 class _Strips:
-    """The parts of one image, one after the other, in one memory."""
+    """The strips of one image, computed one after the other in one memory."""
 
-    def __init__(self, plans: Plans, image: Any, mask: Any, descriptors: bool) -> None:
+    def __init__(self, plans: Plans, image: Image, mask: Any, descriptors: bool) -> None:
         self.device, self.limit = plans.device, int(plans.memory_limit or 0)
-        self.parameters = replace(plans.parameters, max_keypoints=None)  # chosen when all are there
+        self.parameters = replace(plans.parameters, max_keypoints=None)  # chosen when all strips are computed
         self.memory = Memory(self.device, self.parameters, plans.blur)
         self.image, self.mask = image, mask
-        self.key = Key(1, tuple(image.shape), mask is not None, descriptors)
+        self.key = Key(1, image.shape, mask is not None, descriptors)
         self.shapes = self.parameters.octave_shapes(self.key.shape)
 
-    def all(self) -> Iterator[StripFeatures]:
-        """The features of each strip, in the order of their candidates."""
+    def all(self) -> Iterator[StripFeatures | Unfit]:
+        """The features of each strip, in the order of their candidates; or Unfit, and then nothing more."""
         seed = None
         for o, (rows, _) in enumerate(self.shapes):
-            rest = Strip(o, len(self.shapes), rows, 0, 0, rows)
-            if self.bytes_of(rest, seed) <= self.limit:
-                try:
-                    yield self.compute(rest, seed, None)
-                    return
-                except ListsTooLongError:
-                    pass
+            rest = self.compute(Strip(o, len(self.shapes), rows, 0, 0, rows), seed, None)
+            if rest is not None:
+                yield rest
+                return
             following = None
             if o + 1 < len(self.shapes):
                 following = self.device.xp.empty(self.shapes[o + 1], self.device.dtype)
-            yield from self.strips(o, seed, following)
+            for strip in self.of_octave(o, seed, following):
+                yield strip
+                if isinstance(strip, Unfit):
+                    return
             seed = following
 
-    def strips(self, o: int, seed: Any, following: Any) -> Iterator[StripFeatures]:
-        """The features of an octave, strip by strip; the next octave's first level is put into `following`."""
+    def of_octave(self, o: int, seed: Any, following: Any) -> Iterator[StripFeatures | Unfit]:
+        """The features of an octave, strip by strip.
+
+        Parameters
+        ----------
+        o : int
+            Index of the octave.
+        seed : array or None
+            The octave's first level; None for the first octave, which is computed from the image.
+        following : array or None
+            Receives the first level of the next octave, if there is one.
+        """
         rows, _ = self.shapes[o]
         reach = _reach(self.parameters, o)
         least = 2 * reach + STEP + LEAST_ROWS
         held, begin = rows, 0
-        while self.bytes_of(Strip(o, o + 1, held, 0, 0, held), seed, following) > self.limit:
-            held = self.fewer(o, held, least, seed, following)
         while begin < rows:
-            start = max(0, begin - reach) // STEP * STEP
-            if start + held >= rows:
-                start, end = rows - held, rows
+            strip = _strip_at(o, rows, held, begin, reach)
+            computed = self.compute(strip, seed, following)
+            if computed is not None:
+                yield computed
+                begin = strip.end
+            elif held > least:
+                held = max(least, held * 7 // 8) // STEP * STEP
             else:
-                end = start + held - reach
-            strip = Strip(o, o + 1, held, start, begin, end)
-            try:
-                yield self.compute(strip, seed, following)
-            except ListsTooLongError:
-                held = self.fewer(o, held, least, seed, following)
-            else:
-                begin = end
+                yield Unfit(MemoryError, self.too_small(strip, seed, following))
+                return
 
-    def fewer(self, o: int, held: int, least: int, seed: Any, following: Any) -> int:
-        """Rows of a smaller strip; LimitTooSmallError if that is too small."""
-        if held <= least:
-            needed = self.bytes_of(Strip(o, o + 1, held, 0, 0, held), seed, following)
-            raise LimitTooSmallError(
-                f"memory_limit must be enough for a strip of {held} of the {self.shapes[o][0]} rows of octave {o}, "
-                f"some {needed * SPARE:.0f} bytes for an image of {self.key.shape[0]} x {self.key.shape[1]} pixels, "
-                f"got {self.limit}"
-            )
-        return max(least, held * 7 // 8) // STEP * STEP
+    def too_small(self, strip: Strip, *arrays: Any) -> str:
+        """What is wrong with a limit that the smallest strip exceeds."""
+        return (
+            f"memory_limit must be enough for a strip of {strip.rows} of the {self.shapes[strip.first][0]} rows of "
+            f"octave {strip.first}, some {self.bytes_of(strip, *arrays) * SPARE:.0f} bytes for an image of "
+            f"{self.key.shape[0]} x {self.key.shape[1]} pixels, got {self.limit}"
+        )
 
-    def bytes_of(self, strip: Strip, *held: Any) -> int:
-        """The memory that a strip takes with what is held meanwhile."""
-        return self.key_bytes(strip) + sum(array.nbytes for array in held if array is not None)
+    def bytes_of(self, strip: Strip, *arrays: Any) -> int:
+        """The memory that a strip takes: its plan, its rows of the image, and arrays that are held meanwhile."""
+        image_rows = strip.rows // self.parameters.upsampling if strip.first == 0 else 0
+        of_image = image_rows * self.key.shape[1] * self.image.pixels.dtype.itemsize
+        of_plan = bytes_of(self.device, self.parameters, self.key._replace(strip=strip))
+        return of_plan + of_image + _bytes_held(*arrays)
 
-    def key_bytes(self, strip: Strip) -> int:
-        """The memory that a strip's plan takes, and its rows of the image."""
-        rows = strip.rows // self.parameters.upsampling if strip.first == 0 else 0
-        of_image = rows * self.image.shape[1] * self.image.dtype.itemsize
-        return bytes_of(self.device, self.parameters, self.key._replace(strip=strip)) + of_image
-
-    def compute(self, strip: Strip, seed: Any, following: Any) -> StripFeatures:
-        """The features of a strip."""
-        held = sum(array.nbytes for array in (seed, following) if array is not None)
-        self.memory.limit = self.limit - held
+    def compute(self, strip: Strip, seed: Any, following: Any) -> StripFeatures | Unfit | None:
+        """The features of a strip; None if it exceeds the limit, which its lists may do in the end."""
+        if self.bytes_of(strip, seed, following) > self.limit:
+            return None
+        self.memory.limit = self.limit - _bytes_held(seed, following)
         plan = self.memory.plan(self.key._replace(strip=strip))
-        if plan.mask is not None:
-            plan.mask[...] = self.mask != 0
-        self.fill(plan, strip, seed)
+        self.load(plan, strip, seed)
         plan.run()
-        plan, counts = wait_until_lists_fit(self.memory, plan)
+        fitted = wait_until_lists_fit(self.memory, plan)
+        if fitted is None:
+            return None
+        if fitted.unfit.any():
+            return Unfit(ValueError, intensities.why_unfit(self.image))
         if following is not None:
-            level = plan.space.level(strip.first, self.parameters.n_scales)
+            level = fitted.plan.space.level(strip.first, self.parameters.n_scales)
             even = strip.begin + strip.begin % 2
             rows = slice(even - strip.start, strip.end - strip.start, 2)
             following[even // 2 : -(-strip.end // 2)] = level.image[rows, ::2]
-        n, keypoints = int(counts[USABLE_FEATURES, 0]), int(counts[USABLE_KEYPOINTS, 0])
-        block, _ = feature_lists.collect(self.device, self.parameters, plan.lists, np.array([n]), self.key.descriptors)
+        return self.features_of(fitted)
+
+    def load(self, plan: Plan, strip: Strip, seed: Any) -> None:
+        """Writes the strip's rows of the image, or of the octave's first level, to a plan."""
+        if strip.first == 0:
+            factor = self.parameters.upsampling
+            rows = self.image.pixels[strip.start // factor : (strip.start + strip.rows) // factor]
+            self.memory.load_batch(plan, [Image(rows, self.image.is_bool)], self.mask)
+            return
+        if plan.mask is not None:
+            plan.mask[...] = self.mask != 0
+        plan.lists.clear()
+        plan.space.level(strip.first, 0).image[...] = seed[strip.start : strip.start + strip.rows]
+
+    def features_of(self, fitted: Fitted) -> StripFeatures:
+        """The features of a plan that has run, on the host."""
+        lists, counts = fitted.plan.lists, fitted.counts
+        n, n_keypoints = int(counts[USABLE_FEATURES, 0]), int(counts[USABLE_KEYPOINTS, 0])
+        block, _ = feature_lists.collect(self.device, self.parameters, lists, np.array([n]), self.key.descriptors)
         n_values = self.parameters.n_values if self.key.descriptors else 0
         features = feature_lists.features_of(block, 0, n, self.device.dtype, n_values).to_host()
-        candidates = self.device.to_host(plan.lists.keypoints[0, :keypoints])
-        return StripFeatures(
-            features, keypoints, np.searchsorted(candidates, self.device.to_host(plan.lists.features[0, :n]))
-        )
+        candidates = self.device.to_host(lists.keypoints[0, :n_keypoints])
+        of_keypoint = np.searchsorted(candidates, self.device.to_host(lists.features[0, :n]))
+        return StripFeatures(features, n_keypoints, of_keypoint)
 
-    def fill(self, plan: Plan, strip: Strip, seed: Any) -> None:
-        """Brings the strip's rows of the image, or of the octave's first level."""
-        if strip.first:
-            plan.lists.clear()
-            plan.space.level(strip.first, 0).image[...] = seed[strip.start : strip.start + strip.rows]
-            return
-        factor = self.parameters.upsampling
-        rows = self.image[strip.start // factor : (strip.start + strip.rows) // factor]
-        on_host = isinstance(rows, np.ndarray)
-        rows = intensities.as_known(rows)
-        (there,) = self.device.upload([rows], self.memory.staging) if on_host else [self.device.asarray(rows)]
-        plan.load_images([there], [self.image.dtype.kind == "b"])
+
+def _strip_at(o: int, rows: int, held: int, begin: int, reach: int) -> Strip:
+    """The strip of an octave of `rows` rows that holds `held` of them and searches from row `begin` on."""
+    start = max(0, begin - reach) // STEP * STEP
+    if start + held >= rows:
+        return Strip(o, o + 1, held, rows - held, begin, rows)
+    return Strip(o, o + 1, held, start, begin, start + held - reach)
+
+
+def _bytes_held(*arrays: Any) -> int:
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def _reach(parameters: Parameters, o: int) -> int:
-    """Rows beyond a candidate's that what becomes of it may depend on, those of which are wrong near a strip's end too.
+    """The rows above and below a candidate on which its keypoint depends, and those that are wrong at a strip's end.
 
-    Blurs carry what is wrong inwards, by their radius each. A candidate needs its neighbours in all levels, wherever
-    refinement takes it, and a keypoint its windows in the level that it is at.
+    Each blur carries wrong samples inwards by its radius. A candidate depends on its neighbours in all levels, at each
+    position that refinement tries, and a keypoint on its windows in its level.
     """
     radii = [len(gaussian_taps(sigma)) - 1 for sigma in parameters.blurs]
     first = 0
@@ -224,9 +246,10 @@ def _reach(parameters: Parameters, o: int) -> int:
     return max(first + sum(radii) + moves, at_keypoint + moves + window)
 
 
-def _joined(device: Device, found: list[StripFeatures]) -> Features:
-    """All features on the device: first those with the first orientations, then those with the further ones."""
-    pieces = [f.features[: f.keypoints] for f in found] + [f.features[f.keypoints :] for f in found]
+def _joined(device: Device, strips: list[StripFeatures]) -> Features:
+    """The features of all strips, on the device: first orientations first, as in `StripFeatures`."""
+    pieces = [strip.features[: strip.n_keypoints] for strip in strips]
+    pieces += [strip.features[strip.n_keypoints :] for strip in strips]
 
     def join(name: str) -> Any:
         arrays = [getattr(piece, name) for piece in pieces]
@@ -237,13 +260,17 @@ def _joined(device: Device, found: list[StripFeatures]) -> Features:
 
 
 def _strongest(
-    device: Device, parameters: Parameters, found: list[StripFeatures], features: Features, image_shape: tuple[int, int]
+    device: Device,
+    parameters: Parameters,
+    strips: list[StripFeatures],
+    features: Features,
+    image_shape: tuple[int, int],
 ) -> Features:
-    """At most `max_keypoints` of the keypoints, then of their features, as `selection.steps` leaves."""
-    firsts = np.cumsum([0, *(f.keypoints for f in found)])
+    """At most `max_keypoints` of the keypoints, then of their features, as the stages of a whole image choose them."""
+    firsts = np.cumsum([0, *(strip.n_keypoints for strip in strips)])
     of_keypoint = np.concatenate(
-        [f.of_keypoint[: f.keypoints] + first for f, first in zip(found, firsts)]
-        + [f.of_keypoint[f.keypoints :] + first for f, first in zip(found, firsts)]
+        [strip.of_keypoint[: strip.n_keypoints] + first for strip, first in zip(strips, firsts)]
+        + [strip.of_keypoint[strip.n_keypoints :] + first for strip, first in zip(strips, firsts)]
     )
 
     def choose(among: Features) -> Any:

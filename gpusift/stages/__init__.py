@@ -1,1 +1,36 @@
-"""The stages of SIFT, one module each: shapes, buffers and launches of the kernels of the same name."""
+"""The stages of SIFT, in their order: the paper on one screen.
+
+Each stage has a module, its host half, whose `steps` are the launches of the stage for a `Workspace`, and a file of the
+same name in `kernels/`. Algorithms are those of Otero & Delbracio, "Anatomy of the SIFT Method", IPOL 2014.
+
+A new stage is a row of `STAGES`. Plans, the bench's rows and the tests take their stages from there, and
+tests/stages/test_table.py names what a row still lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gpusift.stages import descriptor, extrema, orientation, refinement, scale_space, selection
+from gpusift.stages.workspace import Step, Workspace
+
+
+class Stage(NamedTuple):
+    """One stage: its name, its steps, its file in `kernels/` (or None), and the algorithm that it computes."""
+
+    name: str
+    steps: Callable[[Workspace], list[Step]]
+    kernels: str | None
+    algorithm: str
+
+
+STAGES = (
+    Stage("scale space", scale_space.steps, "scale_space.cu", "Alg. 1 and 2: enlarged image and Gaussian levels"),
+    Stage("extrema", extrema.steps, "extrema.cu", "Alg. 4 and 5: extrema of the difference of Gaussians"),
+    Stage("refinement", refinement.steps, "refinement.cu", "Alg. 5 to 9: positions between samples, contrast, edges"),
+    Stage("keypoint limit", selection.keypoint_steps, None, "ours: at most max_keypoints keypoints"),
+    Stage("orientation", orientation.steps, "orientation.cu", "Alg. 11: reference orientations"),
+    Stage("feature limit", selection.feature_steps, None, "ours: at most max_keypoints features"),
+    Stage("descriptor", descriptor.steps, "descriptor.cu", "Alg. 12: descriptors"),
+)

@@ -1,4 +1,4 @@
-"""Descriptors of the keypoints (Otero & Delbracio 2014, Alg. 12)."""
+"""Descriptors of the features (Otero & Delbracio 2014, Alg. 12)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,25 @@ from typing import Any
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import DESCRIPTOR_NORM, LAYOUTS, SATURATION, Parameters
-from gpusift.stages.feature_lists import TAKEN_FEATURES, USABLE_FEATURES, FeatureLists, grid_of, of_features
-from gpusift.stages.scale_space import ScaleSpace, Step
+from gpusift.stages.feature_lists import TAKEN_FEATURES, USABLE_FEATURES, of_features
+from gpusift.stages.levels import ScaleSpace
+from gpusift.stages.workspace import Step, Workspace
 
 BLOCK = (16, 8)
 
 
-def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: FeatureLists) -> list[Step]:
-    """What computes the descriptors of the features.
-
-    Parameters
-    ----------
-    device : Device
-        The device of `space`.
-    space : ScaleSpace
-        The Gaussian levels.
-    parameters : Parameters
-        lambda_descr, n_hist, n_ori, normalization and descriptor_layout matter here.
-    lists : FeatureLists
-        With the features.
-    """
+def steps(work: Workspace) -> list[Step]:
+    """The launch that describes the features; none if no descriptors are wanted."""
+    if not work.with_descriptors:
+        return []
+    lists, parameters = work.lists, work.parameters
     sums, values = parameters.histogram_sizes
     return [
-        device.prepare(
+        work.device.prepare(
             "describe",
-            grid_of(device, lists),
+            work.list_grid,
             BLOCK,
-            space.levels,
-            space.stride,
-            space.octaves,
+            *work.gaussian_levels,
             lists.features,
             lists.counts[USABLE_FEATURES],
             lists.counts[TAKEN_FEATURES],
@@ -60,23 +50,27 @@ def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: Feat
 
 
 def describe(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Any:
-    """The descriptors of one image's keypoints.
+    """The descriptors of the keypoints of one image.
 
     Parameters
     ----------
+    device : Device
+        The device of `space`.
+    space : ScaleSpace
+        The Gaussian levels.
     features : Features
         N keypoints with their orientations.
-    device, space, parameters
-        As in `steps`.
+    parameters : Parameters
+        lambda_descr, n_hist, n_ori, normalization and descriptor_layout are used.
 
     Returns
     -------
     descriptors : (N, n_hist * n_hist * n_ori) array of uint8
-        Histograms in the order row, column, direction, or as `descriptor_layout` says; zero where the window holds no
+        Histograms in the order row, column, direction, or in that of `descriptor_layout`. Zeros if the window holds no
         gradient.
     """
     n = len(features)
     lists = of_features(device, parameters, features, max(n, 1))
     if n:
-        device.program(steps(device, space, parameters, lists))()
+        device.program(steps(Workspace(device, parameters, space, lists, space.shapes[0])))()
     return lists.descriptors[0, :n]

@@ -8,46 +8,29 @@ import numpy as np
 
 from gpusift.devices import TILES, Device
 from gpusift.parameters import EXTREMUM_SHARE, Parameters
-from gpusift.stages.feature_lists import (
-    CANDIDATES,
-    FOUND,
-    LIST_BLOCK,
-    USABLE_CANDIDATES,
-    FeatureLists,
-    allocate,
-    grid_of,
-    sum_counts,
-)
-from gpusift.stages.scale_space import ScaleSpace, Step
+from gpusift.stages.feature_lists import CANDIDATES, FOUND, LIST_BLOCK, USABLE_CANDIDATES, allocate, sum_counts
+from gpusift.stages.levels import ScaleSpace
+from gpusift.stages.workspace import Step, Workspace
 
 BLOCK = (32, 8)
-SAMPLES_PER_CANDIDATE = 256  # of the scale space's first level; a list that proves too short is made anew
+SAMPLES_PER_CANDIDATE = 256  # of the first octave's levels; lists that prove too short are made longer
+LEAST_CAPACITY = 1024
 
 
-def steps(device: Device, space: ScaleSpace, parameters: Parameters, lists: FeatureLists) -> list[Step]:
-    """What finds the candidates of all octaves and puts them in scikit-image's order, into `lists.keys`.
-
-    Parameters
-    ----------
-    device : Device
-        The device of `space`.
-    space : ScaleSpace
-        The Gaussian levels.
-    parameters : Parameters
-        n_scales and c_dog matter here.
-    lists : FeatureLists
-        Empty.
-    """
-    counts, grid, keys, grouped = lists.counts, grid_of(device, lists), lists.keys, lists.grouped
-    levels = space.levels, space.stride, space.octaves, len(space.shapes), parameters.n_scales
-    threshold = EXTREMUM_SHARE * parameters.final_c_dog
-    found = lists.capacity, space.n_rows, counts[FOUND], lists.row_counts, keys
-    usable, room = counts[USABLE_CANDIDATES], (lists.capacity, space.octaves, space.n_rows, lists.row_offsets)
+def steps(work: Workspace) -> list[Step]:
+    """Launches that find the candidates of all octaves and write them to `lists.keys` in scikit-image's order."""
+    device, space, lists = work.device, work.space, work.lists
+    grid, counts = work.list_grid, lists.counts
+    threshold = EXTREMUM_SHARE * work.parameters.final_c_dog
+    levels = *work.gaussian_levels, len(space.shapes), work.parameters.n_scales, threshold
+    appended = lists.capacity, space.n_rows, counts[FOUND], lists.row_counts, lists.keys
+    usable, rows = counts[USABLE_CANDIDATES], (lists.capacity, space.octaves, space.n_rows, lists.row_offsets)
+    by_row = lists.keys, usable, *rows, lists.row_counts, lists.grouped
     return [
-        device.prepare("find_extrema", (_n_tiles(space), 1, space.batch), BLOCK, *levels, threshold, *found),
+        device.prepare("find_extrema", (_n_tiles(space), 1, space.batch), BLOCK, *levels, *appended),
         sum_counts(device, lists, lists.row_counts, lists.n_rows, lists.starts, lists.row_offsets, CANDIDATES),
-        device.prepare("group_by_row", grid, LIST_BLOCK, keys, usable, *room, lists.row_counts, grouped),
-        device.prepare("sort_rows", grid, LIST_BLOCK, grouped, usable, *room, keys),
+        device.prepare("group_by_row", grid, LIST_BLOCK, *by_row),
+        device.prepare("sort_rows", grid, LIST_BLOCK, lists.grouped, usable, *rows, lists.keys),
     ]
 
 
@@ -56,10 +39,14 @@ def find(device: Device, space: ScaleSpace, parameters: Parameters, capacity: in
 
     Parameters
     ----------
-    device, space, parameters
-        As in `steps`.
+    device : Device
+        The device of `space`.
+    space : ScaleSpace
+        The Gaussian levels.
+    parameters : Parameters
+        n_scales and c_dog are used.
     capacity : int, optional
-        Candidates to make room for at first. If there are more, the kernels run again with room for all.
+        Length of the first lists. If there are more candidates, the kernels run again with lists for all of them.
 
     Returns
     -------
@@ -68,19 +55,19 @@ def find(device: Device, space: ScaleSpace, parameters: Parameters, capacity: in
     """
     if not space.shapes:
         return device.xp.empty(0, np.int64)
-    room = capacity_for(space.shapes[0]) if capacity is None else max(capacity, 1)
+    capacity = capacity_for(space.shapes[0]) if capacity is None else max(capacity, 1)
     while True:
-        lists = allocate(device, parameters, 1, room, space.n_rows)
-        device.program(steps(device, space, parameters, lists))()
-        found = int(lists.counts[FOUND, 0])
-        if found <= room:
-            return lists.keys[0, :found]
-        room = found
+        lists = allocate(device, parameters, 1, capacity, space.n_rows)
+        device.program(steps(Workspace(device, parameters, space, lists, space.shapes[0])))()
+        n = int(lists.counts[FOUND, 0])
+        if n <= capacity:
+            return lists.keys[0, :n]
+        capacity = n
 
 
 def capacity_for(first_shape: tuple[int, int]) -> int:
-    """Candidates to make room for at first, by the shape of the first octave."""
-    return first_shape[0] * first_shape[1] // SAMPLES_PER_CANDIDATE + 1024
+    """Length of the first lists of an image whose first octave has levels of this shape."""
+    return first_shape[0] * first_shape[1] // SAMPLES_PER_CANDIDATE + LEAST_CAPACITY
 
 
 def unpack(keys: Any) -> tuple[Any, Any, Any, Any]:

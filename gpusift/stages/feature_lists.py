@@ -1,4 +1,4 @@
-"""The lists of a batch of images that stay on the device: candidates, keypoints and features, and their lengths."""
+"""The lists of candidates, keypoints and features of a batch of images. They and their lengths stay on the device."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ TAKEN_KEYPOINTS, TAKEN_FEATURES = range(8, N_COUNTS)
 
 @dataclass(frozen=True, eq=False)
 class FeatureLists:
-    """Room for the candidates, keypoints and features of B images, `capacity` of each.
+    """Lists of the candidates, keypoints and features of B images, with `capacity` entries each.
 
-    A keypoint is the number of a candidate, and so is a feature, which also has an orientation and a descriptor.
+    A keypoint is stored as the index of its candidate. A feature is stored as the index of its candidate, with an
+    orientation and a descriptor of its own.
 
     Attributes
     ----------
     counts : (10, B) array of int32
-        Of each image: candidates found; whether a pixel is unfit; then of candidates, keypoints and features how many
-        there are, and the same again, or 0 if there is no room for all; and how many keypoints and features blocks have
-        taken, 0 between launches.
+        Of each image: the number of candidates that were found, and whether a pixel is unfit; then, for candidates,
+        keypoints and features, their number, and the same again, or 0 if it exceeds the capacity; then how many
+        keypoints and features the blocks of a running launch have taken, 0 between launches.
     row_counts, row_offsets : (B, n_rows) arrays of int32
-        Of each row of all octaves: how many candidates it has, and where they begin.
+        Of each row of all octaves: the number of its candidates, and the index of the first.
     starts, n_rows : (B,) arrays of int32
         Zero, and the number of rows.
     keys, grouped : (B, capacity) arrays of int64
-        The candidates, packed, in order; and grouped by row.
+        The packed candidates, in their order, and grouped by row.
     accepted, offsets, further : (B, capacity) arrays of int32
-        Whether a candidate is a keypoint; where something of each entry goes; a keypoint's orientations but one.
+        Whether a candidate is a keypoint; where the entries that follow from an entry are written; the number of
+        orientations of a keypoint beyond the first.
     positions : (B, capacity, 2) array
-        Of the candidates, and so are `sigmas`, `responses`, and `octaves` and `scales` of int32.
+        Of the candidates, as are `sigmas`, `responses` (reals), `octaves` and `scales` (int32).
     keypoints, features : (B, capacity) arrays of int32
-        Numbers of candidates.
+        Indices of candidates.
     angles : (B, capacity, n_bins) array
-        Of the keypoints.
+        The orientations of the keypoints.
     orientations : (B, capacity) array
         Of the features.
     descriptors : (B, capacity, n_values) array of uint8
@@ -78,12 +80,12 @@ class FeatureLists:
 
     @property
     def batch(self) -> int:
-        """B."""
+        """Number of images."""
         return int(self.keys.shape[0])
 
     @property
     def capacity(self) -> int:
-        """Entries of a list."""
+        """Number of entries of each list."""
         return int(self.keys.shape[1])
 
     def clear(self) -> None:
@@ -105,22 +107,22 @@ def allocate(
     Parameters
     ----------
     device : Device
-        Where.
+        The device of the lists.
     parameters : Parameters
-        n_bins and what the length of a descriptor follows from matter here.
+        n_bins, n_hist and n_ori are used.
     batch, capacity, n_rows : int
-        Images, entries of a list, rows of all octaves.
+        Number of images, of entries of a list, and of rows of all octaves.
     memory : callable, optional
-        Gives so many bytes; by default the device does.
+        Returns a number of bytes of the device; by default they are allocated.
     """
     fields = _fields(device.dtype, parameters, batch, capacity, n_rows)
-    taken = (memory or device.memory)(bytes_of(device.dtype, parameters, batch, capacity, n_rows))
+    buffer = (memory or device.memory)(bytes_of(device.dtype, parameters, batch, capacity, n_rows))
     arrays, start = {}, 0
     for name, (shape, dtype) in fields.items():
         size = _size(shape, dtype)
-        arrays[name] = taken[start : start + size].view(dtype).reshape(shape)
+        arrays[name] = buffer[start : start + size].view(dtype).reshape(shape)
         start += _aligned(size)
-    # not in the memory given, which others may use between two calls
+    # Constants have memory of their own: other plans write to the buffer between two runs.
     arrays["starts"], arrays["n_rows"] = (device.xp.full(batch, number, np.int32) for number in (0, n_rows))
     lists = FeatureLists(**arrays)
     lists.clear()
@@ -128,7 +130,7 @@ def allocate(
 
 
 def bytes_of(real: np.dtype, parameters: Parameters, batch: int, capacity: int, n_rows: int) -> int:
-    """The memory that lists take, bytes; the parameters are those of `allocate`, and the precision."""
+    """Bytes of the lists that `allocate` makes in the precision `real`."""
     fields = _fields(real, parameters, batch, capacity, n_rows)
     return sum(_aligned(_size(shape, dtype)) for shape, dtype in fields.values())
 
@@ -136,7 +138,7 @@ def bytes_of(real: np.dtype, parameters: Parameters, batch: int, capacity: int, 
 def _fields(
     real: np.dtype, parameters: Parameters, batch: int, capacity: int, n_rows: int
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of each array that lies in the memory."""
+    """Shape and dtype of each array in the buffer."""
     entries = (batch, capacity)
     integers = ("accepted", "offsets", "further", "octaves", "scales", "keypoints", "features")
     return {
@@ -160,7 +162,7 @@ def _aligned(size: int) -> int:
 
 
 def of_features(device: Device, parameters: Parameters, features: Features, capacity: int) -> FeatureLists:
-    """FeatureLists of one image with these keypoints, as candidates, keypoints and features."""
+    """Lists of one image in which these features are the candidates, the keypoints and the features."""
     n = len(features)
     lists = allocate(device, parameters, 1, capacity, 1)
     for name in ("positions", "sigmas", "responses", "octaves", "scales", "orientations"):
@@ -173,14 +175,17 @@ def of_features(device: Device, parameters: Parameters, features: Features, capa
 def sum_counts(
     device: Device, lists: FeatureLists, counts: Any, lengths: Any, starts: Any, offsets: Any, total: int
 ) -> Any:
-    """The launch that sums counts up; the sum goes to the rows `total` and `total + 1` of `FeatureLists.counts`."""
+    """The launch that writes the sums of the counts before each to `offsets`, and their total to two rows of `counts`.
+
+    These are the rows `total`, and `total + 1`, which holds 0 if the total exceeds the capacity.
+    """
     arguments = counts, lengths, starts, counts.shape[1], lists.capacity, offsets
     grid = (1, 1, lists.batch)
     return device.prepare("sum_counts", grid, SUM_BLOCK, *arguments, lists.counts[total], lists.counts[total + 1])
 
 
 def grid_of(device: Device, lists: FeatureLists) -> tuple[int, int, int]:
-    """A grid whose blocks share lists of lengths that only the device knows."""
+    """A grid for lists whose lengths only the device knows: its blocks stride over the entries."""
     return (min(lists.capacity, device.n_list_blocks), 1, lists.batch)
 
 
@@ -190,27 +195,27 @@ def collect(
     lists: FeatureLists,
     counts: np.ndarray,
     descriptors: bool,
-    move: float = 0.0,
+    shift: float = 0.0,
 ) -> tuple[Any, list[int]]:
-    """All features in one block of memory, image after image.
+    """Copies all features into one block of memory, image after image.
 
     Parameters
     ----------
     device, parameters, lists
         As in `allocate`.
     counts : (B,) array of int
-        The number of features of each image, as the host knows it.
+        The number of features of each image.
     descriptors : bool
-        Whether they have descriptors.
-    move : float
-        Added to positions, input pixels.
+        Whether the features have descriptors.
+    shift : float
+        Added to the positions, input pixels.
 
     Returns
     -------
     block : (S,) array of uint8
         On the device.
     offsets : list of int
-        B + 1: where each image's features begin, and where the last ones end; see `features_of`.
+        B + 1 offsets in bytes: where the features of each image begin, and where the last ones end; see `features_of`.
     """
     n_values = parameters.n_values if descriptors else 0
     offsets = [0]
@@ -233,7 +238,7 @@ def collect(
             lists.responses,
             lists.octaves,
             lists.scales,
-            move,
+            shift,
             n_values,
             device.asarray(np.array(offsets[:-1])),
             block,
@@ -242,17 +247,17 @@ def collect(
 
 
 def features_of(block: Any, offset: int, n: int, dtype: np.dtype, n_values: int) -> Features:
-    """The features of one image, as views of a block that `collect` has filled, or of its copy on the host."""
+    """The features of one image: views of a block that `collect` filled, or of its copy on the host."""
     start = offset
 
-    def take(shape: tuple[int, ...], kind: Any) -> Any:
+    def view(shape: tuple[int, ...], kind: Any) -> Any:
         nonlocal start
         size = _size(shape, kind)
         start += size
         return block[start - size : start].view(kind).reshape(shape)
 
-    positions = take((n, 2), dtype)
-    sigmas, orientations, responses = (take((n,), dtype) for _ in range(3))
-    octaves, scales = take((n,), np.int32), take((n,), np.int32)
-    descriptors = take((n, n_values), np.uint8) if n_values else None
+    positions = view((n, 2), dtype)
+    sigmas, orientations, responses = (view((n,), dtype) for _ in range(3))
+    octaves, scales = view((n,), np.int32), view((n,), np.int32)
+    descriptors = view((n, n_values), np.uint8) if n_values else None
     return Features(positions, sigmas, scales, octaves, orientations, responses, descriptors)

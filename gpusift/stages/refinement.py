@@ -14,65 +14,43 @@ from gpusift.stages.feature_lists import (
     LIST_BLOCK,
     USABLE_CANDIDATES,
     USABLE_KEYPOINTS,
-    FeatureLists,
     allocate,
-    grid_of,
     sum_counts,
 )
-from gpusift.stages.scale_space import ScaleSpace, Step
+from gpusift.stages.levels import ScaleSpace
+from gpusift.stages.workspace import Step, Workspace
 
 BLOCK = (128,)
 KEYS_PER_BLOCK = 128
 
 
-def steps(
-    device: Device,
-    space: ScaleSpace,
-    parameters: Parameters,
-    lists: FeatureLists,
-    image_shape: tuple[int, int],
-    mask: Any = None,
-) -> list[Step]:
-    """What refines the candidates and lists those that are keypoints in `lists.keypoints`, in their order.
+def steps(work: Workspace) -> list[Step]:
+    """Launches that refine the candidates, and list those that are keypoints in `lists.keypoints`, in their order.
 
-    Parameters
-    ----------
-    device : Device
-        The device of `space`.
-    space : ScaleSpace
-        The Gaussian levels.
-    parameters : Parameters
-        n_scales, sigma_min, c_dog, c_edge, upsampling and precise_upscale matter here.
-    lists : FeatureLists
-        With the candidates.
-    image_shape : (int, int)
-        Rows and columns of the input images.
-    mask : array of uint8 of that shape, optional
-        Zero where no keypoint is wanted: at the pixel nearest to it.
+    A keypoint is dropped if `work.mask` is zero at the pixel nearest to its position.
     """
-    counts, grid = lists.counts, grid_of(device, lists)
-    usable = counts[USABLE_CANDIDATES]
-    refinement = device.prepare(
+    device, lists, parameters = work.device, work.lists, work.parameters
+    usable = lists.counts[USABLE_CANDIDATES]
+    blocks = min(-(-lists.capacity // KEYS_PER_BLOCK), work.list_grid[0])
+    refine_all = device.prepare(
         "refine",
-        (min(-(-lists.capacity // KEYS_PER_BLOCK), grid[0]), 1, lists.batch),
+        (blocks, 1, lists.batch),
         BLOCK,
-        space.levels,
-        space.stride,
-        space.octaves,
+        *work.gaussian_levels,
         lists.keys,
         usable,
         lists.capacity,
         KEYS_PER_BLOCK,
-        device.asarray(parameters.scalespace_sigmas(len(space.shapes)), device.dtype),
+        device.asarray(parameters.scalespace_sigmas(len(work.space.shapes)), device.dtype),
         parameters.n_scales,
         parameters.delta_min,
-        *image_shape,
+        *work.image_shape,
         MAX_REFINEMENT_STEPS,
         MAX_OFFSET,
         parameters.final_c_dog,
         parameters.edge_threshold,
-        device.xp.zeros(1, np.uint8) if mask is None else mask,
-        int(mask is not None),
+        device.xp.zeros(1, np.uint8) if work.mask is None else work.mask,
+        int(work.mask is not None),
         parameters.position_shift,
         lists.accepted,
         lists.positions,
@@ -83,34 +61,40 @@ def steps(
     )
     kept = lists.accepted, lists.offsets, usable, lists.capacity, lists.keypoints
     return [
-        refinement,
+        refine_all,
         sum_counts(device, lists, lists.accepted, usable, lists.starts, lists.offsets, KEYPOINTS),
-        device.prepare("keep_accepted", grid, LIST_BLOCK, *kept),
+        device.prepare("keep_accepted", work.list_grid, LIST_BLOCK, *kept),
     ]
 
 
 def refine(
     device: Device, space: ScaleSpace, keys: Any, parameters: Parameters, image_shape: tuple[int, int]
 ) -> Features:
-    """The candidates of one image that are keypoints, with sub-pixel positions; orientations are zero.
+    """The candidates of one image that are keypoints, with positions between samples; orientations are zero.
 
     Parameters
     ----------
+    device : Device
+        The device of `space`.
+    space : ScaleSpace
+        The Gaussian levels.
     keys : (N,) array of int64
         Candidates, packed as `extrema.find` gives them.
-    device, space, parameters, image_shape
-        As in `steps`.
+    parameters : Parameters
+        n_scales, sigma_min, c_dog, c_edge, upsampling and precise_upscale are used.
+    image_shape : (int, int)
+        Rows and columns of the input image.
 
     Returns
     -------
     Features
-        In the candidates' order.
+        In the order of the candidates.
     """
     n = len(keys)
     lists = allocate(device, parameters, 1, max(n, 1), space.n_rows)
     lists.keys[0, :n] = keys
     lists.counts[USABLE_CANDIDATES] = n
-    device.program(steps(device, space, parameters, lists, image_shape))()
+    device.program(steps(Workspace(device, parameters, space, lists, image_shape)))()
     kept = lists.keypoints[0, : int(lists.counts[USABLE_KEYPOINTS, 0])]
     positions, sigmas, responses = lists.positions[0][kept], lists.sigmas[0][kept], lists.responses[0][kept]
     orientations = device.xp.zeros(len(kept), device.dtype)

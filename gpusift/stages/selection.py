@@ -1,4 +1,4 @@
-"""Which keypoints go on: at most so many, chosen by a stated rule."""
+"""The limit `max_keypoints`: which keypoints, and then which of their features, are kept."""
 
 from __future__ import annotations
 
@@ -8,52 +8,45 @@ import numpy as np
 
 from gpusift.devices import Device
 from gpusift.parameters import Parameters
-from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS, FeatureLists
-from gpusift.stages.scale_space import Step
+from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS
+from gpusift.stages.workspace import Step, Workspace
 
-KEYPOINTS_PER_CELL = 4  # that the cells of keep="grid" are made for
+KEYPOINTS_PER_CELL = 4  # for which the cells of keep="grid" are made
 
 
-def steps(
-    device: Device, parameters: Parameters, lists: FeatureLists, image_shape: tuple[int, int], *, of_features: bool
-) -> list[Step]:
-    """What leaves at most `max_keypoints` of the keypoints, or of the features; nothing without it.
+def keypoint_steps(work: Workspace) -> list[Step]:
+    """Keeps at most `max_keypoints` of the keypoints; nothing to do without that parameter."""
+    return _steps(work, work.lists.keypoints, work.lists.counts[USABLE_KEYPOINTS])
 
-    The choice is made by sorting. A GPU sorts all that lists have room for, as only it knows how long they are: to wait
-    for that would take longer.
 
-    Parameters
-    ----------
-    device : Device
-        The device of `lists`.
-    parameters : Parameters
-        max_keypoints and keep matter here.
-    lists : FeatureLists
-        With the keypoints, or the features.
-    image_shape : (int, int)
-        Rows and columns of the input images.
-    of_features : bool
-        Which of the two to thin out.
+def feature_steps(work: Workspace) -> list[Step]:
+    """Keeps at most `max_keypoints` of the features; nothing to do without that parameter."""
+    return _steps(work, work.lists.features, work.lists.counts[USABLE_FEATURES])
+
+
+def _steps(work: Workspace, members: Any, lengths: Any) -> list[Step]:
+    """Shortens the lists `members` (B, capacity) of these lengths (B,), in their order.
+
+    The choice is made by sorting. A GPU sorts all entries of the lists, since only the device knows their lengths, and
+    waiting for those would take longer.
     """
-    most = parameters.max_keypoints
+    device, lists, most = work.device, work.lists, work.parameters.max_keypoints
     if most is None:
         return []
-    members = lists.features if of_features else lists.keypoints
-    lengths = lists.counts[USABLE_FEATURES if of_features else USABLE_KEYPOINTS]
 
     def choose() -> None:
         for image in range(lists.batch):
             length = lengths[image]
-            room = device.bound_of_length(length, lists.capacity)
-            if room <= most:
+            n = device.bound_of_length(length, lists.capacity)
+            if n <= most:
                 continue
-            exists = device.xp.arange(room) < length
-            of_image = device.xp.where(exists, members[image, :room], 0)
+            exists = device.xp.arange(n) < length
+            of_image = device.xp.where(exists, members[image, :n], 0)
             positions, sigmas = lists.positions[image][of_image], lists.sigmas[image][of_image]
             responses = lists.responses[image][of_image]
-            chosen = strongest(device, positions, sigmas, responses, parameters, image_shape, exists)
+            chosen = strongest(device, positions, sigmas, responses, work.parameters, work.image_shape, exists)
             members[image, :most] = of_image[chosen]
-            lists.orientations[image, :most] = lists.orientations[image, :room][chosen]
+            lists.orientations[image, :most] = lists.orientations[image, :n][chosen]
             lengths[image : image + 1] = device.xp.minimum(length, most)
 
     return [choose]
@@ -68,7 +61,7 @@ def strongest(
     image_shape: tuple[int, int],
     exists: Any = None,
 ) -> Any:
-    """Which `max_keypoints` of more keypoints are kept, by the rule `keep`.
+    """The `max_keypoints` of N keypoints, N being larger, that the rule `keep` chooses.
 
     Parameters
     ----------
@@ -79,18 +72,18 @@ def strongest(
     sigmas, responses : (N,) arrays
         Input pixels, intensity.
     parameters : Parameters
-        max_keypoints and keep matter here. "response": those of the largest absolute response. "scale": those of the
-        largest sigma. "grid": the image is cut into square cells, about max_keypoints / 4 of them; first comes the
-        strongest (by response) of each cell, then the second of each, and so on. Of equals, the one that comes first.
+        max_keypoints and keep are used. "response": the largest absolute responses. "scale": the largest sigmas.
+        "grid": the image is cut into about max_keypoints / 4 square cells; first comes the strongest (by response) of
+        each cell, then the second of each, and so on. Of equals, the first one is chosen.
     image_shape : (int, int)
         Rows and columns of the input image.
     exists : (N,) array of bool, optional
-        Which of them count, the first ones; by default all. The others are chosen only where those do not suffice.
+        Which entries are keypoints, the first ones; by default all. Others are chosen only if those do not suffice.
 
     Returns
     -------
     chosen : (max_keypoints,) array of int
-        Ascending.
+        Ascending indices.
     """
     xp, most = device.xp, parameters.max_keypoints or len(sigmas)
     strength = sigmas if parameters.keep == "scale" else xp.abs(responses)
@@ -106,7 +99,7 @@ def strongest(
 
 
 def _rank_in_cell(xp: Any, cell: Any, keys: list[Any]) -> Any:
-    """(N,) array: how many of the keypoints of the same cell come before each, in the order of the keys."""
+    """(N,) array: the number of keypoints of the same cell that come before each one, in the order of the keys."""
     order = _in_order(xp, [*keys, cell])
     sorted_cells = cell[order]
     rank = xp.empty(len(cell), np.float64)

@@ -1,6 +1,7 @@
 """Batches and streams of images: each image's features are those that it has alone."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from gpusift import SIFT, pipeline
 from gpusift.devices import CpuDevice
 from gpusift.devices.cuda import Program
 from gpusift.parameters import Parameters
-from gpusift.pipeline import batches
+from gpusift.pipeline import inputs
+from gpusift.pipeline.outcomes import Unfit
 from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans
-from gpusift.pipeline.results import results
+from gpusift.pipeline.results import outcomes_of
+from gpusift.stages import extrema
 from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
+from gpusift.stages.intensities import image_of
 from tests.support.budget import whole_bytes
 from tests.support.same_bytes import digest, synthetic
 
@@ -41,14 +45,15 @@ def test_a_stage_may_run_again(device):
     """Blocks take keypoints from counters, which are back at 0 when a launch has ended."""
     sift = SIFT(device=device, **PARAMETERS)
     with sift.device.active(), sift.plans.memory() as memory:
-        plan = memory.plan(Key(2, SHAPES[0]))
-        pipeline.load_batch(memory, plan, [IMAGES[0], IMAGES[5]])
+        plan, images = memory.plan(Key(2, SHAPES[0])), [image_of(IMAGES[0]), image_of(IMAGES[5])]
+        memory.load_batch(plan, images)
         plan.run()
         for _ in range(3):
             plan.lists.orientations[...], plan.lists.descriptors[...] = 9, 9
             plan.run("orientation")
             plan.run("descriptor")
-            assert [digest(features) for features in results(memory, plan)] == [alone(0, device), alone(5, device)]
+            outcomes = outcomes_of(memory, plan, images, on_host=False)
+            assert [digest(features) for features in outcomes] == [alone(0, device), alone(5, device)]
         assert not sift.device.to_host(plan.lists.counts[TAKEN_KEYPOINTS : TAKEN_FEATURES + 1]).any()
 
 
@@ -60,7 +65,7 @@ def test_a_stage_may_run_again(device):
 )
 def test_a_stream_is_in_order_with_any_number_of_streams(order, batch_size, n_streams):
     sift = SIFT(device="cpu", **PARAMETERS)
-    found = batches.stream(sift.plans, (IMAGES[i] for i in order), np.asarray, batch_size, n_streams)
+    found = pipeline.stream(sift.plans, (image_of(IMAGES[i]) for i in order), batch_size, n_streams)
     assert [digest(features) for features in found] == [alone(i) for i in order]
 
 
@@ -74,8 +79,8 @@ def test_map_on_every_device(device):
 @pytest.mark.parametrize("n_streams", [1, 3])
 def test_a_stream_takes_images_as_it_needs_them(n_streams):
     taken = itertools.count()
-    endless = ((next(taken), IMAGES[0])[1] for _ in itertools.count())
-    stream = batches.stream(SIFT(device="cpu", **PARAMETERS).plans, endless, np.asarray, 2, n_streams)
+    endless = ((next(taken), image_of(IMAGES[0]))[1] for _ in itertools.count())
+    stream = pipeline.stream(SIFT(device="cpu", **PARAMETERS).plans, endless, 2, n_streams)
     for _ in range(9):
         next(stream)
     stream.close()
@@ -127,11 +132,62 @@ def test_a_batch_is_halved_when_memory_runs_out():
     for size in range(1, 9):
         memory.plan(Key(size, (40, 52)))
     device.room = max(len(block) for block in memory._blocks.values()) // 3  # of eight
-    found = batches.compute(plans, 9 * [IMAGES[0]], 8)
-    assert [digest(features) for features in found] == 9 * [alone(0)]
-    device.room = 100
-    with pytest.raises(MemoryError, match="must hold some 150 bytes for each of the image's 40 x 52 pixels"):
-        batches.compute(plans, [IMAGES[0]], 8)
+    images = 9 * [image_of(IMAGES[0])]
+    assert [digest(features) for features in pipeline.compute(plans, images, 8)] == 9 * [alone(0)]
+    for n_streams in (1, 3):
+        outcomes = pipeline.stream(Plans(device, plans.parameters), images, 8, n_streams)
+        assert [digest(features) for features in outcomes] == 9 * [alone(0)]
+
+
+def test_an_image_for_which_memory_runs_out_is_unfit_and_the_others_are_computed():
+    device = SmallDevice()
+    device.room = 10**6
+    plans = Plans(device, Parameters(**PARAMETERS))
+    large = image_of(synthetic(300, 200))
+    images = [image_of(IMAGES[0]), large, image_of(IMAGES[1]), large]
+    for outcomes in (pipeline.compute(plans, images), list(pipeline.stream(plans, images, n_streams=3))):
+        assert [digest(outcome) for outcome in outcomes[::2]] == [alone(0), alone(1)]
+        assert outcomes[1] == outcomes[3]
+        assert outcomes[1].error is MemoryError
+        assert re.search("device cpu must hold some [0-9]+ bytes for an image of 300 x 200", outcomes[1].reason)
+    sift = SIFT(device="cpu", **PARAMETERS)
+    sift.plans.device = device
+    with pytest.raises(MemoryError, match="pass memory_limit, smaller images or upsampling=1"):
+        sift.compute(large.pixels)
+    device.room = 10**9
+    assert len(sift.compute(large.pixels)) > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_an_unfit_image_is_an_outcome_beside_those_of_its_batch(device, batch_size):
+    sift = SIFT(device=device, **PARAMETERS)
+    nan, infinite = (np.full((40, 52), value, np.float32) for value in (np.nan, np.inf))
+    tiny = np.array([[np.nan]])
+    given = [IMAGES[0] / 255, nan, IMAGES[5] / 255, "text", infinite, tiny, np.zeros((2, 2, 3)), IMAGES[0] / 255]
+    images = [inputs.open_image(sift.device, image) for image in given]
+    expected = [digest(sift.compute(given[i])) for i in (0, 2, 7)]
+    compute, stream = pipeline.compute(sift.plans, images, batch_size), pipeline.stream(sift.plans, images, batch_size)
+    for outcomes in (compute, list(stream)):
+        assert [digest(outcomes[i]) for i in (0, 2, 7)] == expected
+        assert [outcomes[i].error for i in (1, 3, 4, 5, 6)] == [
+            ValueError,
+            TypeError,
+            ValueError,
+            ValueError,
+            ValueError,
+        ]
+        assert all(isinstance(outcomes[i], Unfit) for i in (1, 3, 4, 5, 6))
+
+
+def test_an_unfit_image_does_not_disturb_lists_that_are_made_longer(monkeypatch):
+    monkeypatch.setattr(extrema, "capacity_for", lambda shape: 5)
+    sift = SIFT(device="cpu", **PARAMETERS)
+    noise = np.random.default_rng(0).random((40, 52))
+    noise[0, 0] = np.nan
+    images = [image_of(image) for image in (IMAGES[0] / 255, noise, IMAGES[5] / 255)]
+    outcomes = pipeline.compute(sift.plans, images, 3)
+    assert [digest(outcomes[i]) for i in (0, 2)] == [digest(sift.compute(images[i].pixels)) for i in (0, 2)]
+    assert isinstance(outcomes[1], Unfit)
 
 
 @settings(deadline=None, max_examples=25)
@@ -157,8 +213,6 @@ def test_no_more_plans_are_kept_than_allowed():
 @pytest.mark.parametrize("capacity", [1, 7, 60])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_lists_that_fill_up_are_made_longer(monkeypatch, capacity, batch_size):
-    from gpusift.stages import extrema
-
     monkeypatch.setattr(extrema, "capacity_for", lambda shape: capacity)
     sift = SIFT(device="cpu", **PARAMETERS)
     order = [0, 5, 0]

@@ -7,7 +7,7 @@ import pytest
 
 from gpusift.devices import get_device
 from gpusift.parameters import Parameters
-from gpusift.stages import descriptor, scale_space
+from gpusift.stages import descriptor, levels
 from tests.support import oracle
 from tests.support.keypoints import assigned, features_of
 from tests.support.oracle import Keypoints, compare
@@ -15,7 +15,7 @@ from tests.support.oracle import Keypoints, compare
 
 def described(device, run, keypoints, parameters, dtype):
     device = get_device(device, dtype)
-    space = scale_space.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
+    space = levels.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
     features = replace(
         features_of(device, keypoints, dtype),
         orientations=device.asarray(keypoints.orientations.astype(dtype)),

@@ -10,14 +10,14 @@ from skimage.feature._sift import _local_max
 
 from gpusift.devices import get_device
 from gpusift.parameters import EXTREMUM_SHARE, Parameters
-from gpusift.stages import extrema, scale_space
+from gpusift.stages import extrema, levels
 from tests.support import oracle
 
 
 def found(device, octaves, parameters, capacity=None):
     """Rows of octave, row, col, scale; keys are checked to come sorted."""
     device = get_device(device, octaves[0].dtype.name)
-    space = scale_space.from_octaves(device, octaves)
+    space = levels.from_octaves(device, octaves)
     keys = device.to_host(extrema.find(device, space, parameters, capacity))
     assert keys.dtype == np.int64
     assert (np.diff(keys) > 0).all()

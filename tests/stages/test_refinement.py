@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 from gpusift.devices import get_device
 from gpusift.parameters import Parameters
-from gpusift.stages import extrema, refinement, scale_space
+from gpusift.stages import extrema, levels, refinement
 from tests.support import oracle
 from tests.support.oracle import Keypoints, compare
 
@@ -18,7 +18,7 @@ def keys_of(extrema_of_oracle):
 
 def refined(device, run, parameters, dtype):
     device = get_device(device, dtype)
-    space = scale_space.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
+    space = levels.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
     keys = keys_of(run.extrema)
     assert_array_equal(np.stack(extrema.unpack(keys), axis=-1), run.extrema)
     return refinement.refine(device, space, device.asarray(keys), parameters, run.image_shape).to_host()
@@ -92,7 +92,7 @@ def test_responses(device):
 
 def test_no_candidates(device):
     device = get_device(device, "float64")
-    space = scale_space.from_octaves(device, [np.zeros((6, 24, 24))])
+    space = levels.from_octaves(device, [np.zeros((6, 24, 24))])
     keys = device.asarray(np.empty(0, dtype=np.int64))
     features = refinement.refine(device, space, keys, Parameters(), (12, 12))
     assert len(features) == 0
@@ -102,6 +102,6 @@ def test_no_candidates(device):
 def test_a_singular_hessian(device):
     """A candidate where the quadric has no extremum is dropped, as NaN and infinity are."""
     device = get_device(device, "float64")
-    space = scale_space.from_octaves(device, [np.ones((6, 24, 24))])
+    space = levels.from_octaves(device, [np.ones((6, 24, 24))])
     keys = device.asarray(keys_of(np.array([[0, 10, 10, 1], [0, 5, 7, 2]])))
     assert len(refinement.refine(device, space, keys, Parameters(), (12, 12))) == 0

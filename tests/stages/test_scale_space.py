@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from gpusift.devices import get_device
 from gpusift.parameters import Parameters
-from gpusift.stages import scale_space
+from gpusift.stages import levels, scale_space
 from tests.support import oracle
 
 # Largest difference from the oracle in float64, relative to the image's largest value.
@@ -72,7 +72,7 @@ def test_from_octaves(device, dtype):
     """Octaves that are put in come out."""
     device = get_device(device, dtype)
     octaves = [np.random.default_rng(o).random((6, 33 - o, 21)).astype(dtype) for o in range(3)]
-    space = scale_space.from_octaves(device, octaves)
+    space = levels.from_octaves(device, octaves)
     for o, octave in enumerate(octaves):
         assert_array_equal(device.to_host(space.octave(o)), octave)
 

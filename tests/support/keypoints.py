@@ -4,7 +4,7 @@ import numpy as np
 
 from gpusift import Features
 from gpusift.devices import get_device
-from gpusift.stages import orientation, scale_space
+from gpusift.stages import levels, orientation
 
 
 def features_of(device, keypoints, dtype):
@@ -23,6 +23,6 @@ def features_of(device, keypoints, dtype):
 
 def assigned(device, run, keypoints, parameters, dtype):
     device = get_device(device, dtype)
-    space = scale_space.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
+    space = levels.from_octaves(device, [octave.astype(dtype) for octave in run.octaves])
     features = features_of(device, keypoints, dtype)
     return orientation.assign(device, space, features, parameters).to_host()

@@ -15,6 +15,7 @@ from gpusift.devices import kernel_sources
 from gpusift.matching import nearest
 from gpusift.parameters import MAX_BINS, Parameters
 from gpusift.pipeline.plan import Plans
+from gpusift.stages.intensities import image_of
 
 # Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
@@ -200,7 +201,7 @@ def launches_of(parameters: Parameters) -> tuple[Launch, ...]:
     recorder = Recorder()
     chequered = np.kron(np.random.default_rng(0).random((16, 16)), np.ones((6, 6)))  # has keypoints
     for blur in ("kernel", "ndimage"):
-        pipeline.run(Plans(recorder, parameters, blur), [chequered])
+        pipeline.compute(Plans(recorder, parameters, blur), [image_of(chequered)])
     return tuple(sorted(recorder.launches, key=order))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from gpusift import pipeline
 from gpusift.pipeline.plan import Plans
+from gpusift.stages.intensities import image_of
 
 
 def digest(features) -> str:
@@ -38,7 +39,8 @@ def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
 def every_digest(device, parameters) -> list[str]:
     """The hashes of what all kernels but matching's give for a small image, those of seldom parameters too."""
     wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be one with the enlargement
-    found = [pipeline.run(Plans(device, p), [small_image(), small_image().T.copy().T]) for p in (parameters, wide)]
+    images = [image_of(small_image()), image_of(small_image().T.copy().T)]
+    found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in (parameters, wide)]
     halved = np.zeros((20, 16), device.dtype)
     level = np.arange(40 * 48).reshape(40, 48).astype(device.dtype)
     device.launch("decimate", (20,), (32,), level, 40, 26, 48, 0, halved, 16)
