@@ -186,11 +186,6 @@ class Parameters:
     def octave_shapes(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
         """Rows and columns of each octave's levels."""
         rows, cols = (side * self.upsampling for side in image_shape)
-        if max(rows, cols) > MAX_SIDE:
-            raise ValueError(
-                f"an image's sides times upsampling must be at most {MAX_SIDE}, got shape {image_shape} with "
-                f"upsampling={self.upsampling}"
-            )
         shapes = []
         for _ in range(self.n_octaves_of(image_shape)):
             shapes.append((rows, cols))

@@ -420,7 +420,7 @@ class SIFT:
             As `compute`, when the features of all images before it have been given; the message names its number.
         """
         _require_batch_size(batch_size)
-        opened = (inputs.open_image(self.device, image) for image in images)
+        opened = (inputs.open_image(self.plans, image) for image in images)
         return self._required(pipeline.stream(self.plans, opened, batch_size))
 
     def _required(self, outcomes: Generator[Outcome, None, None]) -> Iterator[Features]:
@@ -429,7 +429,7 @@ class SIFT:
                 yield require(outcome, f"image {number}: ")
 
     def _open(self, image: Any, which: str = "") -> Image:
-        return require(inputs.open_image(self.device, image), which)
+        return require(inputs.open_image(self.plans, image), which)
 
     def _compute(self, image: Image, mask: Any, descriptors: bool = True) -> Features:
         mask = inputs.open_mask(self.device, mask, image.shape)

@@ -128,7 +128,7 @@ class GpusiftCPU:
             seconds[stage] = now - last
             last = now
 
-        opened = inputs.open_image(self.sift.device, image)
+        opened = inputs.open_image(self.sift.plans, image)
         (outcome,) = pipeline.compute(self.sift.plans, [opened], on_stage=ended)
         require(outcome).to_host()
         ended("download")

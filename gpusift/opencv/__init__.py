@@ -299,7 +299,7 @@ class SIFT:
         self._settings = settings
 
     def _detect(self, image: Any, mask: Any, describe: bool) -> tuple[KeyPoints, np.ndarray | None]:
-        opened = require(inputs.open_image(self._sift.device, _grey(image)))
+        opened = require(inputs.open_image(self._sift.plans, _grey(image)))
         on_device = inputs.open_mask(self._sift.device, _checked_mask(mask), opened.shape)
         (outcome,) = pipeline.compute(self._sift.plans, [opened], mask=on_device, descriptors=describe, on_host=True)
         features = require(outcome)

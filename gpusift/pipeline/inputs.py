@@ -9,18 +9,20 @@ import numpy as np
 from gpusift.devices import Device
 from gpusift.devices.arrays import is_on_gpu
 from gpusift.features import Features
-from gpusift.parameters import Parameters
+from gpusift.parameters import MAX_SIDE, Parameters
 from gpusift.pipeline.outcomes import Unfit
+from gpusift.pipeline.plan import Plans
 from gpusift.stages.intensities import Image, image_of
 
 LARGEST = 1e9  # absolute value of a keypoint's numbers, whose squares must be finite in float32
 
 
-def open_image(device: Device, image: Any) -> Image | Unfit:
-    """An image as users pass it; unfit unless it is a 2-D array of real numbers.
+def open_image(plans: Plans, image: Any) -> Image | Unfit:
+    """An image as users pass it; unfit unless it is a 2-D array of real numbers that the kernels can index.
 
     Whether the values of floats are finite is not checked here, but by the kernel that reads them.
     """
+    device, largest = plans.device, MAX_SIDE // plans.parameters.upsampling
     if image is None or isinstance(image, (str, bytes)):
         return Unfit(TypeError, f"image must be a 2-D array, got {type(image).__name__}")
     from_gpu = is_on_gpu(image)
@@ -35,6 +37,8 @@ def open_image(device: Device, image: Any) -> Image | Unfit:
         return Unfit(ValueError, f"image must be 2-D (rows, columns), got shape {tuple(array.shape)}{hint}")
     if array.size == 0:
         return Unfit(ValueError, f"image must have at least one pixel, got shape {tuple(array.shape)}")
+    if max(array.shape) > largest:
+        return Unfit(ValueError, f"image must have at most {largest} pixels a side, got shape {tuple(array.shape)}")
     with device.active():
         return image_of(array, from_gpu)
 

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gpusift import pipeline
 from gpusift.errors import reason_of
 from gpusift.images.jpeg import PlainJpeg
 from gpusift.images.reader import NVIMGCODEC, Decoding, Reader
 from gpusift.images.stderr import Listener
+from gpusift.pipeline import inputs
+from gpusift.pipeline.outcomes import Unfit
 from gpusift.sources import Source
 
 if TYPE_CHECKING:
@@ -248,25 +251,17 @@ def enqueue(queue: Queue, item: Any, halt: threading.Event) -> bool:
 
 
 def _compute(sift: SIFT, batch: list[_Picture]) -> Iterator[Done | Failed]:
-    """Compute a batch; one that fails, by one of its images or for want of memory, in halves."""
+    """Compute a batch; an image that is unfit, or too large for the memory, does not disturb the others."""
     begun = time.perf_counter()
-    try:
-        several = sift.compute_batch([p.decoded.image for p in batch], on_host=True)
-    except Exception as error:
-        if _is_of_the_device(error):
-            raise
-        if len(batch) == 1:
-            yield Failed(batch[0].source, reason_of(error), batch[0].seconds)
-            return
-    else:
-        seconds = (time.perf_counter() - begun) / len(batch)
-        for picture, features in zip(batch, several):
-            placed, shape = in_file(features, picture.decoded), picture.decoded.shape
-            yield Done(picture.source, placed, shape, picture.messages, picture.seconds, seconds)
-        return
-    half = len(batch) // 2
-    yield from _compute(sift, batch[:half])
-    yield from _compute(sift, batch[half:])
+    images = [inputs.open_image(sift.plans, picture.decoded.image) for picture in batch]
+    outcomes = pipeline.compute(sift.plans, images, on_host=True)
+    seconds = (time.perf_counter() - begun) / len(batch)
+    for picture, outcome in zip(batch, outcomes, strict=True):
+        if isinstance(outcome, Unfit):
+            yield Failed(picture.source, outcome.reason, picture.seconds)
+        else:
+            features, shape = in_file(outcome, picture.decoded), picture.decoded.shape
+            yield Done(picture.source, features, shape, picture.messages, picture.seconds, seconds)
 
 
 def _is_of_the_device(error: Exception) -> bool:

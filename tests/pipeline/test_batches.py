@@ -21,6 +21,7 @@ from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
 from gpusift.stages.intensities import image_of
 from tests.support.budget import whole_bytes
 from tests.support.same_bytes import digest, synthetic
+from tests.support.small_device import SmallDevice
 
 SHAPES = [(40, 52), (52, 40), (64, 64), (5, 90), (30, 33)]
 IMAGES = [synthetic(*shape, seed=seed) for seed in (1, 2) for shape in SHAPES]
@@ -113,17 +114,6 @@ def test_a_wrong_batch_size(wrong):
             call([IMAGES[0]], batch_size=wrong)
 
 
-class SmallDevice(CpuDevice):
-    """Has room for blocks of so many bytes only."""
-
-    room = 0
-
-    def memory(self, size):
-        if size > self.room:
-            raise MemoryError
-        return super().memory(size)
-
-
 def test_a_batch_is_halved_when_memory_runs_out():
     device = SmallDevice()
     plans = Plans(device, Parameters(**PARAMETERS))
@@ -164,7 +154,7 @@ def test_an_unfit_image_is_an_outcome_beside_those_of_its_batch(device, batch_si
     nan, infinite = (np.full((40, 52), value, np.float32) for value in (np.nan, np.inf))
     tiny = np.array([[np.nan]])
     given = [IMAGES[0] / 255, nan, IMAGES[5] / 255, "text", infinite, tiny, np.zeros((2, 2, 3)), IMAGES[0] / 255]
-    images = [inputs.open_image(sift.device, image) for image in given]
+    images = [inputs.open_image(sift.plans, image) for image in given]
     expected = [digest(sift.compute(given[i])) for i in (0, 2, 7)]
     compute, stream = pipeline.compute(sift.plans, images, batch_size), pipeline.stream(sift.plans, images, batch_size)
     for outcomes in (compute, list(stream)):

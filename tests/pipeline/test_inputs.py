@@ -13,6 +13,11 @@ BAD_IMAGES = {
     "0-D": (np.float64(3), ValueError, r"2-D.*\(\)"),
     "no rows": (np.zeros((0, 5)), ValueError, r"\(0, 5\)"),
     "no columns": (np.zeros((5, 0)), ValueError, r"\(5, 0\)"),
+    "a side that kernels cannot index": (
+        np.broadcast_to(np.uint8(0), (1, 2**25 + 1)),
+        ValueError,
+        r"at most 33554432 pixels a side.*\(1, 33554433\)",
+    ),
     "complex": (np.zeros((40, 40), complex), TypeError, "complex128"),
     "object": (np.zeros((40, 40), object), TypeError, "object"),
     "text": (np.full((40, 40), "a"), TypeError, "<U1"),

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpusift import SIFT, stream
+from gpusift.devices import CpuDevice
 from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, read_image
 from gpusift.images.reader import Decoding
 from gpusift.images.stderr import Listener
+from gpusift.pipeline.plan import Key, Memory
 from gpusift.sources import Source, SourceFailure
 from gpusift.stream import RunError, Summary, extract, settings_of
 from gpusift.stream.worker import in_file, worker_here
 from tests.support.memory_sink import Lists
 from tests.support.same_bytes import digest, synthetic
+from tests.support.small_device import SmallDevice
 
 N_IMAGES = 13
 CPU = SIFT(device="cpu", n_octaves=2)
@@ -110,34 +112,28 @@ def test_events(photos):
     assert min(summary.seconds.values()) > 0
 
 
-class FewAtOnce:
-    """A device whose memory holds at most so many images; or none of more than so many rows."""
-
-    device = SimpleNamespace(name="cuda:0")
-
-    def __init__(self, images: int = 100, rows: int = 100) -> None:
-        self.images, self.rows, self.batches = images, rows, []
-
-    def compute_batch(self, images, *, on_host=False):
-        if len(images) > self.images or max(map(len, images)) > self.rows:
-            raise MemoryError("out of device memory")
-        self.batches.append(len(images))
-        return CPU.compute_batch(images)
+def with_memory_for(image_shape: tuple[int, int], batch: int = 1) -> SIFT:
+    """A SIFT whose device has memory for so many images of that shape."""
+    sift = SIFT(device="cpu", n_octaves=2)
+    memory = Memory(SmallDevice(room=10**9), sift.parameters, sift.plans.blur)
+    memory.plan(Key(batch, image_shape))
+    sift.plans.device = SmallDevice(room=memory.device.largest)
+    return sift
 
 
 def test_a_batch_that_does_not_fit_is_halved(photos, expected):
-    lists, few = Lists(), FewAtOnce(images=3)
-    extract(sources(photos), lists, lists, few, batch_size=8)
+    lists = Lists()
+    extract(sources(photos), lists, lists, with_memory_for((52, 60), batch=3), batch_size=8)
     assert lists.written == expected
-    assert max(few.batches) <= 3
 
 
 def test_an_image_that_does_not_fit_alone_fails(photos, expected):
     lists = Lists()
-    summary = extract(sources(photos), lists, lists, FewAtOnce(rows=50), batch_size=8)
+    summary = extract(sources(photos), lists, lists, with_memory_for((50, 60)), batch_size=8)
     assert summary.failures == 2
     assert set(lists.failed) == {"11.png", "12.png"}
-    assert "must fit in memory, but does not (out of device memory)" in lists.failed["11.png"]
+    assert "must hold some" in lists.failed["11.png"]
+    assert "pass memory_limit, smaller images or upsampling=1" in lists.failed["11.png"]
     assert set(lists.written) == set(expected) - set(lists.failed)
 
 
@@ -145,15 +141,14 @@ def test_a_device_that_fails_stops_the_run_and_blames_no_image(photos):
     class CUDARuntimeError(RuntimeError):
         __module__ = "cupy_backends.cuda.api.runtime"
 
-    class Broken:
-        device = SimpleNamespace(name="cuda:0")
-
-        def compute_batch(self, images, *, on_host=False):
+    class Broken(CpuDevice):
+        def memory(self, size):
             raise CUDARuntimeError("cudaErrorIllegalAddress")
 
-    lists = Lists()
+    lists, sift = Lists(), SIFT(device="cpu")
+    sift.plans.device = Broken()
     with pytest.raises(RunError, match="compute: cudaErrorIllegalAddress") as caught:
-        extract(sources(photos), lists, lists, Broken(), batch_size=4)
+        extract(sources(photos), lists, lists, sift, batch_size=4)
     assert caught.value.stage == "compute"
     assert lists.failed == {}
 
