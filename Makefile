@@ -4,26 +4,26 @@
 # make gpu     on a machine with a GPU: the tests on it, the kept hashes, then the bench; with the Python that is there
 # make lint, make format, make wheel, make clean
 #
-# demo, test and bench set up .venv by themselves; with an NVIDIA driver, with CuPy for its CUDA version.
+# demo, test, bench and lint each install what they need into .venv; with an NVIDIA driver, CuPy for its CUDA version too.
 
 PYTHON ?= python3
 GPU_PYTHON ?= python3
 BIN := .venv/bin
 CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
-EXTRAS := test$(if $(CUDA),$(if $(filter 12,$(CUDA)),$(comma)cuda12,$(comma)cuda13))
 comma := ,
+GPU_EXTRA := $(if $(CUDA),$(if $(filter 12,$(CUDA)),$(comma)cuda12,$(comma)cuda13))
 DATA := $(if $(GPUSIFT_DATA),--data $(GPUSIFT_DATA))
 CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/host/*.hpp kernels/host/*.cpp)
 
 .PHONY: demo test bench gpu lint format wheel clean
 
-demo: .venv/installed
+demo: .venv/installed-demo
 	$(BIN)/python -m bench.demo
 
-test: .venv/installed
+test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-bench: .venv/installed
+bench: .venv/installed-test
 	$(BIN)/python -m bench.speed.run $(DATA)
 	$(BIN)/python -m bench.speed.plot
 
@@ -32,19 +32,19 @@ gpu:
 	PYTHONPATH=. $(GPU_PYTHON) -m bench.speed.run $(DATA)
 	PYTHONPATH=. $(GPU_PYTHON) -m bench.speed.plot
 
-lint: .venv/linters
+lint: .venv/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
-format: .venv/linters
+format: .venv/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-wheel: .venv/installed
+wheel: .venv/bin/python
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
@@ -53,11 +53,8 @@ clean:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "a virtual environment could not be made: Debian has venv in the package python3-venv" >&2; exit 1; }
 
-# Installed anew when what an installation takes from the checkout changes.
-.venv/installed: .venv/bin/python pyproject.toml CMakeLists.txt $(CPP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
-	touch $@
-
-.venv/linters: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lint]"
+# What a target needs is installed again when what an installation takes from the checkout changes.
+.venv/installed-%: .venv/bin/python pyproject.toml CMakeLists.txt $(CPP)
+	@echo "Installing gpusift[$*$(GPU_EXTRA)] into .venv: packages are downloaded and the CPU kernels built; minutes at first."
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable ".[$*$(GPU_EXTRA)]"
 	touch $@
