@@ -8,12 +8,12 @@
 #     docker run --rm --gpus all gpusift info --check        # exit code 0: the devices compute what they should
 #     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" gpusift extract photos -o features.h5
 #
-# The root file system can be read-only; /cache keeps the compiled kernels from one run to the next:
+# The root file system can be read-only; a volume at /cache keeps the compiled kernels between runs:
 #
 #     docker run --rm --gpus all --read-only --tmpfs /tmp -v gpusift-cache:/cache -v "$PWD:/data" gpusift extract ...
 #
-# `docker stop`, which is SIGTERM, ends a run after the batch in hand; the same command goes on with it. A Dask
-# scheduler and GPU workers: docker-compose.yml.
+# `docker stop` sends SIGTERM, which ends a run after the current batch; the same command resumes it. A Dask scheduler
+# and GPU workers: docker-compose.yml.
 
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
@@ -26,14 +26,14 @@ COPY gpusift gpusift
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
 FROM python:3.11-slim-bookworm
-# As process 1, tini passes signals on and reaps worker processes that ended.
+# tini, as process 1, forwards signals and reaps worker processes that have ended.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/*
 ARG EXTRAS=cuda13,colmap,dask-cuda13,gs,http,nvimgcodec,parquet,s3
 RUN --mount=type=bind,from=build,source=/wheel,target=/wheel \
     pip install --no-cache-dir --root-user-action=ignore "$(echo /wheel/gpusift-*.whl)${EXTRAS:+[$EXTRAS]}"
-# Any user may write the cache, so that --user works.
+# Every user may write to the cache, for --user.
 RUN useradd --uid 1000 --create-home gpusift \
     && mkdir -m 1777 /cache \
     && install -d -o gpusift -g gpusift /data
@@ -44,7 +44,6 @@ ENV HOME=/cache \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER gpusift
 WORKDIR /data
-# The first check compiles the kernels into /cache.
-HEALTHCHECK --interval=5m --timeout=2m --start-period=2m CMD ["gpusift", "info", "--check"]
+# No HEALTHCHECK: a job reports by its exit code, and a check of the device would take GPU memory beside the job.
 ENTRYPOINT ["tini", "--", "gpusift"]
 CMD ["--help"]

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples on every run, and no limits of time.
+from tests.support.checkout import PYTHONPATH, ROOT
+from tests.support.wheel import build
+
+# The same examples on every run, and no time limits.
 settings.register_profile("gpusift", derandomize=True, deadline=None, database=None)
 settings.load_profile("gpusift")
 
+os.environ["PYTHONPATH"] = PYTHONPATH
+
 
 def pytest_runtest_setup(item):
-    """A test marked gpu is skipped on a machine without one, saying why."""
+    """Skip a test marked gpu on a machine without a GPU, with the reason."""
     if item.get_closest_marker("gpu"):
         from gpusift.devices import cuda_info
 
@@ -30,9 +35,18 @@ def device(request):
 
 @pytest.fixture
 def quick_path(tmp_path):
-    """A folder in memory, where there is such a place: files are synchronised at once."""
+    """A folder in memory if possible, where synchronizing files costs nothing."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """A wheel of the checkout; its tests are of one group, so that one process builds it."""
+    pytest.importorskip("scikit_build_core", reason='the package is missing: pip install "gpusift[test]"')
+    if not (ROOT / "Dockerfile").exists():
+        pytest.skip("the tests do not run from a checkout")
+    return build(tmp_path_factory.mktemp("wheel"))

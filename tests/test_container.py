@@ -1,39 +1,71 @@
-"""The container's files name what is there, and keep what the image promises."""
+"""The container's files. Docker is not run: each instruction that can be tried without an image is.
+
+The wheel is built from the files that the build stage copies, and installed as the RUN line says. What no test here
+covers: the base images, Debian's packages, and the image as a whole.
+"""
 
 import json
 import re
+import socket
+import subprocess
+import sys
 
 import pytest
+from click.testing import CliRunner
 
+from gpusift import cli
 from tests.support.checkout import ROOT
 
-yaml = pytest.importorskip("yaml")
+yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install pyyaml")
 if not (ROOT / "Dockerfile").exists():
     pytest.skip("the tests do not run from a checkout", allow_module_level=True)
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+EXTRAS = [*re.findall(r"EXTRAS=([\w,-]+)", DOCKERFILE), ""]
 
 
-def test_extras_are_those_of_the_package():
-    text = (ROOT / "pyproject.toml").read_text()
-    table = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
-    extras = set(re.findall(r"^([\w-]+) = \[", table, re.MULTILINE))
-    named = re.findall(r"EXTRAS=([\w,-]+)", DOCKERFILE)
-    assert len(named) == 3
-    for each in named:
-        assert set(each.split(",")) <= extras
+def run_lines():
+    """The RUN instructions of the last stage, without their mounts."""
+    stage = re.sub(r"\\\n\s*", "", re.sub(r"^\s*#.*\n", "", DOCKERFILE.split("\nFROM ")[-1], flags=re.MULTILINE))
+    return [re.sub(r"^(--\S+\s+)*", "", line) for line in re.findall(r"^RUN (.*)$", stage, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("instruction", ["ENTRYPOINT", "CMD", r"HEALTHCHECK .*? CMD"])
+def shell(line, **variables):
+    done = subprocess.run(
+        ["sh", "-euc", line], env={"PATH": "/usr/bin:/bin", **variables}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.xdist_group("wheel")
+@pytest.mark.parametrize("extras", EXTRAS)
+def test_the_wheel_is_installed_with_each_list_of_extras(wheel, extras):
+    assert len(EXTRAS) == 4
+    (line,) = [line for line in run_lines() if line.startswith("pip install")]
+    record = 'pip() { for argument; do :; done; printf %s "$argument"; }; '
+    argument = shell(record + line.replace("/wheel", str(wheel.parent)), EXTRAS=extras)
+    assert argument == str(wheel) + (f"[{extras}]" if extras else "")
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-index", "--ignore-installed"]
+    done = subprocess.run([*command, argument], capture_output=True, text=True)
+    assert "Would install gpusift" in done.stdout, done.stderr
+    assert "does not provide the extra" not in done.stderr
+
+
+def test_the_user_can_write_to_the_cache_and_the_data(tmp_path):
+    (line,) = [line for line in run_lines() if line.startswith("useradd")]
+    record = 'useradd() { echo "useradd $*"; }; install() { echo "install $*"; }; '
+    output = shell(record + line.replace("/cache", str(tmp_path / "cache")))
+    (user,) = re.findall(r"^USER (\w+)$", DOCKERFILE.split("\nFROM ")[-1], re.MULTILINE)
+    assert output.splitlines() == [f"useradd --uid 1000 --create-home {user}", f"install -d -o {user} -g {user} /data"]
+    assert (tmp_path / "cache").stat().st_mode & 0o7777 == 0o1777
+
+
+@pytest.mark.parametrize("instruction", ["ENTRYPOINT", "CMD"])
 def test_processes_are_started_without_a_shell_that_would_keep_signals(instruction):
     (command,) = re.findall(rf"^{instruction} (.*)$", DOCKERFILE, re.MULTILINE)
     assert isinstance(json.loads(command), list)
-
-
-def test_the_image_runs_as_an_ordinary_user():
-    last_stage = DOCKERFILE.split("\nFROM ")[-1]
-    assert re.findall(r"^USER (\w+)$", last_stage, re.MULTILINE) == ["gpusift"]
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -44,3 +76,33 @@ def test_services_need_no_rights_and_start_without_a_shell(name):
     assert service["tmpfs"] == ["/tmp"]
     assert service["entrypoint"][:2] == ["tini", "--"]
     assert isinstance(service["command"], list)
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_the_programs_of_the_services_take_their_arguments(name):
+    program, *arguments = [*COMPOSE["services"][name]["entrypoint"][2:], *COMPOSE["services"][name]["command"]]
+    if program == "gpusift":
+        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+        return
+    assert program == "dask"
+    *package, command = arguments[: 2 if arguments[0] == "cuda" else 1]
+    module = "dask_cuda.cli" if package else f"distributed.cli.dask_{command}"
+    module = pytest.importorskip(module, reason="the program is not installed")
+    parser = getattr(module, command if package else "main")
+    parser.make_context(command, arguments[len(package) + 1 :])
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_worker_is_healthy_while_the_scheduler_knows_it(n_workers):
+    distributed = pytest.importorskip("distributed", reason='the package is missing: pip install "gpusift[dask]"')
+    services = COMPOSE["services"]
+    python, option, code = services["worker"]["healthcheck"]["test"][1:]
+    assert (python, option) == ("python", "-c")
+    assert services["cpu-worker"]["healthcheck"] == services["worker"]["healthcheck"]
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": None}
+    host = socket.gethostbyname(socket.gethostname())
+    with distributed.LocalCluster(n_workers=n_workers, host=host, **options) as cluster:
+        code = code.replace("tcp://scheduler:8786", cluster.scheduler_address)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 - n_workers, done.stderr
+    assert (f"AssertionError: no worker of {host}" in done.stderr) == (n_workers == 0)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 import gpusift
 from gpusift import devices
 from gpusift.devices import get_device, host_library, kernel_sources
-from tests.support.checkout import PYTHONPATH, ROOT
+from tests.support.checkout import ROOT
 
 # The GPU, present and missing
 
@@ -164,20 +165,25 @@ def copy_package(folder):
     shutil.copytree(Path(gpusift.__file__).parent, folder / "gpusift", ignore=shutil.ignore_patterns("lib", "kernels"))
 
 
-def test_a_wheel_carries_its_kernels_and_libraries(tmp_path):
+@pytest.mark.xdist_group("wheel")
+def test_a_wheel_carries_its_kernels_and_libraries(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    assert not {"bench", "tests"} & {path.name for path in tmp_path.iterdir()}
+    assert python(WHERE, tmp_path).stdout.split() == [str(tmp_path / "gpusift" / "kernels"), "None"]
+    expected = str([library.instruction_set for library in host_library.libraries()])
+    loaded = python(WHICH, tmp_path)
+    assert loaded.stdout.strip() == expected, loaded.stderr
+    checked = python("from gpusift.cli import main; main(['info', '--check'])", tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_package_without_libraries_is_told_from_a_checkout(tmp_path):
     copy_package(tmp_path)
     shutil.copytree(kernel_sources.folder(), tmp_path / "gpusift" / "kernels")
-    assert python(WHERE, tmp_path).stdout.split() == [str(tmp_path / "gpusift" / "kernels"), "None"]
-
     without = python(WHICH, tmp_path)
     assert f"RuntimeError: gpusift's CPU library was not found in {tmp_path / 'gpusift' / 'lib'}" in without.stderr
     assert "install gpusift from a wheel" in without.stderr
-
-    (tmp_path / "gpusift" / "lib").mkdir()
-    for library in host_library.libraries():
-        shutil.copy(library.path, tmp_path / "gpusift" / "lib")
-    found = python(WHICH, tmp_path)
-    assert found.stdout.strip() == str([library.instruction_set for library in host_library.libraries()]), found.stderr
 
 
 def test_without_kernels_the_installation_is_said_to_be_incomplete(tmp_path):
@@ -227,6 +233,5 @@ def test_importing_gpusift_imports_nothing_heavy():
     code = f"import sys, gpusift; print([name for name in {heavy} if name in sys.modules])"
     code += "; from gpusift import SIFT, Features, match_descriptors; SIFT(device='cpu')"
     code += f"; print([name for name in {heavy} if name in sys.modules])"
-    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[]", "['numpy']"], done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from PIL import Image as Picture
 from gpusift import SIFT
 from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows, write_database
 from gpusift.images import read_image
-from tests.support.checkout import PYTHONPATH
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
@@ -111,6 +109,5 @@ def test_sigterm_stays_the_programs_own():
         "import_pycolmap()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    done = subprocess.run([sys.executable, "-uc", code], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run([sys.executable, "-uc", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "finished\n", "")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from gpusift import SIFT
 from gpusift.images import ImageReadError, decode, read_image
 from gpusift.images.formats import HeaderError, read_header
-from tests.support.checkout import PYTHONPATH, run_module
+from tests.support.checkout import run_module
 
 HARD = Path(os.environ.get("GPUSIFT_DATA", "/nowhere")) / "hard"
 MEMORY = 64 << 20  # bytes that refusing a file may take
@@ -200,7 +200,6 @@ def test_refusing_takes_no_memory():
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < MEMORY

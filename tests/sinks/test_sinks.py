@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -21,7 +20,6 @@ import pytest
 from gpusift import Features
 from gpusift.sinks import SettingsDiffer, failures, open_sink
 from tests.support import sink_writer
-from tests.support.checkout import PYTHONPATH
 from tests.support.sink_writer import OUTPUTS, SETTINGS, SHAPE, check, features_of, name_of
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
@@ -327,7 +325,7 @@ def fill_until_error(output: Path, limit: int | None) -> tuple[int, str]:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(output), str(limit or 0)],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     committed, (number, said) = json.loads(done.stdout)
     assert number in (errno.ENOSPC, errno.EFBIG, errno.EIO)

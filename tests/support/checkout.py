@@ -1,4 +1,4 @@
-"""The checkout's folder, and processes that import from it."""
+"""The checkout's folder, and its modules run in processes of their own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# For a child process to import what this one can import.
-PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+# For processes to import gpusift, bench and tests; conftest.py puts it into the environment.
+PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a module of the checkout as ``python -m`` does."""
-    command = [sys.executable, "-m", name, *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", name, *map(str, arguments)], capture_output=True, text=True)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gpusift.devices import TILES, CpuDevice, host_library
-from tests.support.checkout import PYTHONPATH, ROOT
+from tests.support.checkout import ROOT
 
 SANITIZERS = ("thread", "address", "undefined")
 
@@ -37,7 +37,7 @@ def build(folder: Path, sanitizer: str = "", kernels: Path | None = None) -> Pat
 
 def run(library: Path, sanitizer: str) -> subprocess.CompletedProcess:
     """Runs the whole pipeline, and each kernel, in emulated threads under a sanitizer, in a process of its own."""
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     if sanitizer != "undefined":
         name = {"thread": "libtsan.so", "address": "libasan.so"}[sanitizer]
         found = subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)

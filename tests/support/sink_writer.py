@@ -23,7 +23,6 @@ from gpusift.sinks import hdf5 as sink_hdf5
 from gpusift.sinks import open_sink
 from gpusift.sinks import parquet as sink_parquet
 from gpusift.storage import transaction
-from tests.support.checkout import PYTHONPATH
 from tests.support.rights import obey_permissions
 
 SHAPE = (96, 80)
@@ -121,8 +120,7 @@ def write_one(output: str, name: str, at_write: int) -> None:
 def start(function: Any, *arguments: Any) -> Any:
     """Call a function in another process, which has imported this module already."""
     process = PROCESSES.Process(target=function, args=arguments)
-    with mock.patch.dict(os.environ, PYTHONPATH=PYTHONPATH):  # the server that forks it finds this module
-        process.start()
+    process.start()
     return process
 
 
