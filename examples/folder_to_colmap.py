@@ -26,7 +26,7 @@ else:  # the stereo pair that scikit-image ships
 summary = colmap.write_database(folder, "database.db", match="exhaustive", overwrite=True)
 print(summary)
 
-import pycolmap  # noqa: E402 - after OpenCV, see gpusift.colmap.cameras
+import pycolmap  # noqa: E402 - after OpenCV, see gpusift.sinks.colmap.cameras
 
 with pycolmap.Database.open("database.db") as database:
     for image in database.read_all_images():

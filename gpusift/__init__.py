@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from gpusift.features import Features
     from gpusift.matching import Matches, match, match_descriptors, match_pairs
     from gpusift.sift import SIFT
+    from gpusift.stream import extract
 
 __version__ = "0.1.0"
-__all__ = ["SIFT", "Features", "Matches", "match", "match_descriptors", "match_pairs"]
+__all__ = ["SIFT", "Features", "Matches", "extract", "match", "match_descriptors", "match_pairs"]
 
-_HOMES = {"SIFT": "gpusift.sift", "Features": "gpusift.features"} | dict.fromkeys(
+_HOMES = {"SIFT": "gpusift.sift", "Features": "gpusift.features", "extract": "gpusift.stream"} | dict.fromkeys(
     ("Matches", "match", "match_descriptors", "match_pairs"), "gpusift.matching"
 )
 

@@ -46,6 +46,7 @@ import numpy as np
 from gpusift.features import Features
 from gpusift.matching.matches import match_indices
 from gpusift.parameters import NORMALIZATIONS
+from gpusift.storage import transaction
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -278,6 +279,22 @@ def write_matches(
         write_group(file, pair_name(name_a, name_b), arrays)
 
 
+def recover(path: str | os.PathLike[str]) -> None:
+    """Complete a commit in which `gpusift extract` was killed, to read the file before the next run does the same.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The HDF5 file. If the file `<path>.journal` is beside it, its changes are made and it is removed.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    transaction.recover(Path(os.path.realpath(path)))
+
+
 def write_group(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]) -> None:
     """Write the datasets of `hloc_arrays` or `hloc_matches` to an open file; all of them or none.
 
@@ -312,52 +329,3 @@ def write_group(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]
             if not len(group):
                 del file[name]
         raise
-
-
-class Hdf5File:
-    """An hloc file of features, or of matches, filled one image, or pair, at a time.
-
-    It grows as `<stem>.partial<suffix>` beside its final place, readable after each image, and
-    takes that place when finished. An interrupted run leaves the partial file.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The final file; its folder is made if it does not exist.
-    overwrite : bool, optional
-        Replace `path`, when finished, and an earlier partial file, now.
-    normalization : {"l2", "root"}, optional
-        That of the SIFT which makes the features.
-
-    Raises
-    ------
-    FileExistsError
-        One of the two is there, and `overwrite` is not set.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False, normalization: str = "l2") -> None:
-        self.result = Path(path)
-        self.normalization = normalization
-        self.partial = self.result.with_name(f"{self.result.stem}.partial{self.result.suffix}")
-        for file in (self.result, self.partial):
-            if file.exists() and not overwrite:
-                raise FileExistsError(f"{file} exists; choose another name, or overwrite it")
-        self.result.parent.mkdir(parents=True, exist_ok=True)
-        self.partial.unlink(missing_ok=True)
-
-    def write(self, name: str, features: Features, image_shape: Sequence[int]) -> None:
-        """Write one image's features, see `gpusift.hdf5.write`."""
-        write(self.partial, name, features, image_shape, self.normalization)
-
-    def write_matches(self, name_a: str, name_b: str, features_a: Features, features_b: Features, matches: Any) -> None:
-        """Write the matches of one pair, see `gpusift.hdf5.write_matches`."""
-        write_matches(self.partial, name_a, name_b, features_a, features_b, matches, self.normalization)
-
-    def finish(self) -> None:
-        """Give the file its final name; with nothing written there is none."""
-        if self.partial.exists():
-            os.replace(self.partial, self.result)
-
-    def unfinished(self) -> Path:
-        """Return where the results of an interrupted run are."""
-        return self.partial

@@ -1,4 +1,4 @@
-"""Features in NumPy's `.npz` files, one a photograph, which `numpy.load` reads without pickle.
+"""Features in NumPy's `.npz` files, one for each image, which `numpy.load` reads without pickle.
 
 Each file holds the arrays of `Features` by their names (`positions`, `sigmas`, `scales`, `octaves`,
 `orientations`, `responses`, and `descriptors` if there are any), on the host and in gpusift's own
@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.storage.atomic import replacing
 
 
 def save(path: str | os.PathLike[str], features: Features, image_shape: Sequence[int]) -> None:
-    """Write one photograph's features; the file appears whole or not at all.
+    """Write one image's features; the file appears whole or not at all.
 
     Parameters
     ----------
@@ -27,20 +27,30 @@ def save(path: str | os.PathLike[str], features: Features, image_shape: Sequence
     features : Features
         The N features, on any device.
     image_shape : (2,) sequence of int
-        Rows and columns of the photograph.
+        Rows and columns of the image.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; an earlier one is unchanged.
     """
-    path = Path(path)
+    with replacing(path) as temporary:
+        write(temporary, features, image_shape)
+
+
+def write(path: str | os.PathLike[str], features: Features, image_shape: Sequence[int]) -> None:
+    """Write one image's features, as `save` does, but in place: a kill may leave half a file.
+
+    Parameters
+    ----------
+    path, features, image_shape
+        As for `save`; the folder must exist.
+    """
     host = features.to_host()
     arrays = {f.name: getattr(host, f.name) for f in fields(host)}
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, image_shape=np.array(image_shape[:2], dtype=np.int64), **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open(path, "wb") as file:
+        np.savez(file, image_shape=np.array(image_shape[:2], dtype=np.int64), **arrays)
 
 
 def load(path: str | os.PathLike[str]) -> Features:

@@ -178,30 +178,6 @@ def test_geometry_is_that_of_opencv(device):
         assert share_turned_alike(wrong) < 0.3
 
 
-def test_file_takes_its_place_when_finished(tmp_path):
-    out = tmp_path / "new" / "f.h5"
-    file = hdf5.Hdf5File(out)
-    file.write("a.jpg", some_features(3), SHAPE)
-    assert not out.exists()
-    with h5py.File(file.unfinished()) as partial:  # whole between two writes
-        assert len(partial["a.jpg"]) == 6
-    file.finish()
-    assert [path.name for path in out.parent.iterdir()] == ["f.h5"]
-
-
-@pytest.mark.parametrize("taken", ["f.h5", "f.partial.h5"])
-def test_file_that_exists_is_kept(tmp_path, taken):
-    (tmp_path / taken).write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match=f"{taken} exists"):
-        hdf5.Hdf5File(tmp_path / "f.h5")
-    assert (tmp_path / taken).read_bytes() == b"precious"
-    file = hdf5.Hdf5File(tmp_path / "f.h5", overwrite=True)
-    file.write("a.jpg", some_features(3), SHAPE)
-    file.finish()
-    with h5py.File(tmp_path / "f.h5") as result:
-        assert list(result) == ["a.jpg"]
-
-
 @pytest.mark.parametrize("n", [4, 0])
 def test_npz_round_trip(tmp_path, n):
     features = some_features(n)

@@ -73,12 +73,9 @@ def test_geometry_of_a_known_warp(tmp_path, reader, device):
     sift = SIFT(device=device, normalization="root")
     features = [sift.compute(i) for i in images]
     matches = match(*features)
-    files = [hdf5.Hdf5File(tmp_path / name, normalization="root") for name in ("features.h5", "matches.h5")]
-    for name, found, pixels in zip(NAMES, features, images):
-        files[0].write(name, found, pixels.shape)
-    files[1].write_matches(*NAMES, *features, matches)
-    for file in files:
-        file.finish()
+    for name, each, pixels in zip(NAMES, features, images):
+        hdf5.write(tmp_path / "features.h5", name, each, pixels.shape, "root")
+    hdf5.write_matches(tmp_path / "matches.h5", *NAMES, *features, matches, "root")
 
     read_matches, read_keypoints = reader
     pairs, scores = read_matches(tmp_path / "matches.h5", *NAMES)
@@ -145,16 +142,6 @@ def test_an_interrupted_write_leaves_no_half_pair(tmp_path, monkeypatch, error):
     with h5py.File(tmp_path / "m.h5") as file:
         assert "a.jpg/b.jpg" not in file
         assert len(file["db-1.jpg/query-2.jpg"]) == 2
-
-
-def test_file_takes_its_place_when_finished(tmp_path):
-    file = hdf5.Hdf5File(tmp_path / "m.h5")
-    file.write_matches(*NAMES, some_features(3), some_features(3), np.array([[0, 0]]))
-    assert [path.name for path in tmp_path.iterdir()] == ["m.partial.h5"]
-    file.finish()
-    assert [path.name for path in tmp_path.iterdir()] == ["m.h5"]
-    with pytest.raises(FileExistsError, match=r"m\.h5 exists"):
-        hdf5.Hdf5File(tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize(

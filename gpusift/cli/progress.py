@@ -1,4 +1,4 @@
-"""What `gpusift extract` tells while it runs: a bar, a line for each failure, and a log for machines."""
+"""What `gpusift extract` reports while it runs: a bar, a line for each failure, and a log for machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpusift.stream import Event, Summary
 
 
 class Reporter:
-    """Tells of a run's events; a context manager.
+    """Reports a run's events; a context manager.
 
     Parameters
     ----------
@@ -26,8 +26,6 @@ class Reporter:
         File to which each event is added as a line of JSON; "-" is stdout.
     progress : bool
         Whether to show a bar, on stderr.
-    n_devices : int
-        That compute: the bar shows their load.
     count : callable
         Counts the images, for the bar; called in a thread of its own.
 
@@ -37,8 +35,9 @@ class Reporter:
         The log cannot be written.
     """
 
-    def __init__(self, log: str | None, progress: bool, n_devices: int, count: Callable[[], int | None]) -> None:
-        self._log_path, self._progress, self._n_devices, self._count = log, progress, n_devices, count
+    def __init__(self, log: str | None, progress: bool, count: Callable[[], int | None]) -> None:
+        self._log_path, self._progress, self._count = log, progress, count
+        self._device = ""
         self._log: IO[str] | None = None
         self._open = ExitStack()
 
@@ -62,9 +61,11 @@ class Reporter:
         self._open.close()
 
     def __call__(self, event: Event) -> None:
-        """Tell of an event of `gpusift.stream.run`."""
+        """Tell of an event of `gpusift.stream.extract`."""
         kind = event["event"]
-        if kind == "failed":
+        if kind == "start":
+            self._device = event["device"]
+        elif kind == "failed":
             say(f"failed: {event['url']}: {event['reason']}")
         elif kind == "warning":
             say(f"warning: {event['url']}: decoder: {event['message']}")
@@ -87,7 +88,7 @@ class Reporter:
 
     @property
     def total(self) -> int | None:
-        """The number of images, if it is known."""
+        """The number of images, or None if it is not known."""
         return self._bar.total
 
     def finish(self, total: int) -> None:
@@ -95,12 +96,27 @@ class Reporter:
         self._bar.total = total
         self._bar.refresh()
 
+    def summarize(self, summary: Summary, total: int | None) -> str:
+        """Say what a run did, in one line."""
+        of = "" if total is None else f" of {total}"
+        counts = [
+            f"{summary.images}{of} images",
+            f"{summary.keypoints} keypoints",
+            f"{summary.seconds['total']:.1f} s on {self._device}",
+            f"{summary.failures} failed",
+        ]
+        if summary.failed_before:
+            counts.append(f"{summary.failed_before} failed before (--retry-failed)")
+        if summary.skipped:
+            counts.append(f"{summary.skipped} skipped, as they are done")
+        return ", ".join(counts)
+
     def _show(self, event: Event) -> None:
         bar = self._bar
         bar.initial = event["skipped"] + event["failed_before"]  # not counted for the rate
         bar.n = bar.initial + event["images"] + event["failures"]
         seconds = event["seconds"]
-        load = seconds["compute"] / max(seconds["total"], 1e-9) / self._n_devices
+        load = seconds["compute"] / max(seconds["total"], 1e-9) / (self._device.count(",") + 1)
         bar.set_postfix(keypoints=event["keypoints"], failed=event["failures"], load=f"{min(load, 1):.0%}")
 
     def _find_total(self) -> None:
@@ -109,25 +125,9 @@ class Reporter:
             self._bar.total = total
 
 
-def said(summary: Summary, total: int | None, device: str) -> str:
-    """Say what a run did, in one line."""
-    of = "" if total is None else f" of {total}"
-    parts = [
-        f"{summary.images}{of} images",
-        f"{summary.keypoints} keypoints",
-        f"{summary.seconds['total']:.1f} s on {device}",
-        f"{summary.failures} failed",
-    ]
-    if summary.failed_before:
-        parts.append(f"{summary.failed_before} failed before (--retry-failed)")
-    if summary.skipped:
-        parts.append(f"{summary.skipped} were there")
-    return ", ".join(parts)
-
-
 def count(items: Iterable[Any]) -> int | None:
-    """Count what there is; None if that cannot be told."""
+    """Count items; None if that fails."""
     try:
         return sum(1 for _ in items)
-    except Exception:  # the run itself meets the same, and says so
+    except Exception:  # the run itself meets the same error, and reports it
         return None

@@ -1,13 +1,13 @@
-"""Features of any number of photographs on many machines, by Dask: `pip install "gpusift[dask]"`.
+"""Features of any number of images on many machines, by Dask: `pip install "gpusift[dask]"`.
 
     with Client("tcp://scheduler:8786", direct_to_workers=True) as client:  # of dask.distributed
         extract(["s3://bucket/photographs"], client, "features.h5")
 
-A task is some images: a worker reads, decodes and computes them where it is, with one SIFT that it keeps. What comes of
-them goes to the calling process, which alone writes; or, if the sink is the URL of an object store, the task itself
-writes a Parquet part there, and only counts come back. Workers may join and leave: what a lost worker had in hand is
-computed by another. The images of a task that fails, or that again and again ends its worker, are computed once more,
-one by one and with nothing beside them, so that only the image at fault is recorded as failed.
+A task is some images: a worker reads, decodes and computes them where it is, with one SIFT that it keeps. The results
+go to the calling process, which alone writes; or, if the output is the URL of an object store, the task itself writes a
+Parquet file there, and only counts come back. Workers may join and leave: what a lost worker had in hand is computed by
+another. The images of a task that fails, or that again and again ends its worker, are computed once more, one by one
+and with no task beside them, so that only the image at fault is recorded as failed.
 """
 
 from __future__ import annotations
@@ -15,47 +15,51 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from itertools import chain
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from gpusift import stream
-from gpusift.distributed.tasks import Tasks, WorkerError, compute, part_of
+from gpusift.distributed.tasks import Tasks, WorkerError, compute_task, key_of
 from gpusift.images import DEFAULT_MAX_PIXELS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
-from gpusift.sources import Source, SourceFailure, expand
+from gpusift.sift import SIFT
+from gpusift.sources import Source
+from gpusift.stream.job import Job
+from gpusift.stream.worker import POLL_SECONDS
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from gpusift.distributed.tasks import FileWriter
-    from gpusift.sinks import Failures, Sink
+    from gpusift.sinks import Sink
+    from gpusift.sinks.base import FileWriter
     from gpusift.stream import Event, Summary
+    from gpusift.stream.job import Output, Sources
     from gpusift.stream.worker import Give, Take, Worker
 
 BATCH = 16  # images of a task
 TASKS_PER_THREAD = 2  # sent to the cluster: one is computed while the next is on its way
 SUSPECTS = 4 * BATCH  # so many images of failed tasks may wait before they are tried one by one
 JOIN_SECONDS = 60  # for the first worker
-POLL_SECONDS = 0.1
 
 
 def extract(
-    sources: Iterable[Source | SourceFailure | str],
+    sources: Sources,
     client: Client,
-    sink: Sink | str,
-    *,
+    output: Output,
     parameters: Mapping[str, Any] | None = None,
-    failures: Failures | None = None,
+    *,
     batch_size: int = BATCH,
     n_decoders: int | None = None,
-    exif_orientation: bool = True,
+    exif_orientation: bool | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_size: int | None = None,
     decoder: str = OPENCV,
+    format_settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    retry_failed: bool = False,
     on_event: Callable[[Event], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
@@ -63,25 +67,21 @@ def extract(
 
     Parameters
     ----------
-    sources : iterable of Source, SourceFailure or str
-        The images, as `sources.expand` gives them, or what it expands: files, folders, globs, URLs. Workers open them
-        themselves, so a local path must be there on every machine.
+    sources : path, or iterable of paths or of Source and SourceFailure
+        As for `gpusift.stream.extract`. Workers open the images themselves: a local path must exist on every machine.
     client : distributed.Client
         The cluster. With ``direct_to_workers=True`` results do not pass through the scheduler.
-    sink : Sink or str
-        Where results go. A string is opened, and resumed if it is there, and closed: a path as by `sinks.open_sink`; a
-        URL by `parquet_url.open_parquet_folder`, and then each task writes a part itself.
+    output : path or URL
+        As for `gpusift.stream.extract`; or a URL (`gpusift.sinks.parquet_url`): then each task writes a file itself.
     parameters : mapping, optional
-        Keyword arguments of `SIFT`.
-    failures : Failures, optional
-        Gets the images that fail; by default those of the sink.
+        Keyword arguments of `SIFT`, as for `gpusift.stream.extract`.
     batch_size : int, optional
         Images of a task.
-    n_decoders, exif_orientation, max_pixels, max_size, decoder : optional
-        As for `stream.extract`, on each worker. With the decoder "nvimgcodec", `parameters` must say whether the device
-        is "cuda" or "cpu".
-    on_event, stop : optional
-        As for `stream.run`. After a stop, the tasks that were sent are finished.
+    n_decoders, exif_orientation, max_pixels, max_size, decoder, format_settings : optional
+        As for `gpusift.stream.extract`, on each worker. With the decoder "nvimgcodec", `parameters` must say whether
+        the device is "cuda" or "cpu".
+    overwrite, retry_failed, on_event, stop : optional
+        As for `gpusift.stream.extract`. After a stop, the tasks that were sent are finished.
 
     Returns
     -------
@@ -91,26 +91,30 @@ def extract(
     Raises
     ------
     RunError
-        The sources, the cluster or the sink failed as a whole; its `__cause__` says how.
-    ValueError, OSError
-        As `sources.expand`, `sinks.open_sink` and `parquet_url.open_parquet_folder`; or there is no such decoder, or
-        for it no device.
+        The sources, the cluster or the output failed as a whole; its `__cause__` says how.
+    ImportError, OSError, ValueError
+        As `gpusift.stream.extract`; or the decoder needs a device to be named.
     """
-    parameters = dict(parameters or {})
-    decoding = Decoding(exif_orientation, max_pixels, max_size, decoder)
-    require_device(parameters, decoder)
-    settings = stream.settings_of(parameters, exif_orientation=exif_orientation, max_size=max_size, decoder=decoder)
-    with closing(_open(sink, settings)) if isinstance(sink, str) else nullcontext(sink) as target:
-        worker = worker_on(
-            client,
-            parameters,
-            decoding=decoding,
-            batch_size=batch_size,
-            n_decoders=n_decoders,
-            write_file=getattr(target, "write_file", None),
-        )
-        known = target.failures if failures is None else failures
-        return stream.run(_named(sources), target, known, [worker], on_event=on_event, stop=stop)
+    job = Job.plan(
+        output,
+        parameters,
+        exif_orientation=exif_orientation,
+        max_pixels=max_pixels,
+        max_size=max_size,
+        decoder=decoder,
+        format_settings=format_settings,
+    )
+    require_device(job.arguments, decoder)
+    SIFT(**{**job.arguments, "device": "cpu"})  # the other parameters must be valid
+
+    def workers(sink: Sink) -> list[Worker]:
+        options: dict[str, Any] = {"decoding": job.decoding, "batch_size": batch_size, "n_decoders": n_decoders}
+        return [worker_on(client, job.arguments, file_writer=sink.file_writer, **options)]
+
+    address = f"Dask at {client.scheduler.address}" if client.scheduler else "Dask"
+    rest: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed, "on_event": on_event, "stop": stop}
+    device = str(job.arguments.get("device", "auto"))
+    return job.carry_out(stream.run, sources, workers, device=device, shown=address, by_tasks=True, **rest)
 
 
 def require_device(parameters: Mapping[str, Any], decoder: str) -> None:
@@ -135,16 +139,6 @@ def require_device(parameters: Mapping[str, Any], decoder: str) -> None:
         )
 
 
-def _open(output: str, settings: dict[str, Any]) -> Sink:
-    if "://" in output:
-        from gpusift.sinks.parquet_url import open_parquet_folder
-
-        return open_parquet_folder(output.removeprefix("parquet:"), settings)
-    from gpusift.sinks import open_sink
-
-    return open_sink(output, settings)
-
-
 def worker_on(
     client: Client,
     parameters: Mapping[str, Any],
@@ -152,7 +146,7 @@ def worker_on(
     decoding: Decoding,
     batch_size: int = BATCH,
     n_decoders: int | None = None,
-    write_file: FileWriter | None = None,
+    file_writer: FileWriter | None = None,
 ) -> Worker:
     """Return a worker for `stream.run` that is a Dask cluster.
 
@@ -168,14 +162,16 @@ def worker_on(
         Images of a task.
     n_decoders : int, optional
         Threads that fetch and decode in a task.
-    write_file : FileWriter, optional
+    file_writer : FileWriter, optional
         Writes the rows of a task where it ran; features are then not sent back, only how many there are.
     """
-    settings = tuple(sorted(parameters.items()))
-    task = partial(compute, parameters=settings, decoding=decoding, n_decoders=n_decoders, write_file=write_file)
+    arguments = tuple(sorted(parameters.items()))
+    task = partial(
+        compute_task, parameters=arguments, decoding=decoding, n_decoders=n_decoders, file_writer=file_writer
+    )
 
     def work(take: Take, give: Give, halt: threading.Event) -> None:
-        batches, tasks, suspects = _Batches(take, batch_size), Tasks(client, task, halt), deque[Source]()
+        batches, tasks, suspects = _SourceBatches(take, batch_size), Tasks(client, task, halt), deque[Source]()
         try:
             _wait_for_a_worker(client, halt)
             while True:
@@ -190,8 +186,8 @@ def worker_on(
                         tasks.send(batch)
                 if tasks:
                     results, again = tasks.next()
-                    if again and write_file:
-                        write_file.drop(part_of(again))  # what the last worker wrote before it ended
+                    if again and file_writer:
+                        file_writer.drop(key_of(again))  # what the last worker wrote before it ended
                     suspects.extend(again)
                     for result in results:
                         give(result)
@@ -217,7 +213,7 @@ def _wait_for_a_worker(client: Client, halt: threading.Event) -> None:
             )
 
 
-class _Batches:
+class _SourceBatches:
     """Takes sources in a thread of its own, so that results do not wait for them, and gives them in batches."""
 
     def __init__(self, take: Take, size: int) -> None:
@@ -251,15 +247,6 @@ class _Batches:
         """Drop what is still taken."""
         while not self.ended:
             self.next(wait=True)
-
-
-def _named(sources: Iterable[Source | SourceFailure | str]) -> Iterator[Source | SourceFailure]:
-    items = iter([sources] if isinstance(sources, str) else sources)
-    for first in items:
-        if isinstance(first, str):
-            return expand([first, *map(str, items)])
-        return chain([first], items)  # type: ignore[arg-type]
-    return iter(())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from functools import cache
 from hashlib import sha256
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,34 +28,25 @@ if TYPE_CHECKING:
     from gpusift.images.nvimgcodec import JpegDecoder
     from gpusift.images.reader import Decoding
     from gpusift.sift import SIFT
+    from gpusift.sinks.base import FileWriter
     from gpusift.sources import Source
 
-POLL_SECONDS = 0.02
+READY_SECONDS = 0.02  # between two looks at whether a task is done
 
 _log = logging.getLogger("gpusift")
-
-
-class FileWriter(Protocol):
-    """Writes what a task computed, where it ran."""
-
-    def __call__(self, rows: list[tuple[str, Features, tuple[int, int]]], part: str) -> None:
-        """Write a part, or replace it: rows of name, features, (rows, columns) of the image."""
-
-    def drop(self, part: str) -> None:
-        """Remove a part, if it is there."""
 
 
 class WorkerError(RuntimeError):
     """What is wrong with the cluster or a worker, and not with an image: other tasks would fail too."""
 
 
-def compute(
+def compute_task(
     batch: list[Source],
     *,
     parameters: tuple[tuple[str, Any], ...],
     decoding: Decoding,
     n_decoders: int | None = None,
-    write_file: FileWriter | None = None,
+    file_writer: FileWriter | None = None,
 ) -> list[Done | Failed]:
     """Read, decode and compute some images: a task, as it runs on a worker.
 
@@ -69,7 +60,7 @@ def compute(
         How images are decoded.
     n_decoders : int, optional
         Threads that fetch and decode.
-    write_file : FileWriter, optional
+    file_writer : FileWriter, optional
         Writes the rows; the features returned are then empty, but of the right number.
 
     Returns
@@ -80,7 +71,7 @@ def compute(
     Raises
     ------
     WorkerError
-        This worker cannot make the `SIFT`, or the decoder, or write the part.
+        This worker cannot make the `SIFT`, or the decoder, or write the file.
     """
     try:
         sift = _sift(parameters)
@@ -99,19 +90,19 @@ def compute(
     except Exception as error:  # of the device: other errors are those of images
         _end_worker(error)
         raise WorkerError(f"a worker's device failed: {error}") from error
-    if write_file is None:
+    if file_writer is None:
         return results
     rows = {r.source.name: (r.source.name, r.features, r.shape) for r in results if isinstance(r, Done)}
     try:
         if rows:
-            write_file([rows[source.name] for source in batch if source.name in rows], part_of(batch))
+            file_writer([rows[source.name] for source in batch if source.name in rows], key_of(batch))
     except OSError as error:
-        raise WorkerError(f"a worker cannot write a part: {reason_of(error)}") from error
+        raise WorkerError(f"a worker cannot write a file: {reason_of(error)}") from error
     return [replace(r, features=_of_number(len(r.features))) if isinstance(r, Done) else r for r in results]
 
 
-def part_of(batch: list[Source]) -> str:
-    """Return what a task's part is called: the same if the task runs again."""
+def key_of(batch: list[Source]) -> str:
+    """Return the key of a task's file: the same if the task runs again."""
     return sha256("\0".join(source.name for source in batch).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
@@ -151,7 +142,7 @@ class Tasks:
     client : distributed.Client
         The cluster.
     task : callable
-        What a worker does with a batch; see `compute`.
+        What a worker does with a batch; see `compute_task`.
     halt : threading.Event
         Once set, tasks are not waited for if there is no worker.
     """
@@ -191,7 +182,7 @@ class Tasks:
             The task, the worker or the scheduler failed in a way that is no image's fault.
         """
         while not self._completed.has_ready():
-            time.sleep(POLL_SECONDS)
+            time.sleep(READY_SECONDS)
             if self._halt.is_set() and not self._client.nthreads():
                 self.cancel()
                 return [], []

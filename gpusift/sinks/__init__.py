@@ -1,42 +1,96 @@
-"""Where the features of many images go: files that a run may end at any moment of, and that the next one goes on with.
+"""Where the features of many images go: outputs that survive a kill at any moment, and that the next run resumes.
 
-=======================  =========================================  =================================================
-`open_sink(output)`      what it becomes                            a commit is
-=======================  =========================================  =================================================
-`*.h5`, `*.hdf5`         one file, hloc's layout (`gpusift.hdf5`)   a transaction of `gpusift.storage.transaction`
-`*.db`                   a COLMAP database (`gpusift.colmap`)       a transaction of SQLite
-`*.parquet`,             a folder of Parquet files, for pandas,     a record in a journal, which becomes the next part
-`parquet:<folder>`       Polars, Spark (`gpusift.sinks.parquet`)     when there is enough for one
-anything else            a folder of `.npz` files (`gpusift.npz`)   renaming of files
-=======================  =========================================  =================================================
+===========================  ==========================================  ==========================================
+output                       what it becomes                             what a commit is
+===========================  ==========================================  ==========================================
+`*.h5`, `*.hdf5`             one file in hloc's layout                   a transaction of
+                             (`gpusift.hdf5`)                            `gpusift.storage.transaction`
+`*.db`                       a COLMAP database (`gpusift.colmap`)        a transaction of SQLite
+`*.parquet`                  a folder of Parquet files, for pandas,      a record in a journal; enough records
+                             Polars, Spark (`gpusift.sinks.parquet`)     become the next file
+a folder                     an `.npz` file for each image               renaming of files
+                             (`gpusift.npz`)
+`<format>:<path>`            the format of that name: `hdf5`, `colmap`,
+                             `parquet` or `npz`
+a URL                        a folder of Parquet files that the tasks    a file
+                             of a cluster write
+                             (`gpusift.sinks.parquet_url`)
+===========================  ==========================================  ==========================================
 
-Each sink holds the settings of the run that made it, and is opened again only with the same. Beside it, or in its
-folder, is `failures.jsonl` with the images that failed, see `gpusift.sinks.failures`.
+Each output records the settings of the run that made it, and is resumed only with the same ones. Beside it, or in its
+folder, the file `failures.jsonl` has the images that failed, see `gpusift.sinks.failures`.
+
+A new format is one module with a `gpusift.sinks.base.Format`, and one entry in `FORMATS`.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from gpusift.features import Features
-from gpusift.sinks.base import SettingsDiffer, Sink, Store, check_settings, not_ours
+from gpusift.sinks.base import (
+    ClosedSinkError,
+    Format,
+    OutputExistsError,
+    OutputInUseError,
+    RefusedImageError,
+    SettingsDiffer,
+    Sink,
+    Store,
+)
+from gpusift.sinks.colmap import ColmapFormat
 from gpusift.sinks.failures import Failures
-from gpusift.storage.atomic import Lock
+from gpusift.sinks.hdf5 import Hdf5Format
+from gpusift.sinks.local import open_local
+from gpusift.sinks.npz import NpzFormat
+from gpusift.sinks.parquet import ParquetFormat
+from gpusift.sinks.parquet_url import open_parquet_folder
 
-__all__ = ["Failures", "Sink", "SettingsDiffer", "Store", "open_sink"]
+__all__ = [
+    "FORMATS",
+    "ClosedSinkError",
+    "Failures",
+    "Format",
+    "OutputExistsError",
+    "OutputInUseError",
+    "RefusedImageError",
+    "SettingsDiffer",
+    "Sink",
+    "Store",
+    "format_of",
+    "open_sink",
+]
 
-# Features written since the last commit are in memory, but in HDF5; more than so many bytes are committed at once.
-MAX_PENDING = 64 << 20
+# All formats; a path whose suffix is none of theirs is a folder of the last one.
+FORMATS: tuple[Format, ...] = (Hdf5Format(), ColmapFormat(), ParquetFormat(), NpzFormat())
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
-PARQUET_PREFIX = "parquet:"
+URL_FORMAT = ParquetFormat.name  # the one format that tasks write to a URL
+
+
+def format_of(output: str | os.PathLike[str]) -> tuple[Format, str]:
+    """Return the format of an output, and its path or URL.
+
+    Parameters
+    ----------
+    output : str or path-like
+        See the head of this module.
+    """
+    text = os.fspath(output)
+    formats = {format_.name: format_ for format_ in FORMATS}
+    name, _, path = text.partition(":")
+    if name in formats:
+        return formats[name], path
+    if is_url(text):
+        return formats[URL_FORMAT], text
+    suffix = Path(text).suffix.lower()
+    return next((format_ for format_ in FORMATS if suffix in format_.suffixes), FORMATS[-1]), text
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL."""
+    return "://" in path
 
 
 def open_sink(
@@ -45,20 +99,22 @@ def open_sink(
     *,
     overwrite: bool = False,
     retry_failed: bool = False,
+    by_tasks: bool = False,
 ) -> Sink:
-    """Open a sink, a new one, or that of an earlier run to go on with it.
+    """Open an output: a new one, or that of an earlier run to resume it.
 
     Parameters
     ----------
     output : str or path-like
-        A local path, see the head of this module.
+        See the head of this module.
     settings : dict
-        All that decides the results, as JSON can hold it; `normalization` is that of the SIFT, for hloc's layout;
-        `dtype`, of Parquet's columns.
+        All that decides the results, as JSON can hold it; see `gpusift.stream.settings_of`.
     overwrite : bool, optional
-        Replace what is there: results that gpusift wrote, or a file.
+        Replace results that gpusift wrote, or a file.
     retry_failed : bool, optional
         Images that failed in earlier runs are to be tried again.
+    by_tasks : bool, optional
+        Results are written by the tasks of a cluster if the output is a URL.
 
     Returns
     -------
@@ -66,156 +122,26 @@ def open_sink(
 
     Raises
     ------
-    BlockingIOError
-        Another process writes into it.
-    FileExistsError
-        There is something else than a sink, and `overwrite` is not set; or what even that does not replace.
     ImportError
         A package is missing that the format needs.
     OSError
-        It cannot be written.
+        The output cannot be read or written.
+    OutputExistsError
+        Something else is in its place, which even `overwrite` may not replace.
+    OutputInUseError
+        Another process writes to it.
     SettingsDiffer
         It was made with other settings.
     ValueError
-        The output is a URL, or the format is for other settings.
+        The output is a URL that nothing can write to, or the format cannot hold results of these settings.
     """
-    path, format_ = _format_of(os.fspath(output))
-    settings = json.loads(json.dumps(settings))
-    in_folder = format_.FAILURES is not None
-    failures = path / format_.FAILURES if in_folder else path.with_name(f"{path.name}.failures.jsonl")
-    if in_folder and os.path.lexists(path) and not path.is_dir():
-        raise not_ours(path)
-    format_.check(settings)  # before anything is made or removed
-    lock = _lock(path / ".gpusift.lock" if in_folder else path.with_name(f"{path.name}.lock"), path)
-    try:
-        if overwrite:
-            format_.clear(path)
-            failures.unlink(missing_ok=True)
-        else:
-            check_settings(path, format_.settings_of(path), settings)
-        store = format_.open_store(path, settings)
-        try:
-            return OpenSink(path, store, settings, Failures(failures, store, retry=retry_failed), lock)
-        except BaseException:
-            store.abandon()
-            raise
-    except BaseException:
-        lock.release()
-        raise
-
-
-class OpenSink:
-    """A sink in the files of some format; made by `open_sink`.
-
-    After an OSError it is closed, and only `close` may be called, which does nothing.
-    """
-
-    def __init__(self, path: Path, store: Store, settings: dict[str, Any], failures: Failures, lock: Lock) -> None:
-        self.path, self.settings, self.failures = path, settings, failures
-        self._store, self._lock = store, lock
-        self._names: set[str] = set()
-        self._bytes = 0
-        self._open = True
-
-    @property
-    def committed(self) -> Container[str]:
-        """Names of the images whose results are in it, those included that the next commit makes safe."""
-        return self
-
-    def __contains__(self, name: object) -> bool:
-        return self._open and (name in self._names or name in self._store)
-
-    def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
-        """Take an image's features, on any device.
-
-        Raises
-        ------
-        OSError
-            The sink cannot be written.
-        ValueError
-            It has such an image, or cannot hold this one; it is as before.
-        """
-        self._check_open()
-        if name in self:
-            raise ValueError(f"must be an image that is not in {self.path} yet, got {name!r}")
-        host = features.to_host()
-        with self._closed_by_errors():
-            self._store.write(name, host, (int(image_shape[0]), int(image_shape[1])))
-        self._names.add(name)
-        self._bytes += sum(getattr(array, "nbytes", 0) for array in vars(host).values())
-        if self._bytes > MAX_PENDING:
-            self.commit()
-
-    def commit(self) -> None:
-        """Make safe all that was written.
-
-        Raises
-        ------
-        OSError
-            The sink cannot be written; it holds what was committed before.
-        """
-        self._check_open()
-        if self._names:
-            with self._closed_by_errors():
-                self._store.commit()
-            self._names, self._bytes = set(), 0
-
-    def close(self) -> None:
-        """Commit and finish.
-
-        Raises
-        ------
-        OSError
-            As `commit`.
-        """
-        if self._open:
-            self.commit()
-            with self._closed_by_errors():
-                self.failures.close()  # asks what is in the store
-                self._store.finish()
-            self._open = False
-            self._lock.release()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise ValueError(f"{self.path} must be open, but it is closed; open_sink opens it again")
-
-    @contextmanager
-    def _closed_by_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._open = False
-            self._store.abandon()
-            self._lock.release()
-            said = f"{error.strerror or error}; what was committed is kept, and the same command goes on from it"
-            raise OSError(error.errno or 0, said, os.fspath(self.path)) from error
-
-
-def _format_of(output: str) -> tuple[Path, ModuleType]:
-    """Return the path of a sink, and the module of its format."""
-    if "://" in output:
-        raise ValueError(f"output must be a path on this machine, got {output!r}; copy it there afterwards")
-    if output.startswith(PARQUET_PREFIX) or output.rstrip("/").endswith(".parquet"):
-        from gpusift.sinks import parquet
-
-        return Path(output.removeprefix(PARQUET_PREFIX)), parquet
-    if output.endswith(HDF5_SUFFIXES):
-        from gpusift.sinks import hdf5
-
-        return Path(output), hdf5
-    if output.endswith(".db"):
-        from gpusift.sinks import colmap
-
-        return Path(output), colmap
-    from gpusift.sinks import npz
-
-    return Path(output), npz
-
-
-def _lock(file: Path, path: Path) -> Lock:
-    try:
-        return Lock(file)
-    except BlockingIOError:
-        said = "must be written by one process at a time, and another one writes into it; wait until that has ended"
-        raise BlockingIOError(errno.EAGAIN, said, os.fspath(path)) from None
+    format_, path = format_of(output)
+    settings = json.loads(json.dumps(format_.settle(settings)))
+    if not is_url(path):
+        return open_local(format_, Path(path), settings, overwrite=overwrite, retry_failed=retry_failed)
+    if not by_tasks or format_.name != URL_FORMAT:
+        raise ValueError(
+            f"output must be a path on this machine, got {path!r}; copy it there afterwards, or have a Dask cluster "
+            "write Parquet files to the URL"
+        )
+    return open_parquet_folder(path, settings, overwrite=overwrite, retry_failed=retry_failed)

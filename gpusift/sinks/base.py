@@ -1,11 +1,11 @@
-"""What the formats of sinks share: the protocols of a sink and its store, and the record of a run's settings."""
+"""What sinks and their formats must provide, the errors that they raise, and the record of a run's settings."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Container
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,61 +14,166 @@ from gpusift.sinks.failures import Failures
 
 FORMAT = "gpusift extract"
 
+# An image's name, its features, and its rows and columns.
+Row = tuple[str, Features, tuple[int, int]]
+
 
 class Sink(Protocol):
-    """Where the features of many images go.
+    """An open output: where the features of many images go.
+
+    ``name in sink`` says whether the sink has an image's result, committed or not; it may be asked by any thread.
 
     Attributes
     ----------
     settings : dict
-        Those of the run, as JSON has them.
+        Settings of the run, as JSON holds them.
     failures : Failures
-        The images that failed.
+        Images that failed.
+    file_writer : FileWriter or None
+        Writes results where they are computed; `write` then only notes that they are written. None: `write` does.
     """
 
     settings: dict[str, Any]
     failures: Failures
 
     @property
-    def committed(self) -> Container[str]:
-        """Names of the images whose results are in it, from earlier runs and this one; for any thread."""
+    def file_writer(self) -> FileWriter | None:
+        """Writes results where they are computed, or None."""
 
-    def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
-        """Take an image's features; a ValueError says that this sink cannot hold this image."""
+    def __contains__(self, name: object) -> bool: ...
+
+    def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None = None) -> None:
+        """Take an image's features; a `RefusedImageError` says that this sink cannot hold this image."""
 
     def commit(self) -> None:
-        """Make safe all that was written."""
+        """Make durable all that was written."""
 
     def close(self) -> None:
-        """Commit and finish."""
+        """Commit, complete the files, and let other processes write."""
+
+
+class FileWriter(Protocol):
+    """Writes the results of a cluster's task where they were computed; it is sent there by pickle."""
+
+    def __call__(self, rows: Sequence[Row], key: str) -> None:
+        """Write a file of rows; the same key replaces the file."""
+
+    def drop(self, key: str) -> None:
+        """Remove a file, if it exists."""
 
 
 class Store(Protocol):
-    """What a file format does for a sink; errors of writing are OSErrors."""
+    """An output in one format, open for writing; a `LocalSink` drives it. Errors of writing are OSErrors."""
 
     def __contains__(self, name: object) -> bool:
-        """Whether an image's features are committed; for any thread."""
+        """Whether an image's result is committed; may be asked by any thread."""
 
-    def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
-        """Take an image's features; a ValueError says that the format cannot hold this image, and is harmless."""
+    def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
+        """Take an image's features, on the host.
+
+        Raises
+        ------
+        RefusedImageError
+            The format cannot hold this image; the store is as before.
+        """
 
     def commit(self) -> None:
-        """Make safe all that was written, all of it or nothing."""
+        """Make durable all that was written: all of it or nothing."""
 
     def finish(self) -> None:
-        """Complete the files, all being committed; then nothing is called any more."""
+        """Complete the files after the last commit; nothing is called afterwards."""
 
     def abandon(self) -> None:
-        """Let go of the files as they are, what is not committed being lost; raises nothing."""
+        """Release the files as they are; what is not committed is lost. Raises nothing."""
+
+
+class Format(Protocol):
+    """A kind of output: one module of this package, and one entry in `gpusift.sinks.FORMATS`."""
+
+    @property
+    def name(self) -> str:
+        """The format's name: `<name>:<path>` is an output of this format, whatever its suffix."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of its outputs, in lower case."""
+
+    @property
+    def failures_file(self) -> str | None:
+        """Name of the file of failures in the output's folder; None if the output is a file: failures are beside it."""
+
+    @property
+    def sift_parameters(self) -> Mapping[str, Any]:
+        """Parameters of SIFT that its readers expect, used where the caller gives none."""
+
+    @property
+    def exif_orientation(self) -> bool:
+        """Whether images are turned as EXIF says, where the caller does not say."""
+
+    def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Check a run's settings, before anything is made or removed, and add defaults of the format's own.
+
+        Raises
+        ------
+        ImportError
+            A package is missing.
+        ValueError
+            The format cannot hold results of these settings.
+        """
+
+    def recorded_settings(self, path: Path) -> dict[str, Any] | None:
+        """Return the settings of the run that made an output; None if there is no output yet.
+
+        Raises
+        ------
+        OutputExistsError
+            Something else is in its place.
+        """
+
+    def clear(self, path: Path) -> None:
+        """Remove an output.
+
+        Raises
+        ------
+        OutputExistsError
+            It holds files that gpusift did not write; nothing is removed.
+        """
+
+    def open_store(self, path: Path, settings: dict[str, Any]) -> Store:
+        """Open an output, or make it."""
+
+
+class OutputExistsError(FileExistsError):
+    """Something that gpusift did not write is in an output's place."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str | None = None) -> None:
+        reason = reason or "must be new, or results of gpusift extract, but it is something else"
+        super().__init__(errno.EEXIST, f"{reason}; choose another output", os.fspath(path))
+
+
+class OutputInUseError(BlockingIOError):
+    """Another process writes to the output."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str | None = None) -> None:
+        reason = reason or "must be written by one process at a time, and another one is writing; wait until it ends"
+        super().__init__(errno.EAGAIN, reason, os.fspath(path))
+
+
+class RefusedImageError(ValueError):
+    """A sink cannot hold the result of one image; others are not affected."""
+
+
+class ClosedSinkError(ValueError):
+    """A sink was used after it was closed, or after an error had closed it."""
 
 
 class SettingsDiffer(ValueError):  # noqa: N818 - it says what is the matter
-    """A sink that was made with other settings.
+    """An output was made with other settings.
 
     Attributes
     ----------
     differences : dict
-        Name of each setting that differs -> its values there and now; None where there is none.
+        Name of each setting that differs -> its recorded value and the one of this run; None where there is none.
     """
 
     def __init__(self, output: str, differences: dict[str, tuple[Any, Any]]) -> None:
@@ -77,43 +182,35 @@ class SettingsDiffer(ValueError):  # noqa: N818 - it says what is the matter
 
     def __str__(self) -> str:
         each = "; ".join(
-            f"{name} {json.dumps(there)} there, {json.dumps(now)} now"
-            for name, (there, now) in self.differences.items()
+            f"{name} was {json.dumps(recorded)}, is {json.dumps(now)}"
+            for name, (recorded, now) in self.differences.items()
         )
         return (
             f"settings must be those that {self.output} was made with, got others: {each}; "
-            "give the same ones, another output, or overwrite it"
+            "give the same ones, choose another output, or overwrite it"
         )
 
 
 def record_of(settings: dict[str, Any]) -> str:
-    """Return what a sink keeps of the run that made it, as JSON."""
+    """Return the record of a run that an output keeps, as JSON."""
     return json.dumps({"made by": FORMAT, "settings": settings})
 
 
 def settings_in(record: str | bytes) -> dict[str, Any] | None:
-    """Return the settings in a sink's record of its run; None if that is no such record."""
+    """Return the settings in an output's record of its run; None if it is no such record."""
     try:
-        found = json.loads(record)
-    except ValueError:
+        content = json.loads(record)
+    except (ValueError, RecursionError):
         return None
-    if isinstance(found, dict) and found.get("made by") == FORMAT and isinstance(found.get("settings"), dict):
-        return dict(found["settings"])
+    if isinstance(content, dict) and content.get("made by") == FORMAT and isinstance(content.get("settings"), dict):
+        return dict(content["settings"])
     return None
 
 
-def check_settings(path: str | os.PathLike[str], there: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Raise a SettingsDiffer unless two runs have the same settings, or there was no earlier one."""
-    if there is None:
+def check_settings(output: str, recorded: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Raise a SettingsDiffer unless the settings are the recorded ones, or none are recorded."""
+    if recorded is None:
         return
-    names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+    names = [name for name in {**recorded, **now} if recorded.get(name) != now.get(name)]
     if names:
-        raise SettingsDiffer(os.fspath(path), {name: (there.get(name), now.get(name)) for name in names})
-
-
-def not_ours(path: Path) -> FileExistsError:
-    """Return the error for something that is in a sink's place."""
-    said = (
-        "must be new, or results of gpusift extract, but it is something else; choose another output, or overwrite it"
-    )
-    return FileExistsError(errno.EEXIST, said, os.fspath(path))
+        raise SettingsDiffer(output, {name: (recorded.get(name), now.get(name)) for name in names})

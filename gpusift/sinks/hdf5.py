@@ -1,119 +1,123 @@
-"""A sink in one HDF5 file with hloc's layout, see `gpusift.hdf5`; its attribute `gpusift` has the run's settings.
+"""A sink in one HDF5 file with hloc's layout, see `gpusift.hdf5`; its attribute `gpusift` records the run's settings.
 
 HDF5 does not promise a valid file when its writer is killed. So the file changes by transactions (see
 `gpusift.storage.transaction`): after a kill it holds what was committed. For some ten microseconds of each commit it is
-valid only together with the `.journal` beside it, from which the next run, or `recover`, completes it. Data that were
-not committed may follow the end of the file; readers ignore them, and the next run cuts them off.
+valid only together with the `.journal` beside it; the next run, or `gpusift.hdf5.recover`, completes it from there.
+Data that were not committed may follow the end of the file: readers ignore them, and the next run cuts them off.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gpusift.features import Features
-from gpusift.hdf5 import hloc_data, write_group
-from gpusift.sinks.base import not_ours, record_of, settings_in
+from gpusift.hdf5 import SUFFIXES, hloc_data, recover, write_group
+from gpusift.sinks.base import OutputExistsError, RefusedImageError, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, write_whole
-from gpusift.storage.transaction import TransactionalFile, journal_of, recover
+from gpusift.storage.transaction import TransactionalFile, journal_of
 
-__all__ = ["Hdf5Store", "check", "clear", "open_store", "recover", "settings_of"]
-
-FAILURES = None
 ATTRIBUTE = "gpusift"
 
 # Of HDF5 1.8: groups for any number of images, and no mark in the file that a writer has it open.
 VERSIONS = ("v108", "v108")
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Do nothing: any settings will do."""
+class Hdf5Format:
+    """HDF5 files; see `gpusift.sinks.base.Format`."""
 
+    name = "hdf5"
+    suffixes = SUFFIXES
+    failures_file = None
+    sift_parameters: Mapping[str, Any] = {}
+    exif_orientation = True
 
-def settings_of(path: Path) -> dict[str, Any] | None:
-    """Return the settings of the run that made this file; None if there is none.
+    def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings: the format takes any."""
+        return settings
 
-    Raises
-    ------
-    FileExistsError
-        There is something else.
-    """
-    import h5py
+    def recorded_settings(self, path: Path) -> dict[str, Any] | None:
+        """Return the settings of the run that made this file; None if there is no file yet."""
+        import h5py
 
-    if not os.path.lexists(path):
-        return None
-    if not path.is_file():
-        raise not_ours(path)
-    recover(path)
-    try:
-        with h5py.File(path) as file:
-            settings = settings_in(file.attrs.get(ATTRIBUTE, ""))
-    except OSError as error:
-        if os.access(path, os.R_OK):
-            raise not_ours(path) from error
-        raise
-    if settings is None:
-        raise not_ours(path)
-    return settings
+        if not os.path.lexists(path):
+            return None
+        if not path.is_file():
+            raise OutputExistsError(path)
+        recover(path)
+        try:
+            with h5py.File(path) as file:
+                settings = settings_in(file.attrs.get(ATTRIBUTE, ""))
+        except OSError as error:
+            if os.access(path, os.R_OK):
+                raise OutputExistsError(path) from error
+            raise
+        if settings is None:
+            raise OutputExistsError(path)
+        return settings
 
+    def clear(self, path: Path) -> None:
+        """Remove the file."""
+        if os.path.lexists(path) and not path.is_file():
+            raise OutputExistsError(path)
+        path.unlink(missing_ok=True)
+        journal_of(path).unlink(missing_ok=True)
 
-def clear(path: Path) -> None:
-    """Remove the file.
+    def open_store(self, path: Path, settings: dict[str, Any]) -> Hdf5Store:
+        """Open the file, or make it."""
+        import h5py
 
-    Raises
-    ------
-    FileExistsError
-        There is something else than a file in its place.
-    """
-    if os.path.lexists(path) and not path.is_file():
-        raise not_ours(path)
-    path.unlink(missing_ok=True)
-    journal_of(path).unlink(missing_ok=True)
-
-
-def open_store(path: Path, settings: dict[str, Any]) -> Hdf5Store:
-    """Open a file that is a sink, or make it."""
-    import h5py
-
-    remove_temporaries(path)
-    recover(path)
-    if not path.exists():
-        memory = io.BytesIO()
-        with h5py.File(memory, "w", libver=VERSIONS) as file:
-            file.attrs[ATTRIBUTE] = record_of(settings)
-        write_whole(path, memory.getvalue())
-    return Hdf5Store(path, settings.get("normalization", "l2"))
+        remove_temporaries(path)
+        recover(path)
+        if not path.exists():
+            memory = io.BytesIO()
+            with h5py.File(memory, "w", libver=VERSIONS) as file:
+                file.attrs[ATTRIBUTE] = record_of(settings)
+            write_whole(path, memory.getvalue())
+        return Hdf5Store(path, settings.get("normalization", "l2"))
 
 
 class Hdf5Store:
-    """An open file; what is not committed is on the disk behind what is, and where that changes, in memory."""
+    """An open file. What is not committed is on the disk behind what is, or, where that changes, in memory."""
 
     def __init__(self, path: Path, normalization: str) -> None:
         import h5py
 
         self._normalization = normalization
         self._disk = TransactionalFile(path)
-        self._file = h5py.File(self._disk, "r+", libver=VERSIONS)
-        self._file.flush()  # HDF5 sets the length: what a process has appended that was stopped is cut off
-        self._disk.commit()
+        try:
+            self._file = h5py.File(self._disk, "r+", libver=VERSIONS)
+        except BaseException:
+            self._disk.close()
+            raise
+        try:
+            self._file.flush()  # HDF5 sets the length: what a killed process has appended is cut off
+            self._disk.commit()
+        except BaseException:
+            self.abandon()
+            raise
 
     def __contains__(self, name: object) -> bool:
         try:
             return "\0" not in str(name) and f"{name}/image_size" in self._file
-        except ValueError:  # no name of a group
+        except ValueError:  # not a name of a group
             return False
 
-    def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
-        """Take an image's features, see `gpusift.sinks.Store`."""
+    def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
+        """Take an image's features, see `gpusift.sinks.base.Store`."""
         try:
             if "\0" in name:
-                raise ValueError("character 0 ends it")
+                raise ValueError("a name ends at a character 0")
             write_group(self._file, name, hloc_data(features, image_shape, self._normalization))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"name must do for a group in HDF5, got {name!r}: {error}; rename the image") from None
+            self._disk.check()
+            raise RefusedImageError(
+                f"name must be possible for a group in HDF5, got {name!r}: {error}; rename the image"
+            ) from None
         finally:
             self._disk.check()
 

@@ -1,4 +1,4 @@
-"""A sink of `.npz` files: a folder with `<image name>.npz` for each image; `gpusift.json` has the run's settings."""
+"""A sink of `.npz` files: a folder with `<image name>.npz` for each image, and the run's settings in `gpusift.json`."""
 
 from __future__ import annotations
 
@@ -6,77 +6,70 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpusift import npz
 from gpusift.features import Features
-from gpusift.sinks.base import not_ours, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, RefusedImageError, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, sync_folder, write_whole
 
-FAILURES = "failures.jsonl"
 SETTINGS = "gpusift.json"
 PENDING = ".gpusift.pending"
 
-# What an image's name may do to its file; the sink itself is well.
+# Errors of a file that its name causes; the sink itself is sound.
 NAME_ERRORS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Do nothing: any settings will do."""
+class NpzFormat:
+    """Folders of `.npz` files; see `gpusift.sinks.base.Format`."""
 
+    name = "npz"
+    suffixes: tuple[str, ...] = ()
+    failures_file = "failures.jsonl"
+    sift_parameters: Mapping[str, Any] = {}
+    exif_orientation = True
 
-def settings_of(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of the run that made this folder; None if there is none, or one without `.npz` files.
+    def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings: the format takes any."""
+        return settings
 
-    Raises
-    ------
-    FileExistsError
-        It has other files of this kind.
-    """
-    if not (folder / SETTINGS).exists():
-        if any(_npz_files(folder)):
-            raise not_ours(folder)
-        return None
-    settings = settings_in((folder / SETTINGS).read_bytes())
-    if settings is None:
-        raise not_ours(folder / SETTINGS)
-    return settings
+    def recorded_settings(self, path: Path) -> dict[str, Any] | None:
+        """Return the settings of the run that made this folder; None if it has neither settings nor `.npz` files."""
+        if not (path / SETTINGS).exists():
+            if any(_npz_files(path)):
+                raise OutputExistsError(path)
+            return None
+        settings = settings_in((path / SETTINGS).read_bytes())
+        if settings is None:
+            raise OutputExistsError(path / SETTINGS)
+        return settings
 
+    def clear(self, path: Path) -> None:
+        """Remove the `.npz` files and the settings, unless some file is not gpusift's."""
+        for file in _npz_files(path):
+            if not _is_ours(file):
+                raise OutputExistsError(file, "must be gpusift's to be overwritten, but it is some other .npz file")
+        for file in _npz_files(path):
+            file.unlink()
+        (path / SETTINGS).unlink(missing_ok=True)
 
-def clear(folder: Path) -> None:
-    """Remove results of gpusift's.
-
-    Raises
-    ------
-    FileExistsError
-        It has `.npz` files that are not gpusift's: these are not removed.
-    """
-    for file in _npz_files(folder):
-        if not _is_ours(file):
-            said = "must be gpusift's to be overwritten, but it is some other .npz file; choose another folder"
-            raise FileExistsError(errno.EEXIST, said, os.fspath(file))
-    for file in _npz_files(folder):
-        file.unlink()
-    (folder / SETTINGS).unlink(missing_ok=True)
-
-
-def open_store(folder: Path, settings: dict[str, Any]) -> NpzStore:
-    """Open a folder that is a sink, or make it one."""
-    remove_temporaries(folder / SETTINGS)
-    if not (folder / SETTINGS).exists():
-        write_whole(folder / SETTINGS, record_of(settings).encode())
-    return NpzStore(folder)
+    def open_store(self, path: Path, settings: dict[str, Any]) -> NpzStore:
+        """Open the folder, or make it a sink."""
+        remove_temporaries(path / SETTINGS)
+        if not (path / SETTINGS).exists():
+            write_whole(path / SETTINGS, record_of(settings).encode())
+        return NpzStore(path)
 
 
 class NpzStore:
-    """A folder of `.npz` files; what is not committed is in a hidden folder in it."""
+    """A folder of `.npz` files. What is not committed is in a hidden folder in it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pending = folder / PENDING
-        self._files: dict[Path, Path] = {}
+        self._files: dict[Path, Path] = {}  # final name -> temporary file
         self._written = 0
         shutil.rmtree(self._pending, ignore_errors=True)
 
@@ -86,44 +79,48 @@ class NpzStore:
         except (OSError, ValueError):
             return False
 
-    def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
-        """Take an image's features, see `gpusift.sinks.Store`."""
+    def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
+        """Take an image's features, see `gpusift.sinks.base.Store`."""
         path = self._path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", os.fspath(path))
+                raise IsADirectoryError(errno.EISDIR, "a folder has this name", os.fspath(path))
             os.stat(path)
         except FileNotFoundError:
             pass
-        except OSError as error:
-            if error.errno in NAME_ERRORS:
-                raise ValueError(f"name must do for a file, got {name!r}: {error.strerror}; rename the image") from None
-            raise
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise RefusedImageError(
+                f"name must be possible for a file, got {name!r}: {reason}; rename the image"
+            ) from None
         self._written += 1
         temporary = self._pending / f"{self._written}.npz"
-        npz.save(temporary, features, image_shape)
+        self._pending.mkdir(exist_ok=True)
+        npz.write(temporary, features, image_shape)
         self._files[path] = temporary
 
     def commit(self) -> None:
-        """Have the disk hold them, then give them their names."""
+        """Have the disk hold the files, then give them their names."""
         for temporary in self._files.values():
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
         above = set(self._folder.parents)
         folders = {folder for path in self._files for folder in path.parents} - above
-        for path, temporary in list(self._files.items()):
+        for path, temporary in self._files.items():
             os.replace(temporary, path)
-            del self._files[path]  # where Ctrl-C comes in between, the next commit does the rest
+        self._files = {}
         for folder in folders:
             sync_folder(folder)
 
     def finish(self) -> None:
-        """Do nothing more: every file is final."""
+        """Remove the hidden folder."""
         shutil.rmtree(self._pending, ignore_errors=True)
 
     def abandon(self) -> None:
-        """Remove what is not committed."""
+        """Remove the hidden folder and what is in it."""
         shutil.rmtree(self._pending, ignore_errors=True)
 
     def _path(self, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""A sink in an object store: a folder of Parquet parts, each written by the task of a cluster that computed it.
+"""A sink in an object store: a folder of Parquet files, each written by the task of a cluster that computed it.
 
-The parts are those of `gpusift.sinks.parquet`. Beside them are `_gpusift.json`, the settings; `_failures.jsonl`; and
-`_run`, the number of the run that writes: a part is written only while it is that of its run, so that a task which
+The files are those of `gpusift.parquet`. Beside them are `_gpusift.json`, the settings; `_failures.jsonl`; and `_run`,
+the number of the run that writes. A file is written only while `_run` is the number of its run, so that a task which
 outlives its run cannot add what a later run has computed once more.
 """
 
@@ -15,32 +15,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from gpusift.sinks.base import check_settings, record_of, settings_in
+from gpusift.parquet import FILE, SETTINGS
+from gpusift.sinks.base import OutputExistsError, Row, check_settings, record_of, settings_in
 from gpusift.sinks.failures import Failures
-from gpusift.sinks.parquet import FAILURES, SETTINGS, Row, write_file
+from gpusift.sinks.parquet import FAILURES, write_file
 from gpusift.storage.name_set import NameSet
 
 if TYPE_CHECKING:
     from gpusift.features import Features
 
 RUN = "_run"
-READERS = 32  # threads that read the names in parts, at the start
+READERS = 32  # threads that read the names in files, at the start
 
 
 def open_parquet_folder(
     url: str, settings: dict[str, Any], *, overwrite: bool = False, retry_failed: bool = False
 ) -> ParquetFolder:
-    """Open a folder of parts, a new one, or that of an earlier run to go on with it.
+    """Open a folder of Parquet files: a new one, or that of an earlier run to resume it.
 
     Parameters
     ----------
     url : str
-        The folder, of a file system that fsspec knows and that workers reach: s3://bucket/folder, gs://..., or file://...
-        on a disk that all share.
+        The folder, of a file system that fsspec opens and that workers reach: s3://bucket/folder, gs://..., or
+        file://... on a disk that all machines share.
     settings : dict
         All that decides the results.
     overwrite : bool, optional
-        Remove the parts of earlier runs.
+        Remove the files of earlier runs.
     retry_failed : bool, optional
         Images that failed in earlier runs are to be tried again.
 
@@ -49,50 +50,66 @@ def open_parquet_folder(
     ImportError
         A package is missing: pyarrow, or that of the file system.
     OSError
-        The folder cannot be read or written, or holds Parquet files of others.
+        The folder cannot be read or written.
+    OutputExistsError
+        The folder holds other Parquet files, or another program's `_gpusift.json`.
     SettingsDiffer
         It was made with other settings.
     """
     folder = _Folder(url)
-    there = folder.read(SETTINGS)
-    if there is None and folder.parts():
-        raise FileExistsError(17, "must be new, or results of gpusift extract, but has other Parquet files", url)
-    if there is not None and not overwrite:
-        check_settings(url, settings_in(there), settings)
+    recorded = _recorded_settings(folder)
+    if not overwrite:
+        check_settings(url, recorded, settings)
     run = uuid.uuid4().hex
-    folder.write(RUN, run.encode())  # before what is there is looked at: from now on no earlier run adds to it
+    folder.write(RUN, run.encode())  # before the files are listed: from now on no earlier run adds to them
     if overwrite:
-        for name in (*folder.parts(), FAILURES):
+        for name in (*folder.files(), FAILURES):
             folder.remove(name)
-    if there is None or overwrite:
+    if recorded is None or overwrite:
         folder.write(SETTINGS, record_of(settings).encode())
     return ParquetFolder(folder, settings, run, retry_failed)
 
 
+def _recorded_settings(folder: _Folder) -> dict[str, Any] | None:
+    """Return the settings of the run that made a folder; None if it has neither settings nor Parquet files."""
+    record = folder.read(SETTINGS)
+    if record is None:
+        if folder.files():
+            raise OutputExistsError(folder.url)
+        return None
+    settings = settings_in(record)
+    if settings is None:
+        raise OutputExistsError(f"{folder.url}/{SETTINGS}")
+    return settings
+
+
 class ParquetFolder:
-    """A sink whose rows are written by `write_file`, where they are computed; made by `open_parquet_folder`."""
+    """A sink whose rows are written by `file_writer`, where they are computed; made by `open_parquet_folder`."""
 
     def __init__(self, folder: _Folder, settings: dict[str, Any], run: str, retry_failed: bool) -> None:
         self.settings = settings
-        self.committed = NameSet()
-        self.write_file = FileWriter(folder.url, settings, run)
+        self.file_writer = RunWriter(folder.url, settings, run)
+        self._names = NameSet()
         self._folder, self._run = folder, run
         with ThreadPoolExecutor(READERS) as readers:
-            for names in readers.map(folder.names, folder.parts()):
-                self.committed.update(names)
+            for names in readers.map(folder.names, folder.files()):
+                self._names.update(names)
         self._local = TemporaryDirectory()
         path = Path(self._local.name) / FAILURES
         self._kept = folder.read(FAILURES) or b""
         if self._kept:
             path.write_bytes(self._kept)
-        self.failures = Failures(path, self.committed, retry=retry_failed)
+        self.failures = Failures(path, self, retry=retry_failed)
 
-    def write(self, name: str, features: Features, image_shape: tuple[int, int]) -> None:
-        """Take note of an image whose row is in a part."""
-        self.committed.update([name])
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None = None) -> None:
+        """Note an image whose row is in a file."""
+        self._names.update([name])
 
     def commit(self) -> None:
-        """Make safe what failed."""
+        """Make durable the record of what failed."""
         path = self.failures.path
         failed = path.read_bytes() if path.exists() else b""
         if failed != self._kept:
@@ -108,15 +125,15 @@ class ParquetFolder:
 
 
 @dataclass(frozen=True)
-class FileWriter:
-    """Writes parts to a folder, for one run, on any machine."""
+class RunWriter:
+    """Writes Parquet files to a folder, for one run, on any machine; see `gpusift.sinks.base.FileWriter`."""
 
     folder: str
     settings: dict[str, Any]
     run: str
 
-    def __call__(self, rows: Sequence[Row], part: str) -> None:
-        """Write a part, or the same once more.
+    def __call__(self, rows: Sequence[Row], key: str) -> None:
+        """Write a file, or the same once more.
 
         Raises
         ------
@@ -125,11 +142,11 @@ class FileWriter:
         """
         folder = _Folder(self.folder)
         _check_run(folder, self.run)
-        write_file(folder.place, rows, self.settings, part)
+        write_file(folder.place, rows, self.settings, key)
 
-    def drop(self, part: str) -> None:
-        """Remove a part, if it is there."""
-        _Folder(self.folder).remove(f"part-{part}.parquet")
+    def drop(self, key: str) -> None:
+        """Remove a file, if it exists."""
+        _Folder(self.folder).remove(f"{FILE}{key}.parquet")
 
 
 def _check_run(folder: _Folder, run: str) -> None:
@@ -151,7 +168,7 @@ class _Folder:
         self.place = self._root if is_local else url.rstrip("/")
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's bytes; None if there is none."""
+        """Return a file's bytes; None if it does not exist."""
         try:
             return bytes(self._system.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
@@ -162,24 +179,24 @@ class _Folder:
         self._system.pipe_file(f"{self._root}/{name}", data)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         if self._system.exists(f"{self._root}/{name}"):
             self._system.rm_file(f"{self._root}/{name}")
 
-    def parts(self) -> list[str]:
+    def files(self) -> list[str]:
         """Return the names of the Parquet files in it, sorted."""
         self._system.invalidate_cache()
         return sorted(path.rpartition("/")[2] for path in self._system.glob(f"{self._root}/*.parquet"))
 
-    def names(self, part: str) -> Iterable[str]:
-        """Return the names of the images in a part."""
+    def names(self, file: str) -> Iterable[str]:
+        """Return the names of the images in a file."""
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
 
         try:
-            with self._system.open(f"{self._root}/{part}", "rb") as file:
-                return ParquetFile(file).read(["name"])["name"].to_pylist()
+            with self._system.open(f"{self._root}/{file}", "rb") as opened:
+                return ParquetFile(opened).read(["name"])["name"].to_pylist()
         except ArrowInvalid as error:
             raise OSError(
-                None, f"must be a part of gpusift's, but is not ({error}); remove it", f"{self.url}/{part}"
+                None, f"must be a Parquet file of gpusift's, but is not ({error}); remove it", f"{self.url}/{file}"
             ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
+import cv2  # noqa: F401 - before pycolmap, see gpusift.sinks.colmap.cameras
 import numpy as np
 import pytest
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-import cv2  # before pycolmap, see gpusift.colmap.cameras
+import cv2  # before pycolmap, see gpusift.sinks.colmap.cameras
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -74,6 +74,34 @@ def test_cameras_are_colmaps_own(tmp_path, sift):
     np.testing.assert_array_equal(rows, keypoint_rows(expected))
 
 
+def test_positions_and_gravity_are_colmaps_own(tmp_path, sift):
+    """Every orientation, and one that is none, with and without a position."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for orientation in range(10):
+        for has_position in (False, True):
+            exif = Picture.Exif()
+            exif[0x0112] = orientation
+            if has_position:
+                exif.get_ifd(0x8825).update(
+                    {1: "N", 2: (46.0, 50.0, 33.5), 3: "W", 4: (91.0, 59.0, 41.0), 5: b"\0", 6: 1.5}
+                )
+            Picture.fromarray(textured(1)).save(folder / f"{orientation}{has_position}.jpg", exif=exif)
+    assert write_database(folder, tmp_path / "c.db", sift=sift).images == 20
+    pycolmap.Database.open(tmp_path / "theirs.db").close()
+    pycolmap.import_images(tmp_path / "theirs.db", folder)
+
+    def priors(path):
+        with pycolmap.Database.open(path) as database:
+            names = {image.image_id: image.name for image in database.read_all_images()}
+            return {
+                names[prior.corr_data_id.id]: (str(prior.position), str(prior.gravity), prior.coordinate_system)
+                for prior in database.read_all_pose_priors()
+            }
+
+    assert priors(tmp_path / "c.db") == priors(tmp_path / "theirs.db")
+
+
 def test_a_single_camera_that_is_given(photos, tmp_path, sift):
     params = [110.5, 111.5, 50.25, 40.75]
     write_database(
@@ -92,7 +120,7 @@ def test_images_of_another_size_do_not_share_a_camera(photos, tmp_path, sift):
     written = write_database(photos, tmp_path / "c.db", sift=sift, single_camera=True)
     ((path, reason),) = written.failures
     assert path == str(photos / "z.png")
-    assert "of the first one's size if there is a single camera" in reason
+    assert "must be of the first image's size, as all are of a single camera: 100 x 80 pixels, got 70 x 60" in reason
     with pycolmap.Database.open(tmp_path / "c.db") as database:
         assert {image.name for image in database.read_all_images()} == {"a.png", "b.png"}
 
@@ -101,7 +129,7 @@ def test_sigterm_stays_the_programs_own():
     """Pycolmap would print a stack and abort, where a program wants to finish what it has in hand."""
     code = (
         "import os, signal\n"
-        "from gpusift.colmap.cameras import import_pycolmap\n"
+        "from gpusift.colmap import import_pycolmap\n"
         "signal.signal(signal.SIGTERM, lambda *arguments: print('finished'))\n"
         "import_pycolmap()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"

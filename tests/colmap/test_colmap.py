@@ -7,14 +7,16 @@ import sqlite3
 import sys
 from pathlib import Path
 
-import cv2  # before pycolmap, see gpusift.colmap.cameras
+import cv2  # before pycolmap, see gpusift.sinks.colmap.cameras
 import numpy as np
 import pytest
 from skimage import data
 
 from gpusift import SIFT, colmap
-from gpusift.colmap import SIFT_PARAMETERS, Database, keypoint_rows, pairs, write_database
+from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows, match_database, pairs, write_database
 from gpusift.images import read_image
+from gpusift.sinks import RefusedImageError, SettingsDiffer, open_sink
+from gpusift.stream import extract, settings_of
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
@@ -201,7 +203,7 @@ def test_what_the_database_holds(photos, tmp_path):
         assert verified == {pair for pair, rows in matched if rows}  # COLMAP has no geometry of a pair without matches
     raw.close()
     assert (written.images, written.pairs, written.failures) == (3, 3, [])
-    assert not list(tmp_path.glob("*partial*")) + list(tmp_path.glob("*-wal"))
+    assert not list(tmp_path.glob("c.db?*"))
 
 
 def test_an_image_without_features_has_empty_rows(photos, tmp_path):
@@ -225,13 +227,16 @@ def test_of_too_many_keypoints_the_largest_are_kept(tmp_path):
 
 def test_the_same_twice(tmp_path):
     folder = save(tmp_path / "in", a=photo(), b=np.rot90(photo(), 2), c=photo()[20:, 30:])
-    dumps = []
     for name in ("one.db", "two.db"):
         write(folder, tmp_path / name, match="exhaustive")
-        with sqlite3.connect(tmp_path / name) as raw:
-            dumps.append(list(raw.iterdump()))
-        raw.close()
-    assert dumps[0] == dumps[1]
+    one, two = read(tmp_path / "one.db"), read(tmp_path / "two.db")
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_equal(one[name], two[name])
+    for pair in pairs.exhaustive(one):
+        np.testing.assert_equal(matched(tmp_path / "one.db", *pair), matched(tmp_path / "two.db", *pair))
+        verified = [geometry(tmp_path / name, *pair) for name in ("one.db", "two.db")]
+        assert len(verified[0].inlier_matches) == len(verified[1].inlier_matches)
 
 
 # Which images are matched.
@@ -253,15 +258,10 @@ def test_many_images_are_matched_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(colmap, "BLOCK_IMAGES", 2)
     folder = save(tmp_path / "in", **{f"{k}{i}": textured(i) for i in range(4) for k in "ab"})
     done = []
-    names = sorted(path.name for path in folder.iterdir())
-    database = Database(tmp_path / "c.db", folder, names)
-    for name in names:
-        image = read_image(folder / name)
-        database.add(name, sift().compute(image), image.shape)
-    every = pairs.exhaustive(names)
-    assert database.match(every, on_pairs=done.append, device="cpu")[0] == 28 == sum(done)
+    every = pairs.exhaustive(path.name for path in folder.iterdir())
+    assert write(folder, tmp_path / "c.db").images == 8
+    assert match_database(tmp_path / "c.db", every, on_pairs=done.append, device="cpu")[0] == 28 == sum(done)
     assert len(done) > 5
-    database.finish()
     for one, two in every:
         here, there = matched(tmp_path / "c.db", one, two)
         if one[1] == two[1]:
@@ -274,37 +274,46 @@ def test_many_images_are_matched_in_blocks(tmp_path, monkeypatch):
 # When something is wrong.
 
 
-def test_a_database_is_not_replaced_unless_asked(photos, tmp_path):
+def test_the_same_call_resumes(photos, tmp_path):
     path = tmp_path / "new" / "c.db"
-    write(photos, path)
-    before = path.read_bytes()
-    with pytest.raises(FileExistsError, match=r"c\.db exists; choose another name"):
-        write(photos / "sub", path)
-    assert path.read_bytes() == before
-    write(photos / "sub", path, overwrite=True)
-    assert list(read(path)) == ["a b.png"]
-    path.rename(path.with_name("d.partial.db"))
-    with pytest.raises(FileExistsError, match=r"d\.partial\.db exists"):
-        write(photos, path.with_name("d.db"))
-    assert list(read(path.with_name("d.partial.db"))) == ["a b.png"]
+    first = write(photos / "sub", path, root=str(photos), match="exhaustive")
+    assert (first.images, first.pairs) == (1, 0)
+    second = write(photos, path, match="exhaustive")
+    assert (second.images, second.pairs) == (3, 3)
+    whole = write(photos, tmp_path / "whole.db", match="exhaustive")
+    assert (second.verified, first.keypoints + second.keypoints) == (whole.verified, whole.keypoints)
+    there, expected = read(path), read(tmp_path / "whole.db")
+    for name in expected:
+        np.testing.assert_equal(there[name], expected[name])
+    assert write(photos, path, match="exhaustive").keypoints == 0
 
 
-@pytest.mark.parametrize("during", ["add", "match"])
-def test_an_interrupted_run_leaves_no_database(photos, tmp_path, monkeypatch, during):
-    whole = getattr(Database, during)
+def test_other_settings_are_refused_unless_the_database_is_to_be_replaced(photos, tmp_path):
+    write(photos, tmp_path / "c.db")
+    before = (tmp_path / "c.db").read_bytes()
+    with pytest.raises(SettingsDiffer, match='camera_model was "SIMPLE_RADIAL", is "PINHOLE"'):
+        write(photos, tmp_path / "c.db", camera_model="PINHOLE")
+    assert (tmp_path / "c.db").read_bytes() == before
+    write(photos / "sub", tmp_path / "c.db", overwrite=True, camera_model="PINHOLE")
+    assert list(read(tmp_path / "c.db")) == ["a b.png"]
 
-    def interrupted(self, name, *arguments, **options):
-        if during == "match" or name == "sub/a b.png":
-            raise KeyboardInterrupt
-        return whole(self, name, *arguments, **options)
 
-    monkeypatch.setattr(Database, during, interrupted)
+@pytest.mark.parametrize("during", ["extract", "match"])
+def test_what_is_done_is_kept_when_it_is_interrupted(photos, tmp_path, monkeypatch, during):
+    def interrupted(*arguments, **options):
+        if during == "extract":
+            extract(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(colmap, {"extract": "extract", "match": "_match_block"}[during], interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(photos, tmp_path / "c.db", match="exhaustive")
-    assert not (tmp_path / "c.db").exists()
-    done = read(tmp_path / "c.partial.db")
-    assert list(done) == ["a.png", "b.png"] + ["sub/a b.png"] * (during == "match")
+    done = read(tmp_path / "c.db")
+    assert sorted(done) == ["a.png", "b.png", "sub/a b.png"]
     assert all(len(rows) == len(descriptors) > 0 for rows, descriptors in done.values())
+    monkeypatch.undo()
+    written = write(photos, tmp_path / "c.db", match="exhaustive")
+    assert (written.images, written.keypoints, written.pairs) == (3, 0, 3)
 
 
 def test_bad_files_do_not_stop_the_rest(photos, tmp_path):
@@ -318,15 +327,15 @@ def test_bad_files_do_not_stop_the_rest(photos, tmp_path):
     reasons = {Path(path).name: reason for path, reason in written.failures}
     assert sorted(reasons) == ["0_gone.png", "0_only_opencv.ras", "0_truncated.png", os.fsdecode(b"0_\xff.png")]
     assert "an image that COLMAP reads" in reasons["0_only_opencv.ras"]
-    assert "an image that COLMAP reads" in reasons[os.fsdecode(b"0_\xff.png")]
+    assert "name must be UTF-8" in reasons[os.fsdecode(b"0_\xff.png")]
     assert "truncated" in reasons["0_truncated.png"]
 
 
-def test_no_image_leaves_no_database(tmp_path):
+def test_no_image_leaves_an_empty_database(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"no picture")
     assert len(write(tmp_path / "in", tmp_path / "c.db", match="exhaustive").failures) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert read(tmp_path / "c.db") == {}
 
 
 @pytest.mark.parametrize(
@@ -350,7 +359,7 @@ def test_wrong_options(photos, tmp_path, options, message):
 
 
 def test_wrong_images(photos, tmp_path):
-    with pytest.raises(ValueError, match="descriptor_layout of COLMAP must be 'ubc', got 'vlfeat'"):
+    with pytest.raises(ValueError, match="descriptor_layout of a COLMAP database must be 'ubc', got 'vlfeat'"):
         write_database(photos, tmp_path / "c.db", sift=sift(descriptor_layout="vlfeat"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="must be a folder with images, or images, and there are none"):
@@ -360,14 +369,20 @@ def test_wrong_images(photos, tmp_path):
         write(photos, tmp_path / "c.db", match="pairs", pairs=tmp_path / "pairs.txt")
     with pytest.raises(OSError, match="File exists"):
         write(photos, photos / "a.png" / "c.db")
-    database = Database(tmp_path / "c.db", photos, ["a.png"])
-    image = read_image(photos / "a.png")
-    with pytest.raises(ValueError, match="the 80 rows and 100 columns that COLMAP reads, got 100 and 80"):
-        database.add("a.png", sift().compute(image), image.T.shape)
-    with pytest.raises(ValueError, match="descriptors must be of 128 bytes, got 32 of uint8; use n_hist=4 and n_ori=8"):
-        database.add("a.png", sift(n_hist=2).compute(image), image.shape)
-    database.finish()
     assert not list(tmp_path.glob("*.db*"))
+
+
+def test_features_that_are_not_of_the_file_are_refused(photos, tmp_path):
+    settings = settings_of(SIFT_PARAMETERS, exif_orientation=False)
+    sink, image = open_sink(tmp_path / "c.db", settings), read_image(photos / "a.png")
+    url = str(photos / "a.png")
+    with pytest.raises(RefusedImageError, match="the 80 rows and 100 columns that COLMAP reads, got 100 and 80"):
+        sink.write("a.png", sift().compute(image), image.T.shape, url)
+    with pytest.raises(RefusedImageError, match="must be of 128 bytes, got 32 of uint8; use n_hist=4 and n_ori=8"):
+        sink.write("a.png", sift(n_hist=2).compute(image), image.shape, url)
+    sink.write("a.png", sift().compute(image), image.shape, url)
+    sink.close()
+    assert list(read(tmp_path / "c.db")) == ["a.png"]
 
 
 def test_without_pycolmap(photos, tmp_path, monkeypatch):

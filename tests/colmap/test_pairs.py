@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
+import cv2  # noqa: F401 - before pycolmap, see gpusift.sinks.colmap.cameras
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -11,12 +11,13 @@ import pytest
 from skimage import data
 
 from gpusift import SIFT, npz, stream
-from gpusift.distributed import connect, extract
+from gpusift.distributed import connect, extract, worker_on
+from gpusift.images.reader import Decoding
+from gpusift.parquet import read
 from gpusift.sinks import SettingsDiffer
 from gpusift.sinks.failures import read as read_failures
-from gpusift.sinks.parquet import read
-from gpusift.sinks.parquet_url import open_parquet_folder
 from gpusift.sources import Source, SourceFailure
+from tests.support.memory_sink import MemorySink, run_here
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 pytest.importorskip("pyarrow")
@@ -26,32 +27,16 @@ pytestmark = pytest.mark.xdist_group("cluster")
 PARAMETERS = {"n_octaves": 2, "device": "cpu", "num_threads": 1}
 
 
-class Rows:
+class Rows(MemorySink):
     """A sink that keeps its rows."""
 
-    def __init__(self, on_write=None):
-        self.rows, self.doubled, self.on_write = {}, [], on_write
-        self.committed = {}
+    def __init__(self, on_write=lambda n_rows: None, **options):
+        super().__init__(keep=lambda features, shape: (features, shape), **options)
+        self.on_write = on_write
 
-    def write(self, name, features, image_shape):
-        if name in self.rows:
-            self.doubled.append(name)
-        self.rows[name] = features, image_shape
-        if self.on_write:
-            self.on_write(len(self.rows))
-
-    def commit(self):
-        self.committed = dict(self.rows)
-
-    def close(self):
-        self.commit()
-
-
-class Reasons(dict):
-    """Failures: name -> reason."""
-
-    def add(self, name, url, reason):
-        self[name] = reason
+    def write(self, *arguments):
+        super().write(*arguments)
+        self.on_write(len(self.written))
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +57,10 @@ def photographs(tmp_path_factory):
 def expected(photographs):
     """What the same sources give without a cluster."""
     sink = Rows()
-    stream.extract(photographs, sink, Reasons(), SIFT(**PARAMETERS))
-    assert len(sink.rows) == 40
-    assert sum(len(features) for features, _ in sink.rows.values()) > 500
-    return sink.rows
+    run_here(photographs, sink, SIFT(**PARAMETERS))
+    assert len(sink.written) == 40
+    assert sum(len(features) for features, _ in sink.written.values()) > 500
+    return sink.written
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +105,9 @@ class Deadly(distributed.WorkerPlugin):
         fsspec.register_implementation("raise", Raise, clobber=True)
 
 
-def run(client, sources, sink, failures, batch_size=4, **options):
-    return extract(sources, client, sink, parameters=PARAMETERS, failures=failures, batch_size=batch_size, **options)
+def run(client, sources, sink, batch_size=4, **options):
+    worker = worker_on(client, PARAMETERS, decoding=Decoding(), batch_size=batch_size)
+    return stream.run(sources, sink, [worker], **options)
 
 
 def assert_same(found, expected):
@@ -133,12 +119,12 @@ def assert_same(found, expected):
 
 
 def test_results_are_those_of_one_process(client, photographs, expected):
-    sink, failures = Rows(), Reasons()
+    sink = Rows()
     events = []
-    summary = run(client, photographs, sink, failures, on_event=events.append)
-    assert_same(sink.rows, expected)
-    assert sink.committed == sink.rows
-    assert not failures
+    summary = run(client, photographs, sink, on_event=events.append)
+    assert_same(sink.written, expected)
+    assert sink.committed == set(sink.written)
+    assert not sink.failed
     keypoints = sum(len(features) for features, _ in expected.values())
     assert (summary.images, summary.keypoints, summary.failures, summary.skipped) == (40, keypoints, 0, 0)
     assert sum(event["event"] == "image" for event in events) == 40
@@ -153,11 +139,10 @@ def test_what_is_there_is_skipped_and_what_fails_recorded(client, photographs, e
         Source("text.jpg", str(tmp_path / "text.jpg")),
         Source("none.jpg", str(tmp_path / "none.jpg")),
     ]
-    sink, failures = Rows(), Reasons()
-    sink.committed = dict.fromkeys(name for name in expected if name < "crops/30")
-    summary = run(client, sources, sink, failures)
-    assert_same(sink.rows, {name: row for name, row in expected.items() if name >= "crops/30"})
-    assert sorted(failures) == ["../x.png", "none.jpg", "text.jpg"]
+    sink = Rows(committed=tuple(name for name in expected if name < "crops/30"))
+    summary = run(client, sources, sink)
+    assert_same(sink.written, {name: row for name, row in expected.items() if name >= "crops/30"})
+    assert sorted(sink.failed) == ["../x.png", "none.jpg", "text.jpg"]
     assert (summary.images, summary.skipped, summary.failures) == (10, 30, 3)
 
 
@@ -170,12 +155,11 @@ def test_a_killed_worker_costs_no_image(client, photographs, expected):
             killed.append(next(iter(pids.values())))
             os.kill(killed[0], signal.SIGKILL)
 
-    sink, failures = Rows(kill), Reasons()
-    summary = run(client, photographs, sink, failures)
+    sink = Rows(kill)
+    summary = run(client, photographs, sink)
     assert killed
-    assert_same(sink.rows, expected)
-    assert not sink.doubled
-    assert not failures
+    assert_same(sink.written, expected)
+    assert not sink.failed
     assert summary.images == 40
 
 
@@ -184,14 +168,13 @@ def test_images_that_end_their_worker_or_always_fail_do_not_stop_the_rest(client
     sources = list(photographs)
     sources.insert(7, Source("deadly.jpg", "kill://deadly.jpg"))
     sources.insert(22, Source("raises.jpg", "raise://raises.jpg"))
-    sink, failures = Rows(), Reasons()
-    summary = run(client, sources, sink, failures)
+    sink = Rows()
+    summary = run(client, sources, sink)
     client.unregister_worker_plugin("deadly")
-    assert_same(sink.rows, expected)
-    assert not sink.doubled
-    assert sorted(failures) == ["deadly.jpg", "raises.jpg"]
-    assert "workers ended with it" in failures["deadly.jpg"]
-    assert "never heard of" in failures["raises.jpg"]
+    assert_same(sink.written, expected)
+    assert sorted(sink.failed) == ["deadly.jpg", "raises.jpg"]
+    assert "workers ended with it" in sink.failed["deadly.jpg"]
+    assert "never heard of" in sink.failed["raises.jpg"]
     assert (summary.images, summary.failures) == (40, 2)
 
 
@@ -219,13 +202,13 @@ class Broken(distributed.WorkerPlugin):
 def test_a_worker_whose_device_fails_is_started_anew(client, photographs, expected, tmp_path):
     pids = set(client.run(os.getpid).values())
     client.register_plugin(Broken(str(tmp_path / "failed")), name="broken")
-    sink, failures = Rows(), Reasons()
-    run(client, photographs[:8], sink, failures)
+    sink = Rows()
+    run(client, photographs[:8], sink)
     client.unregister_worker_plugin("broken")
     assert (tmp_path / "failed").exists()
     assert set(client.run(os.getpid).values()) != pids
-    assert_same(sink.rows, {source.name: expected[source.name] for source in photographs[:8]})
-    assert not failures
+    assert_same(sink.written, {source.name: expected[source.name] for source in photographs[:8]})
+    assert not sink.failed
 
 
 def test_workers_join_and_leave(cluster, client, photographs, expected):
@@ -238,14 +221,14 @@ def test_workers_join_and_leave(cluster, client, photographs, expected):
             retired.append(sorted(addresses)[0])
             client.retire_workers(retired)
 
-    sink, failures = Rows(retire), Reasons()
-    run(client, photographs, sink, failures, batch_size=1)
+    sink = Rows(retire)
+    run(client, photographs, sink, batch_size=1)
     client.wait_for_workers(2, timeout=30)
     assert retired
     assert set(client.nthreads()) - addresses
     cluster.scale(2)
-    assert_same(sink.rows, expected)
-    assert not failures
+    assert_same(sink.written, expected)
+    assert not sink.failed
 
 
 def test_a_folder_is_found_and_a_path_is_a_sink_and_resumed(client, photographs, expected, tmp_path):
@@ -260,10 +243,10 @@ def test_a_folder_is_found_and_a_path_is_a_sink_and_resumed(client, photographs,
 def test_a_stop_finishes_what_was_sent(client, photographs, expected):
     stop = threading.Event()
     sink = Rows(lambda n_rows: stop.set())
-    summary = run(client, photographs, sink, Reasons(), batch_size=1, stop=stop)
+    summary = run(client, photographs, sink, batch_size=1, stop=stop)
     assert 0 < summary.images < 40
-    assert_same(sink.rows, {name: expected[name] for name in sink.rows})
-    assert sink.committed == sink.rows
+    assert_same(sink.written, {name: expected[name] for name in sink.written})
+    assert sink.committed == set(sink.written)
     assert not any(client.processing().values())
 
 
@@ -272,15 +255,14 @@ def test_a_sink_that_fails_ends_the_run(client, photographs):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(stream.RunError) as raised:
-        run(client, photographs, Rows(fail), Reasons())
+        run(client, photographs, Rows(fail))
     assert raised.value.stage == "write"
 
 
-def test_workers_that_cannot_compute_end_the_run(client, photographs):
-    sink, failures = Rows(), Reasons()
+def test_workers_that_cannot_compute_end_the_run(client, photographs, tmp_path):
     with pytest.raises(stream.RunError, match=r"a worker cannot compute: device='cuda.* cannot be had"):
-        extract(photographs, client, sink, parameters={"device": "cuda:99"}, failures=failures)
-    assert not failures
+        extract(photographs, client, tmp_path / "out", {"device": "cuda:99"})
+    assert not list(tmp_path.rglob("*failures*"))
 
 
 def test_without_workers_a_run_can_be_stopped(photographs):
@@ -290,7 +272,7 @@ def test_without_workers_a_run_can_be_stopped(photographs):
         distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
-        assert run(client, sources, Rows(), Reasons(), stop=stop).images == 0
+        assert run(client, sources, Rows(), stop=stop).images == 0
 
 
 @pytest.mark.parametrize("address", ["local:", "local:0", "local:x", "localhost"])
@@ -302,8 +284,8 @@ def test_an_address_that_is_none_is_refused(address):
 def test_connect_starts_a_cluster(photographs, expected):
     with connect("local:1", device="cpu") as client:
         sink = Rows()
-        run(client, photographs[:6], sink, Reasons())
-    assert_same(sink.rows, {source.name: expected[source.name] for source in photographs[:6]})
+        run(client, photographs[:6], sink)
+    assert_same(sink.written, {source.name: expected[source.name] for source in photographs[:6]})
 
 
 # Parts, which the tasks write themselves
@@ -326,7 +308,7 @@ def test_tasks_write_parts_and_the_next_run_goes_on(client, photographs, expecte
     assert first.keypoints + second.keypoints == sum(len(features) for features, _ in expected.values())
     assert len(list(tmp_path.glob("out/part-*.parquet"))) == 3 + 8
     assert_each_once(tmp_path / "out", expected)
-    with pytest.raises(SettingsDiffer, match="n_octaves 2 there, 3 now"):
+    with pytest.raises(SettingsDiffer, match="n_octaves was 2, is 3"):
         extract(photographs, client, url, parameters={**PARAMETERS, "n_octaves": 3})
 
 
@@ -338,8 +320,7 @@ def test_failures_are_kept_and_tried_again_when_asked(client, photographs, expec
     assert extract(sources, client, url, parameters=PARAMETERS).failed_before == 1
 
     os.link(photographs[3].url, tmp_path / "late.png")
-    with closing(open_parquet_folder(url, stream.settings_of(PARAMETERS), retry_failed=True)) as sink:
-        assert extract(sources, client, sink, parameters=PARAMETERS).images == 1
+    assert extract(sources, client, url, parameters=PARAMETERS, retry_failed=True).images == 1
     wanted = {source.name: expected[source.name] for source in photographs[:3]}
     assert_each_once(tmp_path / "out", {**wanted, "late.png": expected[photographs[3].name]})
     assert not list(read_failures(tmp_path / "out" / "_failures.jsonl"))

@@ -34,6 +34,7 @@ from gpusift.stream import RunError, extract, processes, settings_of
 from gpusift.stream.worker import DECLINED, worker_here
 from tests.support.command import blobs, run
 from tests.support.jpegs import COLOUR, SAMPLINGS, encoded, exif, with_segment
+from tests.support.memory_sink import MemorySink, run_here
 from tests.support.same_bytes import digest, synthetic
 
 SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]
@@ -250,7 +251,7 @@ def test_another_name_is_refused():
     with pytest.raises(ValueError, match="decoder must be 'opencv' or 'nvimgcodec', got 'pillow'"):
         Decoding(decoder="pillow")
     with pytest.raises(ValueError, match="decoder must be"):
-        extract([], None, None, None, decoder="pillow")
+        extract([], "out", decoder="pillow")
 
 
 def test_workers_of_a_cluster_must_not_choose():
@@ -271,7 +272,7 @@ def no_package(monkeypatch):
 def test_a_missing_package_is_told_before_anything_is_done(no_package):
     wanted = r"needs NVIDIA's nvImageCodec, which is not installed: pip install \"gpusift\[nvimgcodec\]\""
     with pytest.raises(ImportError, match=wanted):
-        extract([], None, None, None, decoder="nvimgcodec")
+        extract([], "out", {"device": "cpu"}, decoder="nvimgcodec")
     with pytest.raises(ImportError, match=wanted):
         processes.workers(["cpu"], {}, decoding=Decoding(decoder="nvimgcodec"))
     with pytest.raises(ImportError, match=wanted):
@@ -283,26 +284,19 @@ def test_a_missing_package_is_told_before_anything_is_done(no_package):
 N_OCTAVES = 2
 
 
-class Lists:
-    """A sink, and failures, in memory."""
+class FeaturesSink(MemorySink):
+    """A sink that keeps features, and shapes."""
 
     def __init__(self) -> None:
-        self.committed: set[str] = set()
-        self.features, self.shapes, self.failed = {}, {}, {}
+        super().__init__(keep=lambda *result: result)
 
-    def write(self, name, features, shape):
-        assert name not in self.features
-        self.features[name], self.shapes[name] = features, tuple(shape)
+    @property
+    def features(self) -> dict:
+        return {name: features for name, (features, _) in self.written.items()}
 
-    def commit(self):
-        self.committed |= set(self.features)
-
-    def __contains__(self, name):
-        return name in self.failed
-
-    def add(self, name, url, reason):
-        assert name not in self.failed
-        self.failed[name] = reason
+    @property
+    def shapes(self) -> dict:
+        return {name: tuple(shape) for name, (_, shape) in self.written.items()}
 
 
 def photograph(seed: int, shape: tuple[int, int] = (90, 120)) -> np.ndarray:
@@ -334,26 +328,26 @@ def sources(folder: Path) -> list[Source]:
     return [Source(path.name, str(path)) for path in sorted(folder.iterdir())]
 
 
-def extracted(folder: Path, decoder: str, device: str = "cpu", **options) -> tuple[Lists, list[dict]]:
-    lists, events = Lists(), []
+def extracted(folder: Path, decoder: str, device: str = "cpu", **options) -> tuple[FeaturesSink, list[dict]]:
+    sink, events = FeaturesSink(), []
     sift = SIFT(device=device, n_octaves=N_OCTAVES)
     with Listener() as listener:
         how = {"listener": listener, "on_event": events.append, **options}
-        extract(sources(folder), lists, lists, sift, decoder=decoder, **how)
-    return lists, [event for event in events if event["event"] == "warning"]
+        run_here(sources(folder), sink, sift, decoder=decoder, **how)
+    return sink, [event for event in events if event["event"] == "warning"]
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 3, "n_decoders": 4}, {"max_size": 50}, {"exif_orientation": False}]
 )
 def test_the_stream_gives_what_it_gives_with_opencv(decoder, folder, device, options):
-    lists, warnings = extracted(folder, "nvimgcodec", device, **options)
+    sink, warnings = extracted(folder, "nvimgcodec", device, **options)
     expected, same_warnings = extracted(folder, "opencv", device, **options)
-    assert lists.shapes == expected.shapes
-    assert set(lists.shapes) == {path.name for path in folder.glob("f*")}
-    assert lists.failed == expected.failed
-    assert "65535 x 65535" in lists.failed["x-huge.jpg"]
-    for name, features in lists.features.items():
+    assert sink.shapes == expected.shapes
+    assert set(sink.shapes) == {path.name for path in folder.glob("f*")}
+    assert sink.failed == expected.failed
+    assert "65535 x 65535" in sink.failed["x-huge.jpg"]
+    for name, features in sink.features.items():
         if ALLOWED[device] == 0 or name.endswith("png"):
             assert digest(features) == digest(expected.features[name]), name
         else:
@@ -382,11 +376,11 @@ def test_opencv_decodes_what_is_declined_and_says_so(codec, folder, monkeypatch,
         return [None if jpeg.shape == (90, 120) else real(self, [jpeg], max_size)[0] for jpeg in jpegs]
 
     monkeypatch.setattr(JpegDecoder, "decode", refuse)
-    lists, warnings = extracted(folder, "nvimgcodec", n_decoders=1)
-    assert {name: digest(found) for name, found in lists.features.items()} == {
+    sink, warnings = extracted(folder, "nvimgcodec", n_decoders=1)
+    assert {name: digest(found) for name, found in sink.features.items()} == {
         name: digest(found) for name, found in expected.features.items()
     }
-    assert lists.failed == expected.failed
+    assert sink.failed == expected.failed
     told = {event["name"] for event in warnings if event["message"] == DECLINED}
     assert {"f0.jpg", "f1.jpg", "f-progressive.jpg"} <= told
     assert "f-other.png" not in told
@@ -404,11 +398,11 @@ def test_a_gpu_that_fails_while_decoding_stops_the_run_and_blames_no_image(codec
             pass
 
     monkeypatch.setattr(nvimgcodec, "JpegDecoder", Broken)
-    lists = Lists()
+    sink = FeaturesSink()
     with pytest.raises(RunError, match="compute: cudaErrorIllegalAddress") as caught:
-        extract(sources(folder), lists, lists, SIFT(device="cpu"), decoder="nvimgcodec")
+        run_here(sources(folder), sink, SIFT(device="cpu"), decoder="nvimgcodec")
     assert caught.value.stage == "compute"
-    assert not [name for name in lists.failed if name.startswith("f")]
+    assert not [name for name in sink.failed if name.startswith("f")]
 
 
 def test_sources_are_taken_only_so_far_ahead(codec, folder):
@@ -420,30 +414,28 @@ def test_sources_are_taken_only_so_far_ahead(codec, folder):
         for taken in range(1, 200):
             yield Source(f"{taken}.jpg", one)
 
-    class Counting(Lists):
-        def write(self, name, features, shape):
+    class Counting(FeaturesSink):
+        def write(self, name, features, shape, url=None):
             ahead.append(taken - len(self.features))
             super().write(name, features, shape)
 
-    lists = Counting()
+    sink = Counting()
     how = {"batch_size": batch_size, "n_decoders": n_decoders, "decoder": "nvimgcodec"}
-    extract(endless(), lists, lists, SIFT(device="cpu", n_octaves=1, upsampling=1), **how)
-    assert len(lists.features) == 199
+    run_here(endless(), sink, SIFT(device="cpu", n_octaves=1, upsampling=1), **how)
+    assert len(sink.features) == 199
     queues = 2 * stream.QUEUE_LENGTH + 2 * batch_size  # sources, results, files, pictures
     in_hand = 1 + n_decoders + 3 * batch_size  # fed, read, decoded, computed
     assert max(ahead) <= queues + in_hand
 
 
 def test_a_stop_finishes_what_is_computed(codec, folder):
-    lists, stop = Lists(), threading.Event()
+    sink, stop = FeaturesSink(), threading.Event()
     sift = SIFT(device="cpu", n_octaves=N_OCTAVES)
-    summary = extract(
-        sources(folder), lists, lists, sift, decoder="nvimgcodec", stop=stop, on_event=lambda event: stop.set()
-    )
-    assert lists.committed == set(lists.features)
-    again = extract(sources(folder), lists, lists, sift, decoder="nvimgcodec")
+    summary = run_here(sources(folder), sink, sift, decoder="nvimgcodec", stop=stop, on_event=lambda event: stop.set())
+    assert sink.committed == set(sink.features)
+    again = run_here(sources(folder), sink, sift, decoder="nvimgcodec")
     assert again.skipped == summary.images
-    assert set(lists.features) == {path.name for path in folder.glob("f*")}
+    assert set(sink.features) == {path.name for path in folder.glob("f*")}
 
 
 def test_several_devices_and_a_decoder_of_ones_own(codec, folder):
@@ -455,9 +447,9 @@ def test_several_devices_and_a_decoder_of_ones_own(codec, folder):
         processes.workers(["cpu", "cpu"], {"n_octaves": N_OCTAVES}, decoding=decoding),
         [worker_here(sift, decoding=decoding, jpeg_decoder=mine) for _ in range(2)],  # as in two threads of Dask's
     ):
-        lists = Lists()
-        stream.run(sources(folder), lists, lists, workers)
-        assert {name: digest(found) for name, found in lists.features.items()} == {
+        sink = FeaturesSink()
+        stream.run(sources(folder), sink, workers)
+        assert {name: digest(found) for name, found in sink.features.items()} == {
             name: digest(found) for name, found in expected.features.items()
         }
 
@@ -502,8 +494,8 @@ def test_a_run_is_not_gone_on_with_by_another_decoder(codec, photos, decoders):
     assert run(*command, decoders[0]).exit_code == 0
     result = run(*command, decoders[1])
     assert result.exit_code == 1
-    there, now = (names[decoder] for decoder in decoders)
-    assert f'got others: decoder "{there}" there, "{now}" now;' in result.stderr
+    recorded, now = (names[decoder] for decoder in decoders)
+    assert f'got others: decoder was "{recorded}", is "{now}";' in result.stderr
     assert run(*command, decoders[1], "--overwrite").exit_code == 0
     assert run(*command, decoders[1]).stdout.startswith("0 of 2 images")
 

@@ -37,7 +37,7 @@ def test_half_a_line_is_no_record(tmp_path):
         failures = Failures(path)
         assert [name in failures for name in "abc"] == [True, True, cut == 1]
         failures.add("d", "", "bad")
-        assert names_in(path) == ["a", "b", "c", "d"] if cut == 1 else ["a", "b", "d"]
+        assert names_in(path) == (["a", "b", "c", "d"] if cut == 1 else ["a", "b", "d"])
 
 
 def test_other_lines_are_no_records(tmp_path):

@@ -8,16 +8,17 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
+import cv2  # noqa: F401 - before pycolmap, see gpusift.sinks.colmap.cameras
 import h5py
 import numpy as np
 import pytest
 from skimage import data
 
 from gpusift import SIFT, Features, colmap, hdf5, npz
+from gpusift.parquet import read, schema_of
 from gpusift.sinks import open_sink
 from gpusift.sinks import parquet as sink_parquet
-from gpusift.sinks.base import settings_in
+from gpusift.sinks.base import record_of, settings_in
 from tests.support.sink_writer import SETTINGS, SHAPE, check, features_of, name_of
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
@@ -68,9 +69,9 @@ def test_hdf5_has_images_in_the_groups_of_others(tmp_path):
     for i, names in enumerate((["a", "a/b.jpg", "a/c/d"], ["a/c/d", "a/b.jpg", "a"])):
         output = fill(tmp_path / f"{i}.h5", names)
         sink = open_sink(output, SETTINGS)
-        assert all(name in sink.committed for name in names)
-        assert "a/c" not in sink.committed
-        with pytest.raises(ValueError, match="name must do for a group in HDF5, got 'a/keypoints'"):
+        assert all(name in sink for name in names)
+        assert "a/c" not in sink
+        with pytest.raises(ValueError, match="name must be possible for a group in HDF5, got 'a/keypoints'"):
             sink.write("a/keypoints", features_of("x"), SHAPE)
         sink.close()
         with h5py.File(output) as file:
@@ -132,7 +133,7 @@ def test_colmap_matches_and_verifies_it(tmp_path):
         here, there = (database.read_keypoints(i)[matches[:, i - 1]] for i in (1, 2))
     assert len(matches) > 200
     assert np.median(np.abs(here[:, :2] + there[:, :2] - 300)) < 0.5
-    assert "a.png" in open_sink(tmp_path / "c.db", settings).committed
+    assert "a.png" in open_sink(tmp_path / "c.db", settings)
 
 
 def test_colmap_log_of_a_database_that_is_gone_counts_for_nothing(tmp_path):
@@ -144,7 +145,7 @@ def test_colmap_log_of_a_database_that_is_gone_counts_for_nothing(tmp_path):
     (tmp_path / "c.db").unlink()
     (tmp_path / "c.db-wal").write_bytes(log)
     sink = open_sink(tmp_path / "c.db", SETTINGS)
-    assert "a" not in sink.committed
+    assert "a" not in sink
     sink.write("b", features_of("b"), SHAPE)
     sink.close()
     assert set(check(tmp_path / "c.db")) == {"b"}
@@ -190,7 +191,7 @@ def test_parquet_is_a_data_set(tmp_path):
     sink.close()
     table = dataset.dataset(folder, format="parquet").to_table()
     assert table.column("name").to_pylist() == NAMES
-    assert table.schema.equals(sink_parquet.schema_of(SETTINGS))
+    assert table.schema.equals(schema_of(record_of(SETTINGS)))
     assert settings_in(table.schema.metadata[b"gpusift"]) == SETTINGS
     for row in table.to_pylist():
         expected = features_of(row["name"])
@@ -207,13 +208,13 @@ def test_parquet_keeps_doubles_and_features_without_descriptors(tmp_path):
     sink = open_sink(f"parquet:{tmp_path / 'folder'}", {"dtype": "float64"})
     sink.write("a", features, SHAPE)
     sink.close()
-    [(name, shape, got)] = sink_parquet.read(tmp_path / "folder")
+    [(name, shape, got)] = read(tmp_path / "folder")
     assert (name, shape, got.descriptors) == ("a", SHAPE, None)
     np.testing.assert_array_equal(got.positions, features.positions)
 
 
 def test_parquet_parts_are_of_bounded_size_and_numbered_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(sink_parquet, "PART_BYTES", 12_000)
+    monkeypatch.setattr(sink_parquet, "FILE_BYTES", 12_000)
     folder = fill(tmp_path / "p.parquet", [name_of(i) for i in range(20)])
     first = sorted(path.name for path in folder.glob("*.parquet"))
     assert len(first) > 4
@@ -254,12 +255,12 @@ def test_parquet_journal_that_became_a_part_counts_once(tmp_path):
 def test_parquet_part_of_a_task_is_the_same_when_it_runs_twice(tmp_path):
     names = {sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[:3]), SETTINGS) for _ in range(2)}
     names.add(sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[3:5]), SETTINGS))
-    names.add(sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[5:]), SETTINGS, part="last"))
+    names.add(sink_parquet.write_file(tmp_path / "p", rows_of(NAMES[5:]), SETTINGS, key="last"))
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == sorted(names)
     assert len(names) == 3
     assert "part-last.parquet" in names
-    assert sorted(name for name, _, _ in sink_parquet.read(tmp_path / "p")) == sorted(NAMES)
-    [(name, _, features)] = sink_parquet.read(tmp_path / "p" / "part-last.parquet")
+    assert sorted(name for name, _, _ in read(tmp_path / "p")) == sorted(NAMES)
+    [(name, _, features)] = read(tmp_path / "p" / "part-last.parquet")
     assert name == NAMES[5]
     assert same(features, features_of(name))
 
@@ -268,7 +269,7 @@ def test_parquet_part_goes_to_any_file_system(tmp_path):
     fsspec = pytest.importorskip("fsspec", reason="needs fsspec: pip install fsspec")
     name = sink_parquet.write_file("memory://bucket/parts", rows_of(NAMES), SETTINGS)
     (tmp_path / name).write_bytes(fsspec.filesystem("memory").cat(f"/bucket/parts/{name}"))
-    assert [each for each, _, _ in sink_parquet.read(tmp_path / name)] == NAMES
+    assert [each for each, _, _ in read(tmp_path / name)] == NAMES
 
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpusift import SIFT, stream
-from gpusift.sinks import SettingsDiffer
-from gpusift.sinks.parquet import read
+from gpusift.parquet import read
+from gpusift.sinks import OutputExistsError, SettingsDiffer
 from gpusift.sinks.parquet_url import open_parquet_folder
 
 pytest.importorskip("pyarrow")
@@ -25,29 +25,29 @@ def rows():
 def test_a_part_of_a_run_that_is_over_is_not_written(rows, tmp_path):
     url = f"file://{tmp_path}/out"
     with closing(open_parquet_folder(url, SETTINGS)) as before:
-        before.write_file(rows, "a")
+        before.file_writer(rows, "a")
         with closing(open_parquet_folder(url, SETTINGS)) as after:
-            assert "b.png" in after.committed
+            assert "b.png" in after
             with pytest.raises(OSError, match="another run writes to this folder now"):
-                before.write_file(rows, "b")
+                before.file_writer(rows, "b")
             assert [path.name for path in tmp_path.glob("out/*.parquet")] == ["part-a.parquet"]
-            after.write_file(rows, "a")  # the same once more
+            after.file_writer(rows, "a")  # the same once more
             assert [name for name, _, _ in read(tmp_path / "out")] == ["a.png", "b.png"]
-            after.write_file.drop("a")
-            after.write_file.drop("a")
+            after.file_writer.drop("a")
+            after.file_writer.drop("a")
             assert not list(read(tmp_path / "out"))
 
 
 def test_overwriting_starts_afresh(rows, tmp_path):
     url = f"file://{tmp_path}"
     with closing(open_parquet_folder(url, SETTINGS)) as sink:
-        sink.write_file(rows, "a")
+        sink.file_writer(rows, "a")
         sink.failures.add("c.png", "c.png", "broken")
     other = stream.settings_of({**PARAMETERS, "n_octaves": 3})
-    with pytest.raises(SettingsDiffer, match="n_octaves 2 there, 3 now"):
+    with pytest.raises(SettingsDiffer, match="n_octaves was 2, is 3"):
         open_parquet_folder(url, other)
     with closing(open_parquet_folder(url, other, overwrite=True)) as sink:
-        assert "a.png" not in sink.committed
+        assert "a.png" not in sink
         assert "c.png" not in sink.failures
         assert not list(read(tmp_path))
     open_parquet_folder(url, other).close()
@@ -55,13 +55,22 @@ def test_overwriting_starts_afresh(rows, tmp_path):
 
 def test_other_parquet_files_are_left_alone(tmp_path):
     (tmp_path / "x.parquet").write_text("someone's")
-    with pytest.raises(FileExistsError, match="has other Parquet files"):
+    with pytest.raises(OutputExistsError, match="must be new, or results of gpusift extract"):
         open_parquet_folder(f"file://{tmp_path}", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+
+
+@pytest.mark.parametrize("record", [b"{}", b"[1]", b"not JSON", b'{"made by": "someone"}'])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_settings_of_another_program_are_left_alone(tmp_path, record, overwrite):
+    (tmp_path / "_gpusift.json").write_bytes(record)
+    with pytest.raises(OutputExistsError, match="must be new, or results of gpusift extract"):
+        open_parquet_folder(f"file://{tmp_path}", SETTINGS, overwrite=overwrite)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"_gpusift.json": record}
 
 
 def test_a_part_that_is_broken_is_named(tmp_path):
     open_parquet_folder(f"file://{tmp_path}", SETTINGS).close()
     (tmp_path / "part-a.parquet").write_text("half")
-    with pytest.raises(OSError, match=r"must be a part of gpusift's.*part-a\.parquet"):
+    with pytest.raises(OSError, match=r"must be a Parquet file of gpusift's.*part-a\.parquet"):
         open_parquet_folder(f"file://{tmp_path}", SETTINGS)

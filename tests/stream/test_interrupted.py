@@ -20,9 +20,8 @@ import h5py
 import numpy as np
 import pytest
 
-from gpusift import npz
+from gpusift import npz, parquet
 from gpusift.sinks import failures
-from gpusift.sinks import parquet as sink_parquet
 from tests.support.same_bytes import synthetic
 
 N_IMAGES = 60
@@ -100,7 +99,7 @@ def contents(sink: Path) -> dict:
         found = database(sink)
         beside = sink.with_name(f"{sink.name}.failures.jsonl")
     elif sink.suffix == ".parquet":
-        rows = [(name, (features.positions.tobytes(), shape)) for name, shape, features in sink_parquet.read(sink)]
+        rows = [(name, (features.positions.tobytes(), shape)) for name, shape, features in parquet.read(sink)]
         found = dict(rows)
         assert len(found) == len(rows)
         beside = sink / "_failures.jsonl"

@@ -19,7 +19,7 @@ from gpusift.images.reader import Decoding
 from gpusift.sources import Source
 from gpusift.stream import RunError, processes
 from gpusift.stream.processes import DEATHS, device_names, workers
-from tests.support.memory_sink import Lists
+from tests.support.memory_sink import MemorySink, run_here
 from tests.support.same_bytes import synthetic
 
 N_IMAGES = 40
@@ -36,9 +36,9 @@ def items(tmp_path_factory) -> list[Source]:
 
 @pytest.fixture(scope="module")
 def expected(items) -> dict:
-    lists = Lists()
-    stream.extract(items, lists, lists, SIFT(device="cpu", **PARAMETERS))
-    return lists.written
+    sink = MemorySink()
+    run_here(items, sink, SIFT(device="cpu", **PARAMETERS))
+    return sink.written
 
 
 def start(devices=("cpu", "cpu"), parameters=PARAMETERS, **how) -> list:
@@ -54,9 +54,9 @@ def is_alive(pid: int) -> bool:
 
 
 def test_two_processes_give_what_one_gives(items, expected):
-    lists, started = Lists(), start(batch_size=3)
-    summary = stream.run(items, lists, lists, started)
-    assert lists.written == expected
+    sink, started = MemorySink(), start(batch_size=3)
+    summary = stream.run(items, sink, started)
+    assert sink.written == expected
     assert summary.images == N_IMAGES
     pids = [pid for worker in started for pid in worker.pids]
     assert len(set(pids)) == 2
@@ -66,50 +66,50 @@ def test_two_processes_give_what_one_gives(items, expected):
 
 @pytest.mark.gpu
 def test_processes_on_a_gpu_give_what_the_cpu_gives(items, expected):
-    lists = Lists()
-    stream.run(items, lists, lists, start(["cuda:0", "cuda:0", "cpu"]))
-    assert lists.written == expected
+    sink = MemorySink()
+    stream.run(items, sink, start(["cuda:0", "cuda:0", "cpu"]))
+    assert sink.written == expected
 
 
 def test_failures_come_back(items, tmp_path):
     (tmp_path / "empty.png").touch()
-    lists = Lists()
+    sink = MemorySink()
     bad = Source("empty.png", str(tmp_path / "empty.png"))
-    assert stream.run([*items[:5], bad], lists, lists, start()).failures == 1
-    assert "empty" in lists.failed["empty.png"]
-    assert len(lists.written) == 5
+    assert stream.run([*items[:5], bad], sink, start()).failures == 1
+    assert "empty" in sink.failed["empty.png"]
+    assert len(sink.written) == 5
 
 
 def test_killed_processes_cost_no_image(items, expected):
     """Each of the two processes is killed once: one that begins anew could die of another kill before it works."""
-    lists, started = Lists(), start()
+    sink, started = MemorySink(), start()
     at = {5: 0, 12: 1}  # results -> whom to kill then
 
     def kill(event) -> None:
-        if event["event"] == "image" and (whom := at.pop(len(lists.written), None)) is not None:
+        if event["event"] == "image" and (whom := at.pop(len(sink.written), None)) is not None:
             os.kill(started[whom].pids[-1], signal.SIGKILL)
 
-    summary = stream.run(items, lists, lists, started, on_event=kill)
-    assert lists.written == expected
+    summary = stream.run(items, sink, started, on_event=kill)
+    assert sink.written == expected
     assert (summary.images, summary.failures) == (N_IMAGES, 0)
     assert not at
 
 
 def test_a_process_that_gets_on_may_die_of_nothing_any_number_of_times(items):
     """It is killed with nothing in hand, after each image, more often than a device that fails at once may."""
-    lists, started = Lists(), start(["cpu"])
+    sink, started = MemorySink(), start(["cpu"])
     few = items[: DEATHS + 1]
 
     def one_by_one():
         for number, item in enumerate(few, 1):
             yield item
-            while len(lists.written) < number or len(started[0].pids) < number:
+            while len(sink.written) < number or len(started[0].pids) < number:
                 time.sleep(0.01)
             os.kill(started[0].pids[-1], signal.SIGKILL)
             while len(started[0].pids) == number:
                 time.sleep(0.01)
 
-    summary = stream.run(one_by_one(), lists, lists, started)
+    summary = stream.run(one_by_one(), sink, started)
     assert (summary.images, summary.failures) == (len(few), 0)
 
 
@@ -125,22 +125,22 @@ def test_an_image_of_which_its_process_dies_fails_and_the_others_do_not(items, e
 
         def log_message(self, *arguments) -> None: ...
 
-    lists = Lists()
+    sink = MemorySink()
     with ThreadingHTTPServer(("127.0.0.1", 0), Deadly) as server:
         threading.Thread(target=server.serve_forever).start()
         deadly = Source("deadly.png", f"http://127.0.0.1:{server.server_port}/deadly.png")
         try:
-            summary = stream.run([*items[:7], deadly, *items[7:]], lists, lists, started)
+            summary = stream.run([*items[:7], deadly, *items[7:]], sink, started)
         finally:
             server.shutdown()
-    assert lists.failed == {"deadly.png": "the process that computes it dies of it (SIGKILL)"}
-    assert lists.written == expected
+    assert sink.failed == {"deadly.png": "the process that computes it dies of it (SIGKILL)"}
+    assert sink.written == expected
     assert summary.images == N_IMAGES
     assert len(started[0].pids) >= 1 + DEATHS
 
 
 def test_a_stop_ends_the_processes(items):
-    lists, started, stop = Lists(), start(), threading.Event()
+    sink, started, stop = MemorySink(), start(), threading.Event()
 
     def endless():
         yield from items
@@ -148,21 +148,21 @@ def test_a_stop_ends_the_processes(items):
         yield from (Source(f"{number}.png", items[0].url) for number in range(1000))
 
     def at_the_end(event) -> None:
-        if len(lists.written) == N_IMAGES:
+        if len(sink.written) == N_IMAGES:
             stop.set()
 
-    summary = stream.run(endless(), lists, lists, started, on_event=at_the_end, stop=stop)
+    summary = stream.run(endless(), sink, started, on_event=at_the_end, stop=stop)
     assert N_IMAGES <= summary.images < N_IMAGES + 1000
-    assert lists.committed == set(lists.written)
+    assert sink.committed == set(sink.written)
     assert not any(is_alive(pid) for worker in started for pid in worker.pids)
 
 
 def test_a_device_that_cannot_be_had_stops_the_run(items):
-    lists = Lists()
+    sink = MemorySink()
     with pytest.raises(RunError, match="device cpu: upsampling must be") as caught:
-        stream.run(items, lists, lists, start(parameters={"upsampling": 3}))
+        stream.run(items, sink, start(parameters={"upsampling": 3}))
     assert caught.value.stage == "compute"
-    assert (lists.written, lists.failed) == ({}, {})
+    assert (sink.written, sink.failed) == ({}, {})
 
 
 def test_processes_share_the_processors(monkeypatch):
@@ -199,19 +199,19 @@ def test_a_worker_whose_parent_is_gone_ends(tmp_path, items):
     """Killed without a chance to say so: the processes notice."""
     code = f"""
 import os, signal, sys
-from tests.support.memory_sink import Lists
+from tests.support.memory_sink import MemorySink, run_here
 from gpusift import stream
 from gpusift.stream import processes
 from gpusift.images.reader import Decoding
 from gpusift.sources import Source
 if __name__ == "__main__":
-    lists = Lists()
+    sink = MemorySink()
     workers = processes.workers(["cpu", "cpu"], {{}}, decoding=Decoding())
     def die(event):
         if event["event"] == "image" and all(worker.pids for worker in workers):
             print(*(pid for worker in workers for pid in worker.pids), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
-    stream.run([Source(f"{{n}}.png", {items[-1].url!r}) for n in range(500)], lists, lists, workers, on_event=die)
+    stream.run([Source(f"{{n}}.png", {items[-1].url!r}) for n in range(500)], sink, workers, on_event=die)
 """
     script = tmp_path / "parent.py"
     script.write_text(code)

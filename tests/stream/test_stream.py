@@ -19,10 +19,11 @@ from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, read_image
 from gpusift.images.reader import Decoding
 from gpusift.images.stderr import Listener
 from gpusift.pipeline.plan import Key, Memory
+from gpusift.sinks import RefusedImageError
 from gpusift.sources import Source, SourceFailure
-from gpusift.stream import RunError, Summary, extract, settings_of
+from gpusift.stream import RunError, Summary, settings_of
 from gpusift.stream.worker import in_file, worker_here
-from tests.support.memory_sink import Lists
+from tests.support.memory_sink import MemorySink, run_here
 from tests.support.same_bytes import digest, synthetic
 from tests.support.small_device import SmallDevice
 
@@ -56,32 +57,32 @@ def wait_for(condition) -> None:
 @given(batch_size=st.integers(1, 20), n_decoders=st.integers(1, 5), there=st.sets(st.integers(0, N_IMAGES - 1)))
 def test_every_image_once_however_it_is_cut(photos, expected, batch_size, n_decoders, there):
     there = {f"{index:02}.png" for index in there}
-    lists = Lists(committed=tuple(there))
-    summary = extract(sources(photos), lists, lists, CPU, batch_size=batch_size, n_decoders=n_decoders)
-    assert lists.written == {name: found for name, found in expected.items() if name not in there}
+    sink = MemorySink(committed=tuple(there))
+    summary = run_here(sources(photos), sink, CPU, batch_size=batch_size, n_decoders=n_decoders)
+    assert sink.written == {name: found for name, found in expected.items() if name not in there}
     assert (summary.images, summary.skipped) == (N_IMAGES - len(there), len(there))
     assert (summary.failures, summary.failed_before, summary.seen) == (0, 0, N_IMAGES)
-    assert lists.committed == set(expected)
+    assert sink.committed == set(expected)
 
 
 def test_a_callable_makes_the_sift_where_it_computes(photos, expected):
-    lists, threads = Lists(), []
+    sink, threads = MemorySink(), []
 
     def make() -> SIFT:
         threads.append(threading.current_thread())
         return SIFT(device="cpu", n_octaves=2)
 
-    extract(sources(photos), lists, lists, make)
-    assert lists.written == expected
+    run_here(sources(photos), sink, make)
+    assert sink.written == expected
     assert len(threads) == 1
     assert threads[0] is not threading.current_thread()
 
 
 def test_several_workers_share_the_sources(photos, expected):
-    lists = Lists()
+    sink = MemorySink()
     workers = [worker_here(CPU, decoding=Decoding()) for _ in range(3)]
-    assert stream.run(sources(photos), lists, lists, workers).images == N_IMAGES
-    assert lists.written == expected
+    assert stream.run(sources(photos), sink, workers).images == N_IMAGES
+    assert sink.written == expected
 
 
 def test_failures_do_not_stop_the_rest(photos, expected, tmp_path):
@@ -90,21 +91,21 @@ def test_failures_do_not_stop_the_rest(photos, expected, tmp_path):
     bad = [SourceFailure("no/where", "no such file"), Source("gone.png", str(tmp_path / "gone.png"))]
     bad += [Source("empty.png", str(tmp_path / "empty.png")), Source("nan.tif", str(tmp_path / "nan.tif"))]
     bad += [Source("known.png", str(photos / "00.png"))]
-    lists, events = Lists(failed=("known.png",)), []
+    sink, events = MemorySink(failed=("known.png",)), []
     good = sources(photos)
-    summary = extract([*good[:5], *bad, *good[5:]], lists, lists, CPU, batch_size=4, on_event=events.append)
-    assert lists.written == expected
+    summary = run_here([*good[:5], *bad, *good[5:]], sink, CPU, batch_size=4, on_event=events.append)
+    assert sink.written == expected
     assert (summary.images, summary.failures, summary.failed_before) == (N_IMAGES, 4, 1)
-    assert set(lists.failed) == {"no/where", "gone.png", "empty.png", "nan.tif", "known.png"}
-    assert lists.failed["gone.png"] == "No such file or directory"
-    assert "finite" in lists.failed["nan.tif"]
+    assert set(sink.failed) == {"no/where", "gone.png", "empty.png", "nan.tif", "known.png"}
+    assert sink.failed["gone.png"] == "No such file or directory"
+    assert "finite" in sink.failed["nan.tif"]
     told = {event["name"]: event["reason"] for event in events if event["event"] == "failed"}
-    assert told == {name: reason for name, reason in lists.failed.items() if name != "known.png"}
+    assert told == {name: reason for name, reason in sink.failed.items() if name != "known.png"}
 
 
 def test_events(photos):
-    lists, events = Lists(), []
-    summary = extract(sources(photos), lists, lists, CPU, on_event=events.append)
+    sink, events = MemorySink(), []
+    summary = run_here(sources(photos), sink, CPU, on_event=events.append)
     images = [event for event in events if event["event"] == "image"]
     assert sum(event["keypoints"] for event in images) == summary.keypoints > 100
     assert {event["name"]: (event["rows"], event["cols"]) for event in images}["03.png"] == (43, 60)
@@ -122,19 +123,19 @@ def with_memory_for(image_shape: tuple[int, int], batch: int = 1) -> SIFT:
 
 
 def test_a_batch_that_does_not_fit_is_halved(photos, expected):
-    lists = Lists()
-    extract(sources(photos), lists, lists, with_memory_for((52, 60), batch=3), batch_size=8)
-    assert lists.written == expected
+    sink = MemorySink()
+    run_here(sources(photos), sink, with_memory_for((52, 60), batch=3), batch_size=8)
+    assert sink.written == expected
 
 
 def test_an_image_that_does_not_fit_alone_fails(photos, expected):
-    lists = Lists()
-    summary = extract(sources(photos), lists, lists, with_memory_for((50, 60)), batch_size=8)
+    sink = MemorySink()
+    summary = run_here(sources(photos), sink, with_memory_for((50, 60)), batch_size=8)
     assert summary.failures == 2
-    assert set(lists.failed) == {"11.png", "12.png"}
-    assert "must hold some" in lists.failed["11.png"]
-    assert "pass memory_limit, smaller images or upsampling=1" in lists.failed["11.png"]
-    assert set(lists.written) == set(expected) - set(lists.failed)
+    assert set(sink.failed) == {"11.png", "12.png"}
+    assert "must hold some" in sink.failed["11.png"]
+    assert "pass memory_limit, smaller images or upsampling=1" in sink.failed["11.png"]
+    assert set(sink.written) == set(expected) - set(sink.failed)
 
 
 def test_a_device_that_fails_stops_the_run_and_blames_no_image(photos):
@@ -145,16 +146,16 @@ def test_a_device_that_fails_stops_the_run_and_blames_no_image(photos):
         def memory(self, size):
             raise CUDARuntimeError("cudaErrorIllegalAddress")
 
-    lists, sift = Lists(), SIFT(device="cpu")
+    sink, sift = MemorySink(), SIFT(device="cpu")
     sift.plans.device = Broken()
     with pytest.raises(RunError, match="compute: cudaErrorIllegalAddress") as caught:
-        extract(sources(photos), lists, lists, sift, batch_size=4)
+        run_here(sources(photos), sink, sift, batch_size=4)
     assert caught.value.stage == "compute"
-    assert lists.failed == {}
+    assert sink.failed == {}
 
 
 def test_stop_writes_what_is_begun_and_a_second_run_the_rest(photos, expected):
-    lists, stop = Lists(), threading.Event()
+    sink, stop = MemorySink(), threading.Event()
 
     def six_and_the_others_after_the_stop() -> Iterator[Source]:
         for number, source in enumerate(sources(photos)):
@@ -163,97 +164,95 @@ def test_stop_writes_what_is_begun_and_a_second_run_the_rest(photos, expected):
             yield source
 
     def at_the_third(event) -> None:
-        if event["event"] == "image" and len(lists.written) == 3:
+        if event["event"] == "image" and len(sink.written) == 3:
             stop.set()
 
-    first = extract(six_and_the_others_after_the_stop(), lists, lists, CPU, on_event=at_the_third, stop=stop)
-    assert 3 <= first.images == len(lists.written) <= 7  # one may be taken before the stop is seen
-    assert lists.committed == set(lists.written)
-    second = extract(sources(photos), lists, lists, CPU)
+    first = run_here(six_and_the_others_after_the_stop(), sink, CPU, on_event=at_the_third, stop=stop)
+    assert 3 <= first.images == len(sink.written) <= 7  # one may be taken before the stop is seen
+    assert sink.committed == set(sink.written)
+    second = run_here(sources(photos), sink, CPU)
     assert second.skipped == first.images
-    assert lists.written == expected
+    assert sink.written == expected
 
 
 def test_ctrl_c_in_a_program_commits_and_is_raised(photos):
-    lists = Lists()
+    sink = MemorySink()
 
     def interrupt(event) -> None:
         if event["event"] == "image":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(sources(photos), lists, lists, CPU, on_event=interrupt)
-    assert lists.committed == set(lists.written) != set()
+        run_here(sources(photos), sink, CPU, on_event=interrupt)
+    assert sink.committed == set(sink.written) != set()
 
 
 def test_results_are_committed_every_so_often(photos, monkeypatch):
-    lists = Lists()
+    sink = MemorySink()
     monkeypatch.setattr(stream, "COMMIT_SECONDS", 0.0)
-    extract(sources(photos), lists, lists, CPU)
-    assert lists.commits >= N_IMAGES / 2  # some come together
+    run_here(sources(photos), sink, CPU)
+    assert sink.commits >= N_IMAGES / 2  # some come together
 
 
 def test_a_sink_that_fails_stops_the_run(photos):
-    lists = Lists()
-
-    class Full(Lists):
-        def write(self, name, features, shape):
+    class Full(MemorySink):
+        def write(self, name, features, shape, url=None):
             if len(self.written) == 3:
                 raise OSError(28, "No space left on device")
             super().write(name, features, shape)
 
     full = Full()
     with pytest.raises(RunError, match=r"write: .*No space left") as caught:
-        extract(sources(photos), full, lists, CPU)
+        run_here(sources(photos), full, CPU)
     assert caught.value.stage == "write"
     assert caught.value.summary.images == 3
-    assert lists.failed == {}
+    assert full.failed == {}
 
 
 def test_sources_that_fail_stop_the_run_with_all_before_them_written(photos):
     def broken() -> Iterator[Source]:
         yield from sources(photos)[:4]
-        wait_for(lambda: len(lists.written) == 4)
+        wait_for(lambda: len(sink.written) == 4)
         raise PermissionError(13, "Permission denied")
 
-    lists = Lists()
+    sink = MemorySink()
     with pytest.raises(RunError, match=r"sources: .*Permission denied"):
-        extract(broken(), lists, lists, CPU)
-    assert len(lists.committed) == 4
+        run_here(broken(), sink, CPU)
+    assert len(sink.committed) == 4
 
 
 def test_a_name_that_the_sink_cannot_hold_is_a_failure(photos):
-    class Picky(Lists):
-        def write(self, name, features, shape):
+    class Picky(MemorySink):
+        def write(self, name, features, shape, url=None):
             if name == "05.png":
-                raise ValueError("name must be even, got 05.png")
+                raise RefusedImageError("name must be even, got 05.png")
             super().write(name, features, shape)
 
     picky = Picky()
-    assert extract(sources(photos), picky, picky, CPU).failures == 1
+    assert run_here(sources(photos), picky, CPU).failures == 1
     assert picky.failed == {"05.png": "name must be even, got 05.png"}
 
 
 def test_a_slow_list_of_sources_holds_nothing_back(photos):
     """Each result is written before the next source is there; a worker that waited for more would wait for ever."""
-    lists = Lists()
+    sink = MemorySink()
 
     def slow() -> Iterator[Source]:
         for number, source in enumerate(sources(photos)):
             yield source
-            wait_for(lambda number=number: len(lists.written) > number)
+            wait_for(lambda number=number: len(sink.written) > number)
 
-    assert extract(slow(), lists, lists, CPU, batch_size=4).images == N_IMAGES
+    assert run_here(slow(), sink, CPU, batch_size=4).images == N_IMAGES
 
 
 def test_a_list_of_sources_that_never_ends_its_line_does_not_hold_up_a_stop(photos):
-    lists, stop, for_ever = Lists(), threading.Event(), threading.Event()
+    sink, stop, for_ever = MemorySink(), threading.Event(), threading.Event()
 
     def blocked() -> Iterator[Source]:
         yield sources(photos)[0]
         for_ever.wait()
 
-    summary = extract(blocked(), lists, lists, CPU, stop=stop, on_event=lambda event: stop.set())
+    summary = run_here(blocked(), sink, CPU, stop=stop, on_event=lambda event: stop.set())
     assert summary.images == 1
     for_ever.set()
 
@@ -268,15 +267,15 @@ def test_sources_are_taken_only_so_far_ahead(photos):
         for taken in range(1, 200):
             yield Source(f"{taken}.png", one.url)
 
-    class Slow(Lists):
-        def write(self, name, features, shape):
+    class Slow(MemorySink):
+        def write(self, name, features, shape, url=None):
             before = taken
             time.sleep(0.002)  # give the others the time to run ahead
             super().write(name, features, shape)
             ahead.append(before - len(self.written))
 
     slow = Slow()
-    extract(endless(), slow, slow, CPU, batch_size=batch_size, n_decoders=n_decoders)
+    run_here(endless(), slow, CPU, batch_size=batch_size, n_decoders=n_decoders)
     assert len(slow.written) == 199
     queues = 2 * stream.QUEUE_LENGTH + batch_size
     in_hand = 1 + n_decoders + 2 * batch_size
@@ -288,12 +287,12 @@ def test_features_of_a_smaller_picture_are_in_pixels_of_the_file(tmp_path):
     large = cv2.resize(small, None, fx=3, fy=3, interpolation=cv2.INTER_LINEAR)
     cv2.imwrite(str(tmp_path / "large.png"), large)
 
-    class Kept(Lists):
-        def write(self, name, features, shape):
+    class Kept(MemorySink):
+        def write(self, name, features, shape, url=None):
             self.features, self.shape = features, shape
 
     kept = Kept()
-    extract([Source("large.png", str(tmp_path / "large.png"))], kept, kept, SIFT(device="cpu"), max_size=120)
+    run_here([Source("large.png", str(tmp_path / "large.png"))], kept, SIFT(device="cpu"), max_size=120)
     assert kept.shape == (270, 360)
     shrunk = SIFT(device="cpu").compute(cv2.resize(large, (120, 90), interpolation=cv2.INTER_AREA))
     np.testing.assert_allclose(kept.features.positions, (shrunk.positions + 0.5) * 3 - 0.5, rtol=1e-6)
@@ -322,14 +321,14 @@ def test_what_decoders_print_goes_to_its_picture(photos, tmp_path, capfd):
     for number in range(3):
         items.insert(4 * number, Source(f"odd{number}", str(tmp_path / "odd.jpg")))
         items.insert(5 * number, Source(f"broken{number}", str(tmp_path / "broken.png")))
-    lists, events = Lists(), []
+    sink, events = MemorySink(), []
     with Listener() as listener:
-        extract(items, lists, lists, CPU, n_decoders=4, on_event=events.append, listener=listener)
+        run_here(items, sink, CPU, n_decoders=4, on_event=events.append, listener=listener)
     warnings = {event["name"]: event["message"] for event in events if event["event"] == "warning"}
     assert set(warnings) == {"odd0", "odd1", "odd2"}
     assert all(message.startswith("Corrupt JPEG data") for message in warnings.values())
-    assert set(lists.failed) == {"broken0", "broken1", "broken2"}
-    assert all("(decoder: " in reason for reason in lists.failed.values())
+    assert set(sink.failed) == {"broken0", "broken1", "broken2"}
+    assert all("(decoder: " in reason for reason in sink.failed.values())
     assert capfd.readouterr().err == ""
 
 

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import cv2  # noqa: F401 - before pycolmap, see gpusift.colmap.cameras
+import cv2  # noqa: F401 - before pycolmap, see gpusift.sinks.colmap.cameras
 import h5py
 import numpy as np
 
 import gpusift
-from gpusift import Features, colmap, hdf5, npz
-from gpusift.sinks import hdf5 as sink_hdf5
+from gpusift import Features, colmap, hdf5, npz, parquet
 from gpusift.sinks import open_sink
-from gpusift.sinks import parquet as sink_parquet
 from gpusift.storage import transaction
 from tests.support.rights import obey_permissions
 
@@ -32,7 +30,7 @@ OUTPUTS = ["features.h5", "database.db", "parts.parquet", "folder"]
 # A process is killed at lines of the modules that write. Reading, and pages in memory, are left to kills by the clock;
 # so is the HDF5 sink, whose writes go through a transaction.
 PACKAGE = Path(gpusift.__file__).parent
-WRITING = {*(PACKAGE / "sinks").glob("*.py"), *(PACKAGE / "storage").glob("*.py")}
+WRITING = {*(PACKAGE / "sinks").rglob("*.py"), *(PACKAGE / "storage").glob("*.py"), PACKAGE / "npz.py"}
 CRITICAL = set(map(str, WRITING - {PACKAGE / "sinks" / "hdf5.py", PACKAGE / "storage" / "name_set.py"}))
 CALM = {"read", "readinto", "read_at", "_pages", "seek", "tell", "_lengthen", "_change", "check", "<genexpr>"}
 
@@ -71,7 +69,7 @@ def fill(output: str, n: int, at_line: int | None = None, log: str | None = None
     pending: list[str] = []
     for i in range(n):
         name = name_of(i)
-        if name in sink.committed:
+        if name in sink:
             continue
         if i % 7 == 6:
             if name not in sink.failures:
@@ -158,7 +156,7 @@ def failed(n: int) -> set[str]:
 def check(output: Path, log: Path | None = None) -> Counter[str]:
     """Return what names a sink has, after seeing that all is right in each, and that what was committed is there."""
     found: Counter[str] = Counter()
-    reader: Any = {".h5": read_hdf5, ".db": read_colmap, ".parquet": sink_parquet.read}.get(output.suffix, read_npz)
+    reader: Any = {".h5": read_hdf5, ".db": read_colmap, ".parquet": parquet.read}.get(output.suffix, read_npz)
     for name, shape, got in reader(output) if output.exists() else ():
         found[name] += 1
         assert tuple(shape) == SHAPE
@@ -177,7 +175,7 @@ def check(output: Path, log: Path | None = None) -> Counter[str]:
 def read_hdf5(path: Path) -> Iterator[tuple]:
     """Read by plain h5py; only from the middle of a transaction does it take `recover`."""
     if transaction.journal_of(path).exists():
-        sink_hdf5.recover(path)
+        hdf5.recover(path)
     with h5py.File(path) as file:
         groups: list[str] = []
         file.visititems(lambda name, item: groups.append(item.parent.name[1:]) if name.endswith("image_size") else None)

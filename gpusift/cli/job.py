@@ -1,0 +1,219 @@
+"""A run of `gpusift extract` or `gpusift colmap`: what both tell, how they stop, and their exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from gpusift.cli.options import say
+from gpusift.errors import reason_of
+from gpusift.parameters import Parameters
+
+if TYPE_CHECKING:
+    from gpusift.sources import Source, SourceFailure
+    from gpusift.stream import Summary
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = 128  # plus the signal's number: exit code of a program that a signal ended, by the shells' convention
+
+SIFT_OPTIONS = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads", "memory_limit")
+READING_OPTIONS = ("max_pixels", "max_size", "decoder", "batch_size")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command asks for.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Files, folders, globs, URLs.
+    output : str
+        Where the features go.
+    given : dict
+        Parameters of SIFT that the user gave; all others follow from the output's format.
+    options : dict
+        The other options of `gpusift extract`; those that a command does not have are missing.
+    format_name : str, optional
+        The output's format; by default it follows from the output's suffix.
+    format_settings : dict, optional
+        Settings of the output's format.
+    """
+
+    sources: tuple[str, ...]
+    output: str
+    given: dict[str, Any]
+    options: dict[str, Any]
+    format_name: str = ""
+    format_settings: dict[str, Any] | None = None
+
+    @property
+    def described(self) -> str:
+        """What the images are looked for in."""
+        return " ".join(self.sources) or str(self.options.get("files_from"))
+
+    def expand(self) -> Iterator[Source | SourceFailure]:
+        """Return the images; an error ends the command."""
+        from gpusift.sources import expand
+
+        options: dict[str, Any] = {name: self.options.get(name) for name in ("root", "pattern", "files_from")}
+        try:
+            return expand(self.sources, **options)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        except OSError as error:
+            raise click.UsageError(f"cannot read {error.filename}: {reason_of(error)}") from None
+
+    def count(self) -> int | None:
+        """Count the images; None if that is not possible without reading stdin twice."""
+        from gpusift.cli.progress import count
+
+        return None if "-" in (*self.sources, self.options.get("files_from")) else count(self.expand())
+
+    def extract(self, images: Iterator[Source | SourceFailure], **options: Any) -> Summary:
+        """Compute here, on several devices, or on a cluster."""
+        chosen = {name: self.options[name] for name in READING_OPTIONS if self.options.get(name) is not None}
+        chosen |= {name: self.options[name] for name in ("overwrite", "retry_failed") if name in self.options}
+        chosen |= {"n_decoders": self.options.get("decoders"), "format_settings": self.format_settings, **options}
+        output = f"{self.format_name}:{self.output}" if self.format_name else self.output
+        if self.options.get("no_exif"):
+            chosen["exif_orientation"] = False
+        if dask := self.options.get("dask"):
+            from gpusift.distributed import connect
+            from gpusift.distributed import extract as extract_on_cluster
+
+            with connect(dask, device=self.given.get("device", "auto")) as client:
+                return extract_on_cluster(images, client, output, self.given, **chosen)
+        from gpusift.stream import extract
+
+        return extract(images, output, self.given, devices=self.options.get("devices"), capture_stderr=True, **chosen)
+
+
+def given_parameters(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the parameters of SIFT out of a command's options, and return those that the user gave."""
+    values = {name: options.pop(name) for name in SIFT_OPTIONS if name in options}
+    is_given = {name: context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in values}
+    return {name: value for name, value in values.items() if is_given[name]}
+
+
+def carry_out(
+    command: Command, images: Iterator[Source | SourceFailure], then: Callable[[], str] | None = None
+) -> NoReturn:
+    """Run a command to its end.
+
+    Parameters
+    ----------
+    command : Command
+        What is asked for.
+    images : iterator of Source or SourceFailure
+        The images.
+    then : callable, optional
+        What follows when all images are done; returns what it did.
+    """
+    from gpusift.cli.progress import Reporter
+    from gpusift.stream import RunError
+
+    quiet, log = command.options["quiet"], command.options.get("log_json")
+    error: RunError | None = None
+    with Reporter(log, not quiet and sys.stderr.isatty(), command.count) as tell, _signals() as stop:
+        try:
+            summary = command.extract(images, on_event=tell, stop=stop.event)
+        except RunError as raised:
+            summary, error = raised.summary, raised
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as raised:
+            raise click.ClickException(_why_not_begun(raised, command.output)) from None
+        is_whole = error is None and stop.number is None
+        if is_whole:
+            tell.finish(summary.seen)
+        text = tell.summarize(summary, summary.seen if is_whole else tell.total)
+        if is_whole and then is not None:
+            text = f"{text}, {then()}"
+        code = _exit_code(summary, error, stop)
+        tell.log({**summary.as_event(), "event": "end", "exit_code": code, "error": error and str(error)})
+    if error:
+        raise click.ClickException(
+            f"{_what_failed(error, command.output)}; stopped after {text}, kept in {command.output}"
+        )
+    if stop.number is not None:
+        say(f"interrupted after {text}, kept in {command.output}")
+    elif not quiet and log != "-":
+        click.echo(f"{text} -> {command.output}")
+    sys.exit(code)
+
+
+def from_the_first_image(items: Iterator[Source | SourceFailure], described: str) -> Iterator[Source | SourceFailure]:
+    """Return all items if there is an image among them; end the command if not."""
+    from gpusift.sources import SourceFailure
+
+    failed: list[Source | SourceFailure] = []
+    for item in items:
+        failed.append(item)
+        if not isinstance(item, SourceFailure):
+            return chain(failed, items)
+        say(f"failed: {item.name}: {item.reason}")
+    raise click.ClickException(f"no image found in {described}")
+
+
+def _exit_code(summary: Summary, error: Exception | None, stop: _Stop) -> int:
+    if stop.number is not None and not error:
+        return STOPPED + stop.number
+    return 1 if error or summary.failures or summary.failed_before else 0
+
+
+def _why_not_begun(error: Exception, output: str) -> str:
+    """Say what kept a run from beginning."""
+    from gpusift.sinks import OutputExistsError
+
+    if isinstance(error, OutputExistsError):
+        return f"{output} {error.strerror}, or --overwrite"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot write to {output}: {reason_of(error)}"
+    return str(error)
+
+
+def _what_failed(error: Exception, output: str) -> str:
+    """Say what ended a run."""
+    stage, cause = getattr(error, "stage", "write"), error.__cause__ or error
+    if isinstance(cause, click.ClickException):
+        return cause.message
+    what = {"sources": "cannot list the images", "compute": "cannot compute", "write": f"cannot write to {output}"}
+    return f"{what[stage]}: {reason_of(cause)}"
+
+
+@dataclass
+class _Stop:
+    """Whether the run is to stop, and because of which signal."""
+
+    event: threading.Event
+    number: int | None = None
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Have a signal stop the run; the next one ends the process at once, which the sink survives."""
+    stop = _Stop(threading.Event())
+    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+
+    def handle(number: int, frame: object) -> None:
+        stop.number = number
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        stop.event.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        caught = []
+    before = {number: signal.signal(number, handle) for number in caught}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,279 @@
+"""A sink in a COLMAP database; its tables `gpusift` and `gpusift_cameras` record the run's settings and its cameras.
+
+What COLMAP expects of features is in `gpusift.sinks.colmap.conventions`. Cameras are those of COLMAP's own import: the
+focal length from EXIF, or 1.2 times the longer side; images of one camera, by EXIF, share it; positions are from EXIF,
+too. Of an image that is not on this machine the focal length is guessed.
+
+A commit is one transaction of SQLite. pycolmap makes the tables; the rows are those that it writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpusift.features import Features
+from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, record_of, settings_in
+from gpusift.sinks.colmap.cameras import CAMERA_MODEL, SINGLE, UNKNOWN, CameraReader, ImageFile, import_pycolmap
+from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS, check_descriptors, keypoint_rows, side_files
+from gpusift.storage.atomic import sync_folder
+
+# Settings of this format's own, with their defaults; see `CameraReader`.
+CAMERA_SETTINGS: dict[str, Any] = {"camera_model": CAMERA_MODEL, "camera_params": None, "single_camera": False}
+
+NUMBERED = ("images", "cameras", "frames", "rigs", "pose_priors")
+
+TABLES = (
+    "CREATE TABLE gpusift (record TEXT)",
+    "CREATE TABLE gpusift_cameras (key TEXT PRIMARY KEY, camera_id INTEGER)",
+)
+
+
+class ColmapFormat:
+    """COLMAP databases; see `gpusift.sinks.base.Format`."""
+
+    name = "colmap"
+    suffixes = (".db",)
+    failures_file = None
+    sift_parameters: Mapping[str, Any] = SIFT_PARAMETERS
+    exif_orientation = False  # COLMAP reads pictures as they are stored
+
+    def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Check that pycolmap is installed and features are such as COLMAP has them; add the settings of cameras."""
+        for name, wanted in (("descriptor_layout", "ubc"), ("exif_orientation", False)):
+            if settings.get(name, wanted) != wanted:
+                raise ValueError(f"{name} of a COLMAP database must be {wanted!r}, got {settings[name]!r}")
+        settings = {**CAMERA_SETTINGS, **settings}
+        _camera_reader(settings)
+        return settings
+
+    def recorded_settings(self, path: Path) -> dict[str, Any] | None:
+        """Return the settings of the run that made this database; None if there is none yet."""
+        if not os.path.lexists(path):
+            return None
+        if not path.is_file():
+            raise OutputExistsError(path)
+        try:
+            with closing(sqlite3.connect(path, timeout=1)) as database:
+                record = database.execute("SELECT record FROM gpusift").fetchone()
+        except sqlite3.DatabaseError as error:
+            if "no such table" in str(error) or "not a database" in str(error):
+                raise OutputExistsError(path) from error
+            if "locked" in str(error):
+                raise OutputInUseError(path, f"must not be in use by another program (SQLite says: {error})") from error
+            number = errno.EIO if os.access(path, os.R_OK | os.W_OK) else errno.EACCES
+            raise OSError(number, f"SQLite says: {error}", os.fspath(path)) from error
+        settings = None if record is None else settings_in(record[0])
+        if settings is None:
+            raise OutputExistsError(path)
+        return settings
+
+    def clear(self, path: Path) -> None:
+        """Remove the database."""
+        if os.path.lexists(path) and not path.is_file():
+            raise OutputExistsError(path)
+        for file in side_files(path):
+            file.unlink(missing_ok=True)
+
+    def open_store(self, path: Path, settings: dict[str, Any]) -> ColmapStore:
+        """Open the database, or make it."""
+        if not path.exists():
+            self._make(path, settings)
+        return ColmapStore(path, _camera_reader(settings))
+
+    def _make(self, path: Path, settings: dict[str, Any]) -> None:
+        """Make a database without images, whole or not at all."""
+        pycolmap = import_pycolmap()
+        temporary = path.with_name(f".{path.name}.new")
+        self.clear(path)  # SQLite would read the log of an earlier database into the new one
+        self.clear(temporary)
+        temporary.touch()  # where it cannot be written, Python's OSError says why
+        try:
+            with _as_os_error(path):
+                pycolmap.Database.open(temporary).close()
+                with closing(sqlite3.connect(temporary)) as database, database:
+                    for table in TABLES:
+                        database.execute(table)
+                    database.execute("INSERT INTO gpusift VALUES (?)", (record_of(settings),))
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            self.clear(temporary)
+        sync_folder(path.parent)
+
+
+def _camera_reader(settings: dict[str, Any]) -> CameraReader:
+    model, params, single = (settings[name] for name in CAMERA_SETTINGS)
+    return CameraReader(model, params, single)
+
+
+class ColmapStore:
+    """An open database. What is not committed is in memory.
+
+    It is written with Python's SQLite: pycolmap ends the process when a transaction fails, on a full disk for example,
+    and does not wait for the disk when it succeeds.
+    """
+
+    def __init__(self, path: Path, cameras: CameraReader) -> None:
+        self._path, self._cameras, self._colmap = path, cameras, import_pycolmap()
+        self._images: list[tuple[str, Features, ImageFile]] = []  # not committed
+        self._reading = threading.Lock()
+        with _as_os_error(path):
+            self._database = _connect(path)
+            self._reader = _connect(path)  # for `in`, of another thread
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._last = {table: self._largest(table) for table in NUMBERED}
+            shared = self._database.execute(
+                "SELECT key, camera_id, width, height FROM gpusift_cameras JOIN cameras USING (camera_id)"
+            )
+            self._shared = {key: (number, (width, height)) for key, number, width, height in shared}
+
+    def __contains__(self, name: object) -> bool:
+        with self._reading, suppress(sqlite3.ProgrammingError):  # closed by another thread
+            row = self._reader.execute("SELECT 1 FROM images WHERE name = ?", (_printable(str(name)),))
+            return row.fetchone() is not None
+        return False
+
+    def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
+        """Take an image's features, see `gpusift.sinks.base.Store`."""
+        try:
+            check_descriptors(features)
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise RefusedImageError(f"name must be UTF-8, got {name!r}: {error.reason}; rename the image") from None
+        except ValueError as error:
+            raise RefusedImageError(str(error)) from None
+        if "\0" in name:
+            raise RefusedImageError(f"name must have no character 0, got {name!r}; rename the image")
+        image = self._cameras.read(url, image_shape)
+        self._check_size_of_single(image)
+        self._images.append((name, features, image))
+
+    def commit(self) -> None:
+        """Write them in one transaction."""
+        with _as_os_error(self._path):
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                for image in self._images:
+                    self._write(*image)
+                self._database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+                raise
+        self._images = []
+
+    def finish(self) -> None:
+        """Close the database: SQLite moves all of it into the one file."""
+        with _as_os_error(self._path), self._reading:
+            self._reader.close()
+            self._database.close()
+
+    def abandon(self) -> None:
+        """Close the database as it is."""
+        with suppress(sqlite3.Error), self._reading:
+            self._reader.close()
+            self._database.close()
+
+    def _check_size_of_single(self, image: ImageFile) -> None:
+        """Refuse an image of another size than the one camera of all images."""
+        if image.key != SINGLE:
+            return
+        size = image.camera.width, image.camera.height
+        pending = ((other.camera.width, other.camera.height) for _, _, other in self._images)
+        first = self._shared[SINGLE][1] if SINGLE in self._shared else next(pending, size)
+        if size != first:
+            raise RefusedImageError(
+                f"must be of the first image's size, as all are of a single camera: {first[0]} x {first[1]} pixels, "
+                f"got {size[0]} x {size[1]}"
+            )
+
+    def _write(self, name: str, features: Features, image: ImageFile) -> None:
+        """Write an image, its camera unless it is there, and its features."""
+        sensor = int(image.camera.sensor_id.type)
+        camera = self._camera(image, sensor)
+        number, frame = self._next("images"), self._next("frames")
+        self._insert("images", image_id=number, name=name, camera_id=camera)
+        self._insert("frames", frame_id=frame, rig_id=camera)
+        self._insert("frame_data", frame_id=frame, data_id=number, sensor_id=camera, sensor_type=sensor)
+        if image.position != UNKNOWN or image.gravity != UNKNOWN:
+            self._insert_prior(number, camera, sensor, image)
+        keypoints = np.ascontiguousarray(keypoint_rows(features), "<f4")
+        descriptors = np.ascontiguousarray(features.descriptors)
+        rows, (_, cols) = len(keypoints), descriptors.shape
+        kind = int(self._colmap.FeatureExtractorType.SIFT)
+        self._insert("keypoints", image_id=number, rows=rows, cols=keypoints.shape[1], data=keypoints)
+        self._insert("descriptors", image_id=number, type=kind, rows=rows, cols=cols, data=descriptors)
+
+    def _camera(self, image: ImageFile, sensor: int) -> int:
+        """Return the number of an image's camera, which is also that of its rig; write both unless they are there."""
+        if image.key is not None and image.key in self._shared:
+            return self._shared[image.key][0]
+        camera, number = image.camera, self._next("cameras", "rigs")
+        size = {"width": camera.width, "height": camera.height}
+        params = np.asarray(camera.params, "<f8").tobytes()
+        prior = int(camera.has_prior_focal_length)
+        self._insert(
+            "cameras", camera_id=number, model=int(camera.model), **size, params=params, prior_focal_length=prior
+        )
+        self._insert("rigs", rig_id=number, ref_sensor_id=number, ref_sensor_type=sensor)
+        if image.key is not None:
+            self._insert("gpusift_cameras", key=image.key, camera_id=number)
+            self._shared[image.key] = number, (camera.width, camera.height)
+        return number
+
+    def _insert_prior(self, number: int, camera: int, sensor: int, image: ImageFile) -> None:
+        """Write what is known of where an image was taken, and how the camera was held."""
+        systems = self._colmap.PosePriorCoordinateSystem
+        self._insert(
+            "pose_priors",
+            pose_prior_id=self._next("pose_priors"),
+            corr_data_id=number,
+            corr_sensor_id=camera,
+            corr_sensor_type=sensor,
+            position=np.asarray(image.position, "<f8").tobytes(),
+            position_covariance=np.full((3, 3), np.nan, "<f8").tobytes(),
+            gravity=np.asarray(image.gravity, "<f8").tobytes(),
+            coordinate_system=int(systems.UNDEFINED if image.position == UNKNOWN else systems.WGS84),
+        )
+
+    def _next(self, *tables: str) -> int:
+        """Return the next number in some tables."""
+        number = 1 + max(self._last[table] for table in tables)
+        self._last.update(dict.fromkeys(tables, number))
+        return number
+
+    def _largest(self, table: str) -> int:
+        return int(self._database.execute(f"SELECT max({table[:-1]}_id) FROM {table}").fetchone()[0] or 0)
+
+    def _insert(self, table: str, **values: Any) -> None:
+        marks = ", ".join("?" * len(values))
+        self._database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+
+
+def _printable(name: str) -> str:
+    """Return a name that SQLite takes; a name that it does not take is in no database."""
+    return name.encode(errors="replace").decode()
+
+
+@contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+    """Raise errors of the two libraries of SQLite as OSErrors."""
+    try:
+        yield
+    except (RuntimeError, sqlite3.Error) as error:
+        number = errno.ENOSPC if "disk is full" in str(error) else errno.EIO
+        raise OSError(number, f"SQLite says: {' '.join(str(error).split())}", os.fspath(path)) from error

@@ -1,0 +1,64 @@
+"""COLMAP's conventions: what its database holds of an image, and the parameters of SIFT that its matcher expects.
+
+- keypoints: (N, 4) float32: x (column), y (row), sigma, angle. The centre of the upper left pixel is at (0.5, 0.5);
+  lengths are in pixels of the file as it is stored, because COLMAP does not turn pictures as EXIF says; the angle is in
+  radians, from the x axis towards the y axis;
+- descriptors: (N, 128) uint8: 512 times RootSIFT, in Lowe's order of bins, `SIFT(descriptor_layout="ubc")`;
+- every image has a row of both, even if it has no features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpusift.features import Features
+
+# Parameters of SIFT that look for what COLMAP's own extractor does: its peak threshold; of too many, the largest. It
+# keeps 8192 before orientations, and to the end of the scale that goes beyond them: nearly as many as 12288 here.
+SIFT_PARAMETERS: dict[str, Any] = {
+    "c_dog": 0.02 / 3,
+    "max_keypoints": 12288,
+    "keep": "scale",
+    "normalization": "root",
+    "precise_upscale": True,
+    "descriptor_layout": "ubc",
+}
+
+DESCRIPTOR_BYTES = 128
+PIXEL_CENTRE = 0.5  # of the upper left pixel, in both coordinates
+
+
+def keypoint_rows(features: Features) -> np.ndarray:
+    """Convert keypoints to COLMAP's conventions.
+
+    Parameters
+    ----------
+    features : Features
+        N features, on any device.
+
+    Returns
+    -------
+    rows : (N, 4) float32 array
+        x and y, pixels, the centre of the upper left one at (0.5, 0.5); sigma, pixels; angle, radians in [0, 2 pi),
+        from the x axis towards the y axis.
+    """
+    host = features.to_host()
+    positions = host.positions[:, ::-1].astype(np.float64) + PIXEL_CENTRE
+    angles = np.deg2rad(host.angles.astype(np.float64))
+    return np.column_stack((positions, host.sigmas, angles)).astype(np.float32)
+
+
+def check_descriptors(features: Features) -> None:
+    """Raise a ValueError unless features have descriptors of 128 bytes."""
+    descriptors = features.descriptors
+    if descriptors is None or descriptors.dtype != np.uint8 or descriptors.shape[1] != DESCRIPTOR_BYTES:
+        got = "none" if descriptors is None else f"{descriptors.shape[1]} of {descriptors.dtype}"
+        raise ValueError(f"descriptors must be of 128 bytes, got {got}; use n_hist=4 and n_ori=8")
+
+
+def side_files(path: Path) -> list[Path]:
+    """Return a database, and the files beside it in which SQLite keeps what is new while it is open."""
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
