@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-STAGES = ("intensities", "scale_space", "extrema", "refinement", "orientation", "descriptor", "lists", "matching")
-
 _TYPES = {"int": "int32", "long long": "int64", "unsigned char": "uint8", "double": "float64"}
 _KERNEL = re.compile(r"^KERNEL(?:_OF\((?P<constant>\w+)\))? (?P<name>\w+)\((?P<parameters>[^)]*)\)", re.MULTILINE)
 
@@ -46,6 +44,12 @@ def folder() -> Path:
 
 
 @cache
+def stages() -> tuple[str, ...]:
+    """The names of the files with kernels, without their suffix, sorted."""
+    return tuple(sorted(path.stem for path in folder().glob("*.cu")))
+
+
+@cache
 def text(stage: str) -> str:
     """A stage's file with its headers included, each once, and `#line` directives so that messages name the file."""
     return _with_headers(f"{stage}.cu", set())
@@ -70,7 +74,7 @@ def _with_headers(name: str, included: set[str]) -> str:
 def kernels() -> dict[str, Kernel]:
     """All kernels by name, read from the sources."""
     found = {}
-    for stage in STAGES:
+    for stage in stages():
         for match in _KERNEL.finditer((folder() / f"{stage}.cu").read_text(encoding="utf-8")):
             parameters = tuple(_parameter(words) for words in match["parameters"].split(","))
             found[match["name"]] = Kernel(match["name"], stage, parameters, match["constant"])

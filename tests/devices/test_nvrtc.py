@@ -22,7 +22,7 @@ def launch_of(name):
 
 @in_each_precision
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("stage", kernel_sources.STAGES)
+@pytest.mark.parametrize("stage", kernel_sources.stages())
 def test_a_stage_builds_within_the_limits(stage, architecture, dtype):
     launches = [*nvrtc.default_launches(), *nvrtc.extreme_launches()]
     of_stage = {launch.options(dtype): launch for launch in launches if launch.stage == stage}
@@ -50,10 +50,6 @@ def test_the_launches_are_those_of_all_kernels_and_default_radii():
     assert (("MAX_BINS", MAX_BINS),) in [launch.sizes for launch in extreme]
 
 
-def test_every_file_is_a_stage():
-    assert {path.stem for path in kernel_sources.folder().glob("*.cu")} == set(kernel_sources.STAGES)
-
-
 @in_each_precision
 @of_each_kernel
 def test_the_compiler_sees_the_signature_that_launches_are_checked_against(name, dtype):
@@ -64,7 +60,7 @@ def test_the_compiler_sees_the_signature_that_launches_are_checked_against(name,
     assert re.findall(r"\.param \.(\w+)", entry) == expected
 
 
-@pytest.mark.parametrize("stage", kernel_sources.STAGES)
+@pytest.mark.parametrize("stage", kernel_sources.stages())
 def test_python_finds_the_kernels_that_the_compiler_finds(stage):
     ours = [name for name, kernel in kernel_sources.kernels().items() if kernel.stage == stage]
     assert sorted(re.findall(r"\.entry (\w+)\(", nvrtc.ptx(launch_of(ours[0]), "float32"))) == sorted(ours)

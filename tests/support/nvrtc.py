@@ -15,6 +15,7 @@ from gpusift.devices import kernel_sources
 from gpusift.matching import nearest
 from gpusift.parameters import MAX_BINS, Parameters
 from gpusift.pipeline.plan import Plans
+from gpusift.stages import STAGES
 from gpusift.stages.intensities import image_of
 
 # Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
@@ -32,6 +33,9 @@ WARP = 32  # threads
 
 # A wide blur; the default parameters' largest radius is 12.
 WIDE_RADIUS = 64
+
+# The files of kernels, in the order in which a run launches them.
+OF_KERNELS = ("intensities.cu", *(stage.kernels for stage in STAGES if stage.kernels), "lists.cu", "matching.cu")
 
 _FIGURES = re.compile(
     r"Function properties for (?P<name>\w+)\n"
@@ -244,4 +248,4 @@ def _most_directions(n_hist: int) -> int:
 
 def order(launch: Launch) -> tuple:
     """The order of launches: by stage, kernel, constant and sizes."""
-    return kernel_sources.STAGES.index(launch.stage), launch.kernel, launch.constant, launch.sizes
+    return OF_KERNELS.index(f"{launch.stage}.cu"), launch.kernel, launch.constant, launch.sizes
