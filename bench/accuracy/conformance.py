@@ -1,8 +1,8 @@
-"""Conformance to scikit-image, on its photographs: a row each, and the table that the README shows.
+"""Measure conformance with scikit-image on its photographs: a row for each, and the table of the README.
 
     python -m bench.accuracy.conformance [--device cpu|cuda] [--out DIR]
 
-The tests hold gpusift to the same table, on more kinds of images and parameters (tests/test_conformance.py).
+The tests check the same table on more kinds of images and parameters (tests/test_conformance.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS = (
 
 
 def measure(name: str, dtype: str, device: str) -> dict:
-    """One photograph in one precision."""
+    """Return the row of one photograph and precision."""
     image = oracle.photograph(name)
     theirs = oracle.run(image).described
     sift = SIFT(dtype=dtype, device=device)
@@ -42,7 +42,7 @@ def measure(name: str, dtype: str, device: str) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    """The worst photograph in each row of the table; counts are summed."""
+    """Return the table: the worst photograph in each row, and sums of counts."""
     count = sum(row["keypoints"] for row in rows if row["dtype"] == "float64")
     lines = [
         f"{len(PHOTOGRAPHS)} photographs of scikit-image, {count:,} keypoints; the worst photograph in each row.",
@@ -65,7 +65,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    """Measures, and writes conformance.jsonl and conformance.md."""
+    """Measure, and write conformance.jsonl and conformance.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=machine.RESULTS)

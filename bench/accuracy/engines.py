@@ -1,7 +1,7 @@
-"""The engines of the accuracy study: each makes `Found` of a grey uint8 image.
+"""The engines of the accuracy study: each computes `Features` of a grey uint8 image.
 
-An engine is made once, by `make`, and called as ``engine(image, budgets)``. It gives the features for each budget, the
-largest number of them; None stands for all that its thresholds let through.
+An engine is made once, by `make`, and called as ``engine(image, budgets)``. It returns the features for each budget. A
+budget is the maximum number of features; None means all that pass the engine's thresholds.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accuracy.measures import Found
+from bench.accuracy.measures import Features
 from bench.common.engines import UnavailableError
 
 Image = NDArray[np.uint8]
 Budget = int | None
-Engine = Callable[[Image, Sequence[Budget]], list[Found]]
+Engine = Callable[[Image, Sequence[Budget]], list[Features]]
 
-ALL = 1_000_000  # more features than any image of the study has
+ALL = 1_000_000  # exceeds the number of features of every image of the study
 
-# What is not a library's default. COLMAP's threshold is half of Lowe's, and it has four octaves.
+# Settings that are not a library's default. COLMAP has half of Lowe's threshold, and four octaves.
 SETTINGS: dict[str, dict[str, Any]] = {
     "gpusift": {},
     "gpusift precise": {"precise_upscale": True},
@@ -61,24 +61,24 @@ def gpusift(**settings: Any) -> Engine:
     """Make `gpusift.SIFT`; a budget, max_keypoints, keeps the largest responses, or what `settings` say."""
     from gpusift import SIFT
 
-    def engine(image: Image, budgets: Sequence[Budget]) -> list[Found]:
+    def engine(image: Image, budgets: Sequence[Budget]) -> list[Features]:
         several = [SIFT(**settings, max_keypoints=budget).compute(image).to_host() for budget in budgets]
-        return [found(each.positions[:, ::-1], each.sigmas, each.descriptors) for each in several]
+        return [features(each.positions[:, ::-1], each.sigmas, each.descriptors) for each in several]
 
     return engine
 
 
 def scikit_image(**settings: Any) -> Engine:
-    """Make `skimage.feature.SIFT`. It has no budget and tells no responses: the largest sigmas are kept."""
+    """Make `skimage.feature.SIFT`. It has no budget and no responses: a budget keeps the largest sigmas."""
     from skimage.feature import SIFT
 
-    def engine(image: Image, budgets: Sequence[Budget]) -> list[Found]:
+    def engine(image: Image, budgets: Sequence[Budget]) -> list[Features]:
         sift: Any = SIFT(**settings)
         try:
             sift.detect_and_extract(image)
-        except RuntimeError:  # its way to say that there are no features
+        except RuntimeError:  # it raises this for an image without features
             return [nothing() for _ in budgets]
-        everything = found(sift.positions[:, ::-1], sift.sigmas, sift.descriptors)
+        everything = features(sift.positions[:, ::-1], sift.sigmas, sift.descriptors)
         return [cut(everything, everything.sigmas, budget) for budget in budgets]
 
     return engine
@@ -87,53 +87,53 @@ def scikit_image(**settings: Any) -> Engine:
 def opencv(**settings: Any) -> Engine:
     """Make ``cv2.SIFT``; a budget, nfeatures, keeps the largest responses."""
 
-    def run(image: Image, budget: Budget) -> Found:
+    def run(image: Image, budget: Budget) -> Features:
         keypoints, descriptors = cv2.SIFT.create(nfeatures=budget or 0, **settings).detectAndCompute(image, None)
         if not keypoints:
             return nothing()
         points, sizes = np.array([keypoint.pt for keypoint in keypoints]), np.array([each.size for each in keypoints])
         responses = np.array([keypoint.response for keypoint in keypoints])
-        return cut(found(points, sizes / 2, descriptors), responses, budget)  # nfeatures lets equal responses through
+        return cut(features(points, sizes / 2, descriptors), responses, budget)  # nfeatures keeps all equal responses
 
     return lambda image, budgets: [run(image, budget) for budget in budgets]
 
 
 def colmap() -> Engine:
-    """Make COLMAP's SIFT, which is VLFeat's, on the CPU, with RootSIFT as is its default.
+    """Make COLMAP's SIFT, which is VLFeat's, on the CPU, with RootSIFT, its default.
 
-    A budget keeps the largest sigmas: what its max_num_features keeps, but that lets all of the last level through. Its
-    upper left pixel has its centre at (0.5, 0.5).
+    A budget keeps the largest sigmas, as COLMAP's max_num_features does; but that keeps whole levels. The centre of
+    COLMAP's upper left pixel is at (0.5, 0.5).
     """
     import pycolmap
 
-    pycolmap.logging.minloglevel = 1  # no line for each extractor
+    pycolmap.logging.minloglevel = 1  # omits a line for each extractor
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.sift.max_num_features = ALL
     extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 
-    def engine(image: Image, budgets: Sequence[Budget]) -> list[Found]:
+    def engine(image: Image, budgets: Sequence[Budget]) -> list[Features]:
         keypoints, descriptors = extractor.extract_from_uint8_array(image)
         if not len(keypoints):
             return [nothing() for _ in budgets]
         points = np.array([(keypoint.x, keypoint.y) for keypoint in keypoints]) - 0.5
         sigmas = np.array([keypoint.compute_scale() for keypoint in keypoints])
-        everything = found(points, sigmas, descriptors.data)
+        everything = features(points, sigmas, descriptors.data)
         return [cut(everything, sigmas, budget) for budget in budgets]
 
     return engine
 
 
-def found(points: NDArray[Any], sigmas: NDArray[Any], descriptors: NDArray[Any]) -> Found:
-    """Return features in the types of `Found`."""
-    return Found(np.asarray(points, float), np.asarray(sigmas, float), np.asarray(descriptors, np.uint8))
+def features(points: NDArray[Any], sigmas: NDArray[Any], descriptors: NDArray[Any]) -> Features:
+    """Return `Features` of arrays of any types."""
+    return Features(np.asarray(points, float), np.asarray(sigmas, float), np.asarray(descriptors, np.uint8))
 
 
-def nothing() -> Found:
+def nothing() -> Features:
     """Return no features."""
-    return found(np.empty((0, 2)), np.empty(0), np.empty((0, 128)))
+    return features(np.empty((0, 2)), np.empty(0), np.empty((0, 128)))
 
 
-def cut(everything: Found, ranks: NDArray[Any], budget: Budget) -> Found:
-    """Return the features of the highest ranks, in the order that they come in."""
+def cut(everything: Features, ranks: NDArray[Any], budget: Budget) -> Features:
+    """Return the features of the highest ranks, in their order."""
     return everything[np.sort(np.argsort(-ranks, kind="stable")[:budget])]

@@ -29,19 +29,19 @@ from scipy.spatial import cKDTree
 
 Array = NDArray[Any]
 
-MAX_RATIO = 0.8  # of the nearest to the second nearest descriptor's distance [5]
+MAX_RATIO = 0.8  # of the distances of the nearest and the second nearest descriptor [5]
 CORRECT = 3.0  # distance of a correspondence and of a correct match, pixels
 THRESHOLDS = tuple(range(1, 11))  # of matching accuracy, pixels [2]
 AREA_THRESHOLDS = (1, 3, 5)  # of the corner error, pixels [4]
-REGION = 30.0  # radius that regions are brought to before their overlap is taken, pixels [1]
+REGION = 30.0  # radius to which regions are scaled before their overlap is computed, pixels [1]
 MAX_OVERLAP_ERROR = 0.4  # [1]
 RANSAC = {"method": cv2.USAC_MAGSAC, "ransacReprojThreshold": 3.0, "maxIters": 10_000, "confidence": 0.9999}
 ESTIMATES = 5  # of a pair's homography
-NO_HOMOGRAPHY = 1e4  # corner error where none was found, pixels
+NO_HOMOGRAPHY = 1e4  # corner error if no homography is found, pixels
 
 
 @dataclass(frozen=True)
-class Found:
+class Features:
     """The features of one image.
 
     Attributes
@@ -60,21 +60,21 @@ class Found:
     def __len__(self) -> int:
         return len(self.points)
 
-    def __getitem__(self, index: Any) -> Found:
-        return Found(self.points[index], self.sigmas[index], self.descriptors[index])
+    def __getitem__(self, index: Any) -> Features:
+        return Features(self.points[index], self.sigmas[index], self.descriptors[index])
 
-    def distinct(self) -> Found:
-        """The keypoints without those that differ in orientation only."""
+    def distinct(self) -> Features:
+        """Return one feature for each keypoint: without those that differ in orientation only."""
         _, first = np.unique(np.column_stack((self.points, self.sigmas)), axis=0, return_index=True)
         return self[np.sort(first)]
 
 
-def pair(first: Found, second: Found, homography: Array, shapes: tuple[tuple[int, int], tuple[int, int]]) -> dict:
+def pair(first: Features, second: Features, homography: Array, shapes: tuple[tuple[int, int], tuple[int, int]]) -> dict:
     """Measure two images.
 
     Parameters
     ----------
-    first, second : Found
+    first, second : Features
         Their features.
     homography : (3, 3) array
         Maps points of the first to the second.
@@ -84,20 +84,20 @@ def pair(first: Found, second: Found, homography: Array, shapes: tuple[tuple[int
     Returns
     -------
     dict
-        ``covisible`` (the smaller number of features that the other image shows), ``repeatability``,
-        ``overlap_repeatability``, ``matches``, ``matching_score``, ``accuracy`` (share of the matches within each of
-        `THRESHOLDS`), ``mutual_matches`` and ``mutual_accuracy`` (the same without the test of ratio), and
+        ``covisible`` (the number of features that lie inside the other image, the smaller of both), ``repeatability``,
+        ``overlap_repeatability``, ``matches``, ``matching_score``, ``accuracy`` (fraction of the matches within each of
+        `THRESHOLDS`), ``mutual_matches`` and ``mutual_accuracy`` (the same without the ratio test), and
         ``corner_errors``, pixels.
     """
-    seen = shown(first, homography, shapes[1]), shown(second, np.linalg.inv(homography), shapes[0])
-    covisible = min(len(side) for side in seen)
+    inside = inside_other(first, homography, shapes[1]), inside_other(second, np.linalg.inv(homography), shapes[0])
+    covisible = min(len(side) for side in inside)
     mutual, ratios = mutual_nearest(first.descriptors, second.descriptors)
     matches = mutual[ratios < MAX_RATIO]
     errors = [match_errors(first, second, homography, chosen) for chosen in (matches, mutual)]
     correct = np.count_nonzero(errors[0] <= CORRECT)
     return {
         "covisible": covisible,
-        **repeatability(*(side.distinct() for side in seen), homography),
+        **repeatability(*(side.distinct() for side in inside), homography),
         "matches": len(matches),
         "matching_score": correct / covisible if covisible else 0.0,
         "accuracy": accuracy(errors[0]),
@@ -113,18 +113,19 @@ def project(points: Array, homography: Array) -> Array:
     return mapped[:, :2] / mapped[:, 2:]
 
 
-def shown(found: Found, homography: Array, shape: tuple[int, int]) -> Found:
-    """Return the features that lie inside another image of that shape."""
-    x, y = project(found.points, homography).T
-    return found[(x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)]
+def inside_other(features: Features, homography: Array, shape: tuple[int, int]) -> Features:
+    """Return the features that lie inside the other image, whose shape is `shape`."""
+    x, y = project(features.points, homography).T
+    return features[(x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)]
 
 
-def repeatability(first: Found, second: Found, homography: Array) -> dict[str, float]:
-    """Return the share of keypoints, of the fewer, that have a counterpart in the other image, one to one [1].
+def repeatability(first: Features, second: Features, homography: Array) -> dict[str, float]:
+    """Return the fraction of keypoints that have a counterpart in the other image, one to one [1].
 
-    ``repeatability``: within `CORRECT` pixels in the second image, whatever the scale. ``overlap_repeatability``: by
-    regions, circles in proportion to sigma, whose overlap error is at most `MAX_OVERLAP_ERROR`. A circle that a
-    homography maps is taken to be the circle of the same area, and the two are brought to a radius of `REGION` for it.
+    The fraction is of the smaller number of keypoints. ``repeatability``: within `CORRECT` pixels in the second image,
+    at any scale. ``overlap_repeatability``: by regions, circles proportional to sigma, whose overlap error is at most
+    `MAX_OVERLAP_ERROR`. A circle mapped by a homography is approximated by the circle of the same area, and both are
+    scaled so that the first has a radius of `REGION`.
     """
     fewer = min(len(first), len(second))
     if fewer == 0:
@@ -148,7 +149,7 @@ def neighbours(first: Array, second: Array, radius: float) -> tuple[Array, Array
 
 
 def one_to_one(first: Array, second: Array, costs: Array) -> int:
-    """Return how many pairs remain when the cheapest are taken first and none shares a member with one before."""
+    """Return the number of pairs that a greedy one-to-one assignment accepts, cheapest first."""
     taken_first: set[int] = set()
     taken_second: set[int] = set()
     for pair_index in np.lexsort((second, first, costs)):
@@ -160,9 +161,9 @@ def one_to_one(first: Array, second: Array, costs: Array) -> int:
 
 
 def overlap(radius: float, others: Array, distances: Array) -> Array:
-    """Return intersection over union of a circle with others, at those distances."""
+    """Return the intersection over union of a circle with others, at given distances of their centres."""
     r, s = np.maximum(radius, others), np.minimum(radius, others)
-    d = np.clip(distances, r - s, r + s)  # one within the other; apart
+    d = np.clip(distances, r - s, r + s)  # clipped to one circle within the other, and to disjoint circles
     d = np.maximum(d, np.finfo(float).tiny)
     alpha = np.arccos(np.clip((d * d + r * r - s * s) / (2 * d * r), -1, 1))
     beta = np.arccos(np.clip((d * d + s * s - r * r) / (2 * d * s), -1, 1))
@@ -171,7 +172,7 @@ def overlap(radius: float, others: Array, distances: Array) -> Array:
 
 
 def mutual_nearest(first: Array, second: Array) -> tuple[Array, Array]:
-    """Match descriptors that are each other's nearest, by brute force.
+    """Match descriptors that are mutual nearest neighbours, by brute force.
 
     Parameters
     ----------
@@ -182,13 +183,13 @@ def mutual_nearest(first: Array, second: Array) -> tuple[Array, Array]:
     matches : (Q, 2) array of int
         Indices into both.
     ratios : (Q,) array of float
-        Of the Euclidean distance to that to the second nearest, in `second` or in `first`, whichever is larger: a match
-        passes the ratio test in both directions if this ratio is small enough.
+        Ratio of the Euclidean distance to that of the second nearest neighbour, in `second` or in `first`, whichever
+        ratio is larger. A match passes the ratio test in both directions if this ratio is below the threshold.
     """
     if len(first) == 0 or len(second) < 2:
         return np.empty((0, 2), int), np.empty(0)
     a, b = first.astype(np.float32), second.astype(np.float32)
-    # Integers below 2^24 throughout, so exact.
+    # Exact: all values are integers below 2^24.
     squares = (a * a).sum(axis=1)[:, None] + ((b * b).sum(axis=1) - 2 * a @ b.T)
     nearest, index = squares.argmin(axis=1), np.arange(len(a))
     best = squares[index, nearest]
@@ -200,23 +201,23 @@ def mutual_nearest(first: Array, second: Array) -> tuple[Array, Array]:
     return np.column_stack((index, nearest))[mutual], ratios[mutual]
 
 
-def match_errors(first: Found, second: Found, homography: Array, matches: Array) -> Array:
-    """Return how far from its match a mapped point lies, pixels of the second image."""
+def match_errors(first: Features, second: Features, homography: Array, matches: Array) -> Array:
+    """Return the distance of each mapped point from its match, pixels of the second image."""
     return np.linalg.norm(project(first.points[matches[:, 0]], homography) - second.points[matches[:, 1]], axis=1)
 
 
 def accuracy(errors: Array) -> list[float]:
-    """Return the share of matches within each of `THRESHOLDS`; 0 without matches [2]."""
+    """Return the fraction of matches within each of `THRESHOLDS`; 0 without matches [2]."""
     return [float((errors <= threshold).mean()) if len(errors) else 0.0 for threshold in THRESHOLDS]
 
 
 def corner_errors(
-    first: Found, second: Found, homography: Array, matches: Array, shape: tuple[int, int]
+    first: Features, second: Features, homography: Array, matches: Array, shape: tuple[int, int]
 ) -> list[float]:
-    """Return the mean distance of the first image's corners under estimates of the homography and under it [3].
+    """Return the mean distances between the corners mapped by estimated homographies and by the true one [3].
 
-    An estimate hangs by the order of the matches: there are `ESTIMATES`, of orders that a fixed seed gives. Pixels of
-    the second image; `NO_HOMOGRAPHY` where none was found.
+    An estimate depends on the order of the matches, so there are `ESTIMATES` of them, with orders from fixed seeds.
+    The unit is pixels of the second image; `NO_HOMOGRAPHY` if no homography is found.
     """
     right, bottom = shape[1] - 1, shape[0] - 1
     corners = np.array([[0, 0], [right, 0], [0, bottom], [right, bottom]], float)

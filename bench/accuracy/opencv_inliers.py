@@ -1,10 +1,10 @@
-"""A script with `cv2.SIFT_create`, and with `gpusift.opencv.SIFT_create` in its place, on the Oxford sequences.
+"""Compare a script with `cv2.SIFT_create` to the same with `gpusift.opencv.SIFT_create` on the Oxford sequences.
 
     python -m bench.accuracy.opencv_inliers --data DIR [--device cpu|cuda] [--out DIR]
 
-The script: `SIFT_create`, `detectAndCompute` of image 1 and image k, `BFMatcher.knnMatch`, Lowe's ratio 0.8,
-`findHomography` with USAC_MAGSAC. Counted are its matches, those that `findHomography` calls inliers, and of these the
-verified ones: within 3 pixels of where the true homography maps the point of image 1. All images are read as grey.
+The script calls `SIFT_create`, `detectAndCompute` of image 1 and image k, `BFMatcher.knnMatch`, Lowe's ratio 0.8 and
+`findHomography` with USAC_MAGSAC. A row counts its matches, the inliers of `findHomography`, and of these the verified
+ones: within 3 pixels of the point of image 1 mapped by the true homography. All images are read as grey.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 RATIO = 0.8
 VERIFIED = 3.0  # pixels of image k
 THRESHOLD = 3.0  # of findHomography, pixels of image k
-ROUNDS = 3  # of which the median time is kept
+ROUNDS = 3  # the row has their median time
 
 COUNTS = ("matches", "inliers", "verified")
 
@@ -52,7 +52,7 @@ def script(found_1: tuple, found_k: tuple) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def counts(found_1: tuple, found_k: tuple, homography: np.ndarray) -> dict[str, int]:
-    """Return how many of each of `COUNTS` the script has on a pair."""
+    """Return the `COUNTS` of the script on a pair."""
     points_1, points_k, inliers = script(found_1, found_k)
     mapped = np.concatenate([points_1, np.ones((len(points_1), 1))], axis=1) @ homography.T
     near = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - points_k, axis=1) <= VERIFIED
@@ -80,7 +80,7 @@ def rows_of(folder: Path, makers: dict[str, Callable[..., Any]]) -> Iterator[dic
 
 
 def _timed(detect: Callable[..., Any], image: np.ndarray) -> tuple[Any, float]:
-    """Return what it finds and the median of its seconds."""
+    """Return the result of `detect`, and the median of its seconds."""
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -90,7 +90,7 @@ def _timed(detect: Callable[..., Any], image: np.ndarray) -> tuple[Any, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return verified inliers and keypoints of both engines: each pair, each sequence, the sum."""
+    """Return the table of verified inliers and keypoints of both engines, for each pair and sequence and for all."""
     lines = [
         "| setting | sequence | pair | keypoints of image k | verified, OpenCV | verified, gpusift | ratio |",
         "|---|---|---|--:|--:|--:|--:|",
@@ -120,7 +120,7 @@ def _ms(rows: list[dict[str, Any]], engine: str) -> str:
 
 
 def main() -> None:
-    """Measures, prints the table, and writes opencv_inliers.jsonl and opencv_inliers.md."""
+    """Measure, print the table, and write opencv_inliers.jsonl and opencv_inliers.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds homography/")
     parser.add_argument("--device", default="auto")

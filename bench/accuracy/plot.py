@@ -3,7 +3,7 @@
 
     python -m bench.accuracy.plot [FILE.jsonl] [--out DIR]
 
-The newest run counts: one of all engines on the standard sequences if there is one.
+The newest run is drawn: the newest of all engines on the standard sequences, if there is one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ STYLES: dict[str, dict[str, Any]] = {  # colour-blind safe; a library has one co
     "pycolmap": {"color": "#ae2012", "ls": "-"},
 }
 COLUMNS = 3  # of panels
-OURS, THEIRS = ("gpusift root", "gpusift as COLMAP"), ("OpenCV", "pycolmap")  # that are compared pair by pair
+OURS, THEIRS = ("gpusift root", "gpusift as COLMAP"), ("OpenCV", "pycolmap")  # compared pair by pair
 BY_PAIR = ("pair_accuracies", "corner_errors")
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the run that counts."""
+    """Return the rows of the run to draw."""
     runs: dict[tuple[bool, str], list[Row]] = {}
     for row in rows:
         runs.setdefault((row["standard"], row["run"]), []).append(row)
@@ -113,14 +113,14 @@ def sequence_table(rows: list[Row], budget: int | None) -> list[str]:
 
 
 def difference_table(rows: list[Row]) -> list[str]:
-    """Return how accuracies differ, pair by pair: mean and standard error; nothing without engines to compare."""
+    """Return the table of differences of accuracy, pair by pair: mean and standard error; [] without such engines."""
     lines = []
     for budget in budgets(rows):
         engines = by_engine(rows, budget)
         for ours, theirs in itertools.product(OURS, THEIRS):
             if ours in engines and theirs in engines:
-                apart = engines[ours]["pair_accuracies"] - engines[theirs]["pair_accuracies"]
-                means, errors = apart.mean(axis=0), apart.std(axis=0, ddof=1) / np.sqrt(len(apart))
+                difference = engines[ours]["pair_accuracies"] - engines[theirs]["pair_accuracies"]
+                means, errors = difference.mean(axis=0), difference.std(axis=0, ddof=1) / np.sqrt(len(difference))
                 cells = [f"{means[t - 1]:+.3f} ± {errors[t - 1]:.3f}" for t in AREA_THRESHOLDS]
                 lines.append([f"{title_of(budget)}: {ours} - {theirs}", *cells])
     if not lines:
@@ -137,16 +137,17 @@ def emphasized(values: list[list[float]]) -> list[list[str]]:
 
 
 def engine_list(rows: list[Row]) -> list[str]:
-    """Return what each engine is, and why one was skipped."""
-    settings = {row["engine"]: row for row in rows}
+    """Return the list of engines with their settings, and the reasons of skipped ones."""
+    by_name = {row["engine"]: row for row in rows}
     lines = []
-    for engine, row in settings.items():
-        given = ", ".join(
+    for engine, row in by_name.items():
+        settings_text = ", ".join(
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}"
             for name, value in row["settings"].items()
         )
         lines.append(
-            f"- {engine}: {given or 'its defaults'}" + (f"; skipped: {row['skipped']}" if "skipped" in row else "")
+            f"- {engine}: {settings_text or 'its defaults'}"
+            + (f"; skipped: {row['skipped']}" if "skipped" in row else "")
         )
     return [*lines, ""]
 
@@ -160,8 +161,9 @@ def markdown(rows: list[Row]) -> str:
         "",
         f"{pairs} pairs of images, of {len(names)} sequences; each number is the mean over the pairs. Repeatability "
         f"and matching score: within {CORRECT:g} px, or by an overlap error of at most {MAX_OVERLAP_ERROR:.0%}. "
-        f"Accuracy: of the matches (each other's nearest, and nearer than {MAX_RATIO} times the second nearest, or at "
-        "any ratio), the share within so many pixels. AUC: of the homography's error at the corners. Bold: the best.",
+        f"Accuracy: the fraction of the matches (mutual nearest neighbours, nearer than {MAX_RATIO} times the second "
+        "nearest, or at any ratio) within the given pixels. AUC: of the homography's error at the corners. Bold: the "
+        "best.",
         "",
     ]
     for budget in budgets(rows):
@@ -172,8 +174,8 @@ def markdown(rows: list[Row]) -> str:
     lines += ["Engines:", "", *engine_list(rows)]
     if len(budgets(rows)) > 1:
         lines += [
-            "A budget keeps the largest responses; the largest sigmas in pycolmap, gpusift as COLMAP, and scikit-image "
-            "(which tells no responses; cut here).",
+            "A budget keeps the largest responses; for pycolmap, gpusift as COLMAP and scikit-image (which has no "
+            "responses) the largest sigmas.",
             "",
         ]
     return "\n".join([*lines, provenance_line(first, machine=True), ""])

@@ -1,19 +1,19 @@
 #!/usr/bin/env python
-"""Reconstruct scenes by COLMAP's mapper, from gpusift's features and matches and from COLMAP's own.
+"""Reconstruct scenes with COLMAP's mapper, from gpusift's features and matches and from COLMAP's own.
 
     python -m bench.accuracy.reconstruction [--data DIR] [--out DIR] [--device cpu|cuda] [--scenes a,b]
 
-Each scene: features of all images, every image matched with every other, then pycolmap's incremental mapping, on one
-thread and with a fixed seed, so that it gives the same again. Kept is a JSON row for each scene and engine, in
-reconstruction.jsonl, and a table of them, reconstruction.md.
+For each scene: features of all images, every image matched with every other, then pycolmap's incremental mapping, on
+one thread and with a fixed seed, so that it is repeatable. reconstruction.jsonl has a row for each scene and
+engine, and reconstruction.md the table.
 
-- fountain: 11 photographs, the cameras' centres known to millimetres (Strecha et al. 2008). The camera is given and not
-  refined; centres are compared after the similarity transform that fits them best.
-- brighton: 12 photographs of a drone; the camera starts from EXIF. There is no ground truth.
+- fountain: 11 photographs, the cameras' centres are known to millimetres (Strecha et al. 2008). The camera is known and
+  not refined; centres are compared after the similarity transform that fits them best.
+- brighton: 12 photographs from a drone; the camera is initialized from EXIF. There is no ground truth.
 
-COLMAP's limit of 8192 keypoints an image is a soft one on the CPU: it keeps whole levels of scale, the one that goes
-beyond the limit included, some 12,000 of these images; as many are gpusift's default. There are rows with fewer and
-with all.
+COLMAP's limit of 8192 keypoints an image is not exact on the CPU: it keeps whole levels of scale, including the one
+that exceeds the limit, some 12,000 keypoints for these images. gpusift's default is as many. There are also rows with
+8192 and with all.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ COLUMNS = (  # title, key, format
 
 @dataclass(frozen=True)
 class Scene:
-    """Photographs to reconstruct, and what is known of their cameras."""
+    """Photographs to reconstruct, and the known parameters of their cameras."""
 
     name: str
     folder: Path
@@ -68,7 +68,7 @@ class Scene:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the camera is known, and so of all images, and fixed."""
+        """Whether the camera is known; then all images share it and it is fixed."""
         return self.camera_params is not None
 
 
@@ -95,7 +95,7 @@ def by_gpusift(scene: Scene, path: Path, device: str, **parameters: Any) -> dict
     settings = {**SIFT_PARAMETERS, **parameters}
     sift = SIFT(**settings, device=device)
     images = find_images([str(scene.folder)]).images
-    sift.compute(read_image(next(iter(images.values()))))  # kernels are compiled, once, outside of the times
+    sift.compute(read_image(next(iter(images.values()))))  # compiles the kernels before anything is timed
     start = time.perf_counter()
     cameras = {
         "camera_model": scene.camera_model,
@@ -130,7 +130,7 @@ def times(start: float, middle: float) -> dict[str, float]:
 
 
 def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
-    """Return what writes the databases that are compared, by name."""
+    """Return the functions that write the databases to compare, by name."""
     return {
         "gpusift": lambda scene, path: by_gpusift(scene, path, device),
         f"gpusift, {FEWER}": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=FEWER),
@@ -140,7 +140,7 @@ def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
 
 
 def counts(path: Path) -> dict[str, int]:
-    """Return what a database holds."""
+    """Return the counts of a database."""
     with pycolmap.Database.open(path) as database:
         return {
             "images": database.num_images(),
@@ -175,7 +175,7 @@ def reconstruct(scene: Scene, path: Path) -> dict[str, Any]:
 
 
 def centre_errors(model: Any, centres: dict[str, list[float]] | None) -> dict[str, float]:
-    """Return the median and the largest distance of the cameras' centres to the true ones, millimetres."""
+    """Return the median and the largest distance of the cameras' centres from the true ones, millimetres."""
     found = {image.name: image.projection_center() for image in model.images.values() if image.has_pose}
     names = sorted(found.keys() & (centres or {}).keys())
     if centres is None or len(names) < 3:

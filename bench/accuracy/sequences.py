@@ -1,7 +1,7 @@
 """The images of the accuracy study: sequences of one scene, with the homographies between them.
 
 With a data folder these are four of the Oxford sequences (Mikolajczyk et al. 2005), a photograph with exact renderings,
-and two more that are rendered here; without one, photographs that scikit-image carries, rendered here.
+and two more that are rendered here; without one, scikit-image's photographs, rendered here.
 
 Points are (x, y): column, row; the centre of the upper left pixel is at (0, 0).
 """
@@ -28,7 +28,7 @@ OXFORD = {"graf": "viewpoint", "boat": "zoom and rotation", "bikes": "blur", "le
 EXACT = "exact_park"
 PHOTOGRAPHS = ("canyon_1920x1080.jpg", "coast_1920x1080.jpg")
 CARRIED = ("motorcycle_left.png", "astronaut.png", "coffee.png")
-CORNER = (-0.5, -0.5)  # of an image; a change of size keeps it in place
+CORNER = (-0.5, -0.5)  # of an image; resizing maps it to itself
 SAMPLES = 4  # along a side of a rendered pixel
 BLUR = 1.5  # standard deviation, pixels
 NOISE = 8.0  # standard deviation, grey values
@@ -44,7 +44,7 @@ class Sequence:
 
 
 def standard(data: Path | None) -> dict[str, Callable[[], Sequence]]:
-    """Return what reads or renders each sequence, by its name.
+    """Return a function for each sequence, by name, that reads or renders it.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def standard(data: Path | None) -> dict[str, Callable[[], Sequence]]:
     if missing:
         raise FileNotFoundError(
             f"{data} must hold the sequences of the study; it lacks {', '.join(missing)}. "
-            "Give another --data, or none for the photographs that scikit-image carries."
+            "Give another --data, or none for scikit-image's photographs."
         )
     found = {f"{name}, {change}": partial(oxford, folders[name]) for name, change in OXFORD.items()}
     found["park, exact"] = partial(exact, folders[EXACT])
@@ -83,16 +83,16 @@ def oxford(folder: Path) -> Sequence:
 
 
 def exact(folder: Path) -> Sequence:
-    """Read the images that ``homographies.json`` names, and what maps ``ref`` to each."""
+    """Read the images of ``homographies.json``, and the homographies from ``ref`` to each."""
     found = json.loads((folder / "homographies.json").read_text())["H"]
     names = ["ref", *(name for name in found if name != "ref")]
     return Sequence([grey(folder / f"{name}.png") for name in names], [np.array(found[name]) for name in names])
 
 
 def rendered(path: Path, scale: float) -> Sequence:
-    """Render a photograph, reduced by `scale`, as it is and under known changes, the same in every run.
+    """Render a photograph, scaled by `scale`, unchanged and under known changes, identical in every run.
 
-    A pixel is the mean of the photograph over its square, so no image is sharper than the others, or aliased.
+    A pixel is the mean of the photograph over its square, so that all images are equally sharp and without aliasing.
     """
     photograph = grey(path)
     rows, cols = (round(side * scale) for side in photograph.shape)
@@ -106,8 +106,10 @@ def rendered(path: Path, scale: float) -> Sequence:
         similarity(middle, degrees=180),
         similarity(middle, 0.6, degrees=10),
         similarity(middle, 1.5, degrees=-60),
-        moved(middle) @ stretch @ similarity((0, 0), degrees=20) @ moved(middle, -1),
-        moved(middle) @ np.array([[1, 0.1, 0], [-0.1, 1, 0], [0.4 / cols, -0.3 / rows, 1]]) @ moved(middle, -1),
+        translation(middle) @ stretch @ similarity((0, 0), degrees=20) @ translation(middle, -1),
+        translation(middle)
+        @ np.array([[1, 0.1, 0], [-0.1, 1, 0], [0.4 / cols, -0.3 / rows, 1]])
+        @ translation(middle, -1),
     ]
     images = [render(photograph, change @ reduction, (rows, cols)) for change in changes]
     noise = np.random.default_rng(0).normal(0, NOISE, (rows, cols))
@@ -135,12 +137,12 @@ def render(photograph: Image, homography: Homography, shape: tuple[int, int]) ->
 def similarity(
     centre: tuple[float, float], scale: float = 1, degrees: float = 0, shift: tuple[float, float] = (0, 0)
 ) -> Homography:
-    """Return what scales and turns (from x towards y) about a point, then shifts."""
+    """Return the homography that scales and rotates (from x towards y) about a point, then translates."""
     cosine, sine = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
-    turned = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-    return moved(shift) @ moved(centre) @ turned @ moved(centre, -1)
+    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    return translation(shift) @ translation(centre) @ rotation @ translation(centre, -1)
 
 
-def moved(by: tuple[float, float], times: float = 1) -> Homography:
+def translation(by: tuple[float, float], times: float = 1) -> Homography:
     """Return a translation."""
     return np.array([[1, 0, times * by[0]], [0, 1, times * by[1]], [0, 0, 1]])

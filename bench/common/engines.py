@@ -1,10 +1,10 @@
 """The engines that are compared: one class each, made in a process of its own.
 
-Making an engine imports what it needs and raises `UnavailableError` if it cannot run here; it takes the upsampling and
-the images' shape, which only some engines need. Then ``engine(image)`` takes a grey uint8 image in host memory and
-returns the number of keypoints, with positions and descriptors computed and in host memory.
+An engine's constructor imports its library and raises `UnavailableError` if it cannot run here. It takes the upsampling
+and the images' shape, which only some engines need. ``engine(image)`` takes a grey uint8 image in host memory, computes
+positions and descriptors in host memory, and returns the number of keypoints.
 
-These are the engines of the standard run. `peer_engines.py` has those of the peer run, which also asks for batches.
+These are the engines of the standard run. `bench.peers.engines` adds those of the peer run, which also has batches.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class UnavailableError(Exception):
 
 
 class Engine(Protocol):
-    """What the worker asks of an engine.
+    """What the worker needs of an engine.
 
-    It may have more, which is used where it is there: `stages`, `device_timer`, `device_memory`; and for the peer run
-    `batch(images)`, host to host; `on_device(images)`, which returns a function that computes the features of images on
-    the device and leaves them there; `synchronize()`, which waits for the device.
+    An engine may also have `stages`, `device_timer` and `device_memory`, which the worker uses if they exist; and for
+    the peer run `batch(images)`, host to host; `on_device(images)`, which returns a function that computes the features
+    of images on the device and leaves them there; `synchronize()`, which waits for the device.
     """
 
     settings: dict[str, Any]
-    upsamplings: ClassVar[tuple[int, ...]]  # that it offers
+    upsamplings: ClassVar[tuple[int, ...]]  # supported ones
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
@@ -78,7 +78,7 @@ class ScikitImage:
         sift: Any = self.make(upsampling=self.settings["upsampling"])
         try:
             sift.detect_and_extract(image)
-        except RuntimeError:  # its way to say that there are no features
+        except RuntimeError:  # it raises this for an image without features
             return 0
         return len(sift.keypoints)
 
@@ -113,7 +113,7 @@ class GpusiftCPU:
     def stages(self, image: Image) -> dict[str, float]:
         """Return the seconds of each stage of one call, in order.
 
-        The device is waited for after each stage, so their sum is more than the time of a call.
+        The device is synchronized after each stage, so their sum is larger than the time of a call.
         """
         from gpusift import pipeline
         from gpusift.pipeline import inputs
@@ -145,10 +145,10 @@ class GpusiftCUDA(GpusiftCPU):
         """Return a function that computes the features of `images`, both on the GPU."""
         import cupy
 
-        there = [cupy.asarray(image) for image in images]
+        on_device = [cupy.asarray(image) for image in images]
 
         def run() -> None:
-            self.sift.compute_batch(there, len(there))
+            self.sift.compute_batch(on_device, len(on_device))
 
         return run
 
@@ -175,7 +175,7 @@ class GpusiftCUDA(GpusiftCPU):
         return seconds
 
     def device_memory(self) -> int:
-        """Return the bytes that CuPy's pool has taken from the device: its largest demand."""
+        """Return the bytes that CuPy's pool has allocated on the device: its peak."""
         import cupy
 
         return int(cupy.get_default_memory_pool().total_bytes())

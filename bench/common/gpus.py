@@ -1,7 +1,7 @@
-"""GPUs on paper and in the machine: bandwidth, float32 rate, and how many blocks of a kernel are resident at once.
+"""GPUs: bandwidth and float32 rate by data sheet or measured, and the resident blocks of a kernel.
 
-The table is the vendor's: data sheets and architecture papers, nothing measured here. Copies on a device reach about
-nine tenths of the sheet's bandwidth.
+The table has the vendor's figures, from data sheets and architecture papers. Copies on a device reach about nine tenths
+of the data sheet's bandwidth.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 WARP = 32  # threads
-PARTITIONS = 4  # of a multiprocessor, each with its share of the registers
-REGISTER_UNIT = 256  # registers that a warp is given at a time
-MAX_REGISTERS = 255  # registers that a thread may have
+PARTITIONS = 4  # of a multiprocessor, each with a quarter of the registers
+REGISTER_UNIT = 256  # registers: the granularity of a warp's allocation
+MAX_REGISTERS = 255  # of a thread
 
 COPY_BYTES = 2**30  # of the device-to-device copy that gives the bandwidth
 COPY_CALLS = 10
@@ -36,7 +36,7 @@ class Gpu:
 
     @property
     def instructions(self) -> float:
-        """Float32 instructions per second, a fused multiply-add being one, as an addition by itself is."""
+        """Float32 instructions per second; a fused multiply-add is one instruction, as an addition is."""
         return self.rate / 2
 
     @property
@@ -46,7 +46,7 @@ class Gpu:
 
     @property
     def architecture(self) -> str:
-        """The compute capability as NVRTC has it: "90"."""
+        """The compute capability as NVRTC writes it: "90"."""
         return self.capability.replace(".", "")
 
 
@@ -63,18 +63,18 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """What a multiprocessor has, by compute capability (CUDA C++ Programming Guide, technical specifications).
+    """Resources of a multiprocessor, by compute capability (CUDA C++ Programming Guide, technical specifications).
 
     Attributes
     ----------
     warps, blocks : int
-        Most that are resident at once.
+        Maximum number resident at once.
     shared : int
         Bytes of shared memory for all resident blocks.
     reserved : int
-        Bytes of it that the system takes for each block.
+        Bytes of it that the system reserves for each block.
     shared_unit : int
-        Bytes that a block is given at a time.
+        Bytes: the granularity of a block's allocation.
     lanes : int
         Float32 instructions per cycle.
     registers : int
@@ -104,7 +104,7 @@ MULTIPROCESSORS = {
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Resident blocks of a kernel on a multiprocessor, their share of its warps, and what allows no more."""
+    """Resident blocks of a kernel on a multiprocessor, the fraction of its warps, and the limiting resource."""
 
     blocks: int
     share: float
@@ -112,16 +112,17 @@ class Occupancy:
 
 
 def occupancy(capability: str, threads: int, registers: int, shared: int) -> Occupancy:
-    """Return how many blocks of a kernel are resident on a multiprocessor at once.
+    """Return the number of blocks of a kernel that are resident on a multiprocessor at once.
 
-    The least of four numbers: blocks that there may be; blocks whose warps fit; blocks whose shared memory fits, each
-    rounded up; and blocks whose registers fit. Registers are given to a warp, 256 at a time, from the quarter of the
-    multiprocessor that the warp is in, so a quarter's count is rounded down before it is multiplied by four.
+    It is the smallest of four numbers: the maximum number of blocks; the blocks whose warps fit; the blocks whose
+    shared memory, rounded up, fits; and the blocks whose registers fit. A warp's registers are allocated in units of
+    256 from the quarter of the multiprocessor that the warp is in, so the count of a quarter is rounded down before it
+    is multiplied by four.
 
     Parameters
     ----------
     capability : str
-        Compute capability, "9.0" say.
+        Compute capability: "9.0", for example.
     threads : int
         Of a block.
     registers : int

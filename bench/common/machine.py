@@ -1,4 +1,4 @@
-"""What a measurement ran on: hardware, versions, commit. No host, user or path names."""
+"""The machine of a measurement: hardware, versions and commit. No names of hosts, users or paths."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DISTRIBUTIONS = {
 
 
 def hardware() -> dict[str, Any]:
-    """Return the processor's model, usable cores, memory and, with gpusift, instruction set."""
+    """Return the processor's model, usable cores, memory and GPU, and the instruction set that gpusift uses."""
     found: dict[str, Any] = {
         "cpu": _proc_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
         "cores": len(os.sched_getaffinity(0)),
@@ -59,13 +59,13 @@ def hardware() -> dict[str, Any]:
 
 
 def kind(found: dict[str, Any]) -> str:
-    """Return a file-name-safe name for the kind of machine, ``amd-epyc-2-cores`` say."""
+    """Return a name for the kind of machine that is safe in file names: ``amd-epyc-2-cores``, for example."""
     name = found["gpu"]["name"] if found["gpu"] else f"{found['cpu']} {found['cores']} cores"
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
 def versions() -> dict[str, str | None]:
-    """Return the version of Python and of each package that can matter; None if absent."""
+    """Return the versions of Python and of the packages that may affect results; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name, distributions in DISTRIBUTIONS.items():
         found[name] = next(filter(None, map(_version, distributions)), None)
@@ -75,7 +75,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> dict[str, Any]:
-    """Return the git commit of the checkout and whether it had changes; None without git."""
+    """Return the git commit of the checkout, and whether there are uncommitted changes; None without git."""
     head = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no") if head else None
     return {"commit": head, "dirty": None if changes is None else bool(changes)}

@@ -1,8 +1,7 @@
-"""The photographs that are measured: real ones at 0.4, 2 and 9 megapixels, for the peer run also at 24.
+"""The photographs of the measurements: real ones of 0.4, 2 and 9 megapixels, for the peer run also of 24.
 
-With a data folder (``--data`` or ``GPUSIFT_DATA``) they are its photographs; without one, those
-that scikit-image carries, so that the bench runs anywhere. Grey is what Pillow makes of colour
-(ITU-R 601-2 luma), uint8: the input that OpenCV's SIFT takes.
+With a data folder (``--data`` or ``GPUSIFT_DATA``) they are its photographs. Without one they are scikit-image's, so
+that the bench runs anywhere. Colour is converted to grey by Pillow (ITU-R 601-2 luma), uint8: the input of OpenCV's SIFT.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-TILE = 300, 375  # rows and columns of a mosaic's tiles; most carried photographs are larger
+TILE = 300, 375  # rows and columns of a mosaic's tiles; most of the photographs are larger
 TILE_NAMES = (
     "astronaut.png",
     "chelsea.png",
@@ -82,7 +81,7 @@ def standard(data: Path | None) -> list[Case]:
     if missing:
         raise FileNotFoundError(
             f"{photos} must hold the photographs of the bench; it lacks {', '.join(missing)}. "
-            "Give another --data, or none for the photographs that scikit-image carries."
+            "Give another --data, or none for scikit-image's photographs."
         )
     return cases
 
@@ -99,7 +98,7 @@ def for_peers(data: Path | None) -> list[Case]:
 
 
 def carried(name: str) -> Path:
-    """Return the path of a photograph that scikit-image carries."""
+    """Return the path of a photograph of scikit-image's."""
     import skimage.data
 
     return Path(skimage.data.__file__).parent / name
@@ -112,19 +111,19 @@ def grey(path: Path) -> NDArray[np.uint8]:
 
 
 def mosaic(rows: int, columns: int) -> NDArray[np.uint8]:
-    """Lay crops of carried photographs side by side, each lap mirrored another way.
+    """Return a mosaic of crops of scikit-image's photographs; each lap through them is mirrored in another way.
 
-    Enlarging a small photograph instead would leave it without fine detail, and so with far
-    fewer keypoints than a photograph of that size has.
+    A small photograph that is enlarged instead would lack fine detail, and so have far fewer keypoints than a
+    photograph of that size.
     """
     height, width = TILE
     tiles = [grey(carried(name)) for name in TILE_NAMES]
     out = np.zeros((-(-rows // height) * height, -(-columns // width) * width), np.uint8)
-    places = [(row, column) for row in range(0, out.shape[0], height) for column in range(0, out.shape[1], width)]
-    for number, (row, column) in enumerate(places):
+    corners = [(row, column) for row in range(0, out.shape[0], height) for column in range(0, out.shape[1], width)]
+    for number, (row, column) in enumerate(corners):
         lap, which = divmod(number, len(tiles))
         tile = tiles[which]
-        top = lap * 97 % (tile.shape[0] - height + 1)  # another part of the photograph each lap
+        top = lap * 97 % (tile.shape[0] - height + 1)  # another crop of the photograph in each lap
         left = lap * 89 % (tile.shape[1] - width + 1)
         crop = tile[top : top + height, left : left + width]
         crop = crop[:: -1 if lap % 2 else 1, :: -1 if lap // 2 % 2 else 1]
@@ -133,7 +132,7 @@ def mosaic(rows: int, columns: int) -> NDArray[np.uint8]:
 
 
 def texture(rows: int, columns: int) -> NDArray[np.uint8]:
-    """Make a texture with twice as many keypoints as a mosaic has: noise whose spectrum falls as photographs' do."""
+    """Return a texture with twice as many keypoints as a mosaic: noise with the power spectrum of photographs."""
     size = 1024
     noise = np.fft.fft2(np.random.default_rng(0).normal(size=(size, size)))
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))

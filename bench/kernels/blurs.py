@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Measure the two blurs on a device: seconds of the scale space, and how far its levels are from exact ones.
+"""Measure the two blurs on a device: seconds of the scale space, and the error of its levels.
 
     python -m bench.kernels.blurs [--device cpu|cuda] [--data DIR] [--out DIR]
 
-`blur="auto"` is the one that these rows show to be faster. Seconds are of the stage, waited for, the two blurs in turn;
-errors are the largest of all levels', where intensities are 0 to 1, against SciPy's filter in float64; keypoints are
+`blur="auto"` selects the faster one of these rows. Seconds are of the stage with synchronization; the two blurs take
+turns. Errors are the largest of all levels, for intensities of 0 to 1, against SciPy's filter in float64. Keypoints are
 compared with scikit-image's.
 """
 
@@ -61,7 +61,7 @@ def error(image: np.ndarray, device: str, blur: str) -> float:
 
 
 def agreement(image: np.ndarray, device: str, blur: str) -> dict[str, Any]:
-    """Return how keypoints in float32 agree with scikit-image's."""
+    """Return the agreement of float32 keypoints with scikit-image's."""
     sift = SIFT(device=device, blur=blur)
     sift.detect_and_extract(image)
     found = oracle.compare(oracle.Keypoints.of(sift), oracle.run(image).described)
@@ -84,7 +84,7 @@ def main() -> None:
         for blur in BLURS:
             row = {"case": case.name, "shape": list(image.shape), "device": options.device, "blur": blur}
             row |= {"seconds": spread(taken[blur]), "largest_error": error(image, options.device, blur)}
-            if number == 0:  # scikit-image takes its time
+            if number == 0:  # only once, as scikit-image is slow
                 row["agreement"] = agreement(image, options.device, blur)
             say(f"{case.name}: {blur} {row['seconds']['median'] * 1e3:.2f} ms, error {row['largest_error']:.1e}")
             rows.append(options.out / "blurs.jsonl", {**common, **row})

@@ -1,8 +1,8 @@
-"""Writes what ptxas says of every kernel to results/ptxas.md; no GPU is needed.
+"""Write ptxas's figures of every kernel to results/ptxas.md; no GPU is needed.
 
     python -m bench.kernels.ptxas
 
-Needs NVRTC (pip install "gpusift[test]"). tests/test_nvrtc.py compares the kept table's kernels and spills.
+Needs NVRTC (pip install "gpusift[test]"). tests/devices/test_nvrtc.py checks kernels and spills of the kept table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEAD = """# Registers and shared memory of the kernels
 
 Written by `python -m bench.kernels.ptxas`. Each kernel is built as CuPy builds it, by NVRTC {version} for compute
 capabilities {first} to {last}. Registers are a thread's, in a column for each capability. Shared memory is a block's,
-stack and what is spilled are a thread's, in bytes; where capabilities differ, the largest is given. The number after
+stack and spills are a thread's, in bytes; where capabilities differ, the largest is given. The number after
 a kernel is its compile-time constant: `upsample`'s factor, `blur`'s radius. Rows with other constants and sizes than
 the default parameters' show the limits.
 

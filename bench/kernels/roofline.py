@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Print what each kernel must move and compute, the least time that takes on several GPUs, and its occupancy.
+"""Print the least memory traffic, arithmetic and time of each kernel on several GPUs, and its occupancy.
 
     python -m bench.kernels.roofline [--shape ROWS COLS] [--upsampling 2] [--batch 1] [--keypoints 5000] [--write]
 
-No GPU is needed: shapes give bytes and operations, data sheets the rates, ptxas the registers. On a GPU, the launches
-of gpusift's plan are timed too, and shown as multiples of their floor at the copy bandwidth measured there. See
-`traffic.py` for what is counted, `gpus.py` for the sheets. --write keeps the paper's part in results/roofline.md.
+No GPU is needed: bytes and operations follow from shapes, rates are from data sheets, registers from ptxas. On a GPU,
+the launches of gpusift's plan are timed too, and shown as multiples of their floor at the measured copy bandwidth.
+`bench.kernels.traffic` states what is counted, `bench.common.gpus` has the data sheets. --write keeps the tables that
+need no GPU in results/roofline.md.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ costs less than here.
 
 
 class Launch(Protocol):
-    """A kernel ready to run: call it without arguments. `name` is the kernel's, as `traffic.Work.kernel` has it."""
+    """A launch of a kernel, called without arguments. `name` is the kernel's, as in `traffic.Work.kernel`."""
 
     name: str
 
@@ -49,7 +50,7 @@ class Launch(Protocol):
 
 
 class Plan(Protocol):
-    """The launches of one run, in order; together they can be run again and again."""
+    """The launches of one run, in order; the sequence can be repeated."""
 
     launches: Sequence[Launch]
 
@@ -71,13 +72,13 @@ def work_table(job: Job) -> list[str]:
 
 
 def total(works: list[Work]) -> Work:
-    """Return the sum of works, as one."""
+    """Return the sum of works."""
     sums = {key: sum(getattr(work, key) for work in works) for key in ("launches", "read", "written", "operations")}
     return Work("all", "", 0, **sums)
 
 
 def floor_table(job: Job, chosen: Iterable[Gpu] = GPUS) -> list[str]:
-    """Return the table of the least microseconds; "a" where arithmetic takes them, memory elsewhere."""
+    """Return the table of the least microseconds; "a" marks those that arithmetic bounds instead of memory."""
     chosen = list(chosen)
     works = traffic.works(job)
     lines = []
@@ -96,18 +97,18 @@ def floor_of(works: list[Work], gpu: Gpu) -> float:
 
 
 def sheet_table() -> list[str]:
-    """Return the table of the GPUs' sheets."""
+    """Return the table of the GPUs' data sheets."""
     lines = [[g.name, g.capability, f"{g.bandwidth / 1e9:,.0f}", f"{g.rate / 1e12:.1f}", g.source] for g in GPUS]
     return table(["GPU", "capability", "GB/s", "float32 TFLOP/s", "source"], lines)
 
 
 def occupancy_table(job: Job, figures: Callable[[Work, str], tuple[int, int, int] | None]) -> list[str]:
-    """Return the table of registers, resident blocks and their share of the warps.
+    """Return the table of registers, resident blocks and their fraction of the warps.
 
     Parameters
     ----------
     job : Job
-        What is run.
+        The run.
     figures : callable
         Takes a work and an architecture ("90"); returns threads of a block, registers of a thread and bytes of shared
         memory, or None for a kernel that kernels/ does not have.
@@ -123,7 +124,7 @@ def occupancy_table(job: Job, figures: Callable[[Work, str], tuple[int, int, int
 
 
 def occupancy_cell(gpu: Gpu, figures: tuple[int, int, int] | None) -> str:
-    """Return a kernel's registers, resident blocks and share of the warps on a GPU, and what limits them."""
+    """Return a kernel's registers, resident blocks and fraction of the warps on a GPU, and their limit."""
     if figures is None:
         return "not in kernels/"
     has = gpus.occupancy(gpu.capability, *figures)
@@ -151,8 +152,8 @@ def ptxas_figures() -> Callable[[Work, str], tuple[int, int, int] | None]:
 def measured(plan: Plan, mark: Callable[[], Any], between: Callable[[Any, Any], float]) -> dict[str, float]:
     """Return the seconds of each kernel of a plan: the median over calls of the sum of its launches.
 
-    The launches run in order, as a whole, so that each finds what it needs. What passes between two marks holds a
-    launch and the gap before it.
+    The whole sequence runs in order, as each launch needs the results of those before it. The time between two marks
+    includes a launch and the gap before it.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def cuda_clock() -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
 
 
 def measured_table(job: Job, seconds: dict[str, float], gpu: Gpu) -> list[str]:
-    """Return the table of measured times and of their ratios to the floor, a line a kernel."""
+    """Return the table of measured times and their ratios to the floor, a line for each kernel."""
     works = traffic.works(job)
     lines = []
     for name, value in seconds.items():
@@ -217,18 +218,18 @@ class Steps:
 
 @dataclass(frozen=True)
 class Named:
-    """A step of Python's, as a launch."""
+    """A Python function as a launch."""
 
     name: str
     step: Callable[[], None]
 
     def __call__(self) -> None:
-        """Do it."""
+        """Run the step."""
         self.step()
 
 
 def plan_on_gpu(job: Job) -> Plan | str:
-    """Return gpusift's plan for a job with noise for images, or the reason why nothing can be timed here."""
+    """Return gpusift's plan for a job on images of noise, or the reason why nothing can be timed."""
     from gpusift import SIFT
     from gpusift.pipeline.plan import Key
     from gpusift.stages.intensities import Image
@@ -245,8 +246,8 @@ def plan_on_gpu(job: Job) -> Plan | str:
     return Steps([Named("intensities", lambda: plan.load_images(images)), *plan.launches])
 
 
-def paper(job: Job) -> list[str]:
-    """Return the tables that need neither GPU nor compiler."""
+def floors_and_sheets(job: Job) -> list[str]:
+    """Return the tables that need neither a GPU nor a compiler."""
     rows, cols = job.shape
     images = "one image" if job.batch == 1 else f"{job.batch} images"
     about = (
@@ -266,7 +267,7 @@ def paper(job: Job) -> list[str]:
 
 
 def compiled(job: Job) -> list[str]:
-    """Return the table of occupancy, or the line that says why there is none."""
+    """Return the table of occupancy, or a line with the reason why there is none."""
     try:
         figures = ptxas_figures()
     except (ImportError, RuntimeError) as error:
@@ -291,13 +292,13 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print all tables; keep those that need no GPU if asked to."""
+    """Print the tables; with --write, keep those that need no GPU."""
     options = arguments()
     least_sigma = {} if options.upsampling < 4 else {"sigma_in": Parameters().sigma_min / options.upsampling}
     parameters = Parameters(upsampling=options.upsampling, **least_sigma)
     job = Job(tuple(options.shape), options.batch, options.keypoints, options.pixel, parameters)
     try:
-        text = "\n".join([*paper(job), *compiled(job)])
+        text = "\n".join([*floors_and_sheets(job), *compiled(job)])
     except ValueError as error:
         sys.exit(str(error))
     print(text)

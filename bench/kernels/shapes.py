@@ -1,18 +1,18 @@
 #!/usr/bin/env python
-"""Which shape a block of the descriptor's kernel is to have: counted on real keypoints, and on a GPU measured.
+"""Compare shapes of a block of the descriptor's kernel, counted on real keypoints and measured on a GPU.
 
     python -m bench.kernels.shapes [--keypoints 80] [--write]
 
-A warp's threads go through a window in step. Counted are, for a keypoint of a photograph that scikit-image carries:
+The threads of a warp go through a window in lockstep. The table has, for a keypoint of a photograph of scikit-image's:
 
-- turns: steps of all warps, and the share of their threads that have a sample then;
-- passes: additions to shared memory go to 32 banks, one address of each at a time, so an instruction whose threads meet
-  in a bank takes as many passes as they are there; the kernel's dearest part, on paper;
-- lines: of 128 bytes, that the gradients' loads touch.
+- turns: the steps of all warps, and the fraction of their threads that have a sample in a step;
+- passes: shared memory has 32 banks, each of which serves one address at a time, so an addition takes as many passes as
+  threads address the same bank; on paper the most expensive part of the kernel;
+- lines: the cache lines of 128 bytes that the loads of gradients touch.
 
-Three choices besides the shape: whether threads side by side take samples side by side or stretches of a row; whether a
-thread holds what it adds to one cell; and whether the sums of a cell lie together or those of each kind. On a GPU the
-stages are also timed with each shape. --write keeps the paper's part in results/shapes.md.
+There are three choices besides the shape: neighbouring threads take neighbouring samples or stretches of a row; a
+thread holds its sum while the cell stays the same, or not; the sums of one cell lie together, or those of one kind. On
+a GPU the stages are also timed with each shape. --write keeps the counts in results/shapes.md.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ photograph of {rows} x {cols} pixels. Nothing here was measured on a GPU. The ke
 
 @dataclass(frozen=True)
 class Window:
-    """A keypoint's window: for each sample the cell that it adds to, -1 outside; a cell being 0 to n_cells - 1."""
+    """A keypoint's window: for each sample the cell that it adds to, 0 to n_cells - 1, or -1 outside."""
 
     cells: np.ndarray
     n_cells: int
 
     def spans(self) -> list[tuple[int, int]]:
-        """First column of each row's share, and the one behind its last."""
+        """Return the first column of each row of the window, and the column behind its last."""
         inside = self.cells >= 0
         first = np.where(inside.any(1), inside.argmax(1), 0)
         last = np.where(inside.any(1), inside.shape[1] - inside[:, ::-1].argmax(1), 0)
@@ -64,7 +64,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Way:
-    """How a block goes through a window: its threads along a row and across rows, and the three choices."""
+    """How a block traverses a window: its threads along a row and across rows, and the three choices."""
 
     shape: tuple[int, int]
     stretches: bool = True
@@ -73,7 +73,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """The way in a few words."""
+        """A short name of the way."""
         taken = "stretches" if self.stretches else "neighbours"
         sums = "sums apart" if self.apart else "sums together"
         return f"{self.shape[0]} x {self.shape[1]}, {taken}, {'held' if self.holds else 'not held'}, {sums}"
@@ -81,7 +81,7 @@ class Way:
 
 @dataclass
 class Count:
-    """What a keypoint takes; see the head of this file."""
+    """The counts of a keypoint; the module's docstring defines them."""
 
     turns: int = 0
     samples: int = 0
@@ -104,7 +104,7 @@ def windows(n: int) -> tuple[list[Window], tuple[int, int]]:
 
 
 def window(space: Any, features: Any, i: int, parameters: Any) -> Window:
-    """Return a keypoint's window; as kernels/descriptor.cu, in double precision."""
+    """Return a keypoint's window, as kernels/descriptor.cu computes it, in double precision."""
     n_hist, n_ori = parameters.n_hist, parameters.n_ori
     octave = int(features.octaves[i])
     level = space.octave(octave)[int(features.scales[i])].astype(float)
@@ -144,7 +144,7 @@ def walks(way: Way, window: Window) -> Iterator[list[tuple[int, int]]]:
 
 
 def count(way: Way, window: Window) -> Count:
-    """Count what one keypoint takes."""
+    """Return the counts of one keypoint."""
     found = Count()
     threads = list(walks(way, window))
     for first in range(0, len(threads), WARP):
@@ -152,7 +152,7 @@ def count(way: Way, window: Window) -> Count:
         held = [-1] * len(warp)
         turns = max(map(len, warp))
         found.turns += turns
-        for turn in range(turns + 1):  # one more, in which what is held is added
+        for turn in range(turns + 1):  # the last turn adds the sums still held
             added, lines = [], set()
             for thread, walk in enumerate(warp):
                 cell = -1
@@ -177,7 +177,7 @@ def count(way: Way, window: Window) -> Count:
 
 
 def passes(cells: np.ndarray, way: Way, n_cells: int) -> int:
-    """Return the passes of the additions of one warp's threads to these cells."""
+    """Return the passes of the additions of one warp's threads to `cells`."""
     kinds, directions = np.arange(PARTS) % 4, np.arange(PARTS) // 4
     if way.apart:
         places = kinds * n_cells + cells[:, np.newaxis] + directions
@@ -187,15 +187,15 @@ def passes(cells: np.ndarray, way: Way, n_cells: int) -> int:
 
 
 def ways() -> list[Way]:
-    """Return the ways that are compared: the former one first, then one choice after the other, then shapes."""
+    """Return the ways to compare: the former one, then one choice after the other, then shapes."""
     plain = Way((32, 4), stretches=False, holds=False, apart=False)
     apart = Way((32, 4), stretches=False, holds=False)
     stretched = Way((32, 4), holds=False)
     return [plain, apart, stretched, *(Way(shape) for shape in SHAPES)]
 
 
-def paper(n: int) -> list[str]:
-    """Return the table of what is counted."""
+def counted_table(n: int) -> list[str]:
+    """Return the table of counts."""
     found, shape = windows(n)
     lines = []
     for way in ways():
@@ -224,7 +224,7 @@ def paper(n: int) -> list[str]:
 
 
 def on_gpu() -> list[str]:
-    """Return the table of the stages' times with each shape, or the reason why there is none."""
+    """Return the table of the stages' times with each shape, or the reason why they cannot be measured."""
     from gpusift.pipeline.plan import Key
     from gpusift.stages.intensities import Image
 
@@ -252,12 +252,12 @@ def on_gpu() -> list[str]:
 
 
 def main() -> None:
-    """Print all tables; keep that of the paper if asked to."""
+    """Print the tables; with --write, keep the table of counts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--keypoints", type=int, default=80, help="of the photograph, to be counted")
     parser.add_argument("--write", action="store_true", help="keep the table in bench/results/shapes.md")
     options = parser.parse_args()
-    text = "\n".join(paper(options.keypoints))
+    text = "\n".join(counted_table(options.keypoints))
     print(text)
     if options.write:
         KEPT.write_text(text)

@@ -1,11 +1,11 @@
-"""What each kernel of one run must move and compute at least, from shapes alone: the floor that `roofline.py` prints.
+"""The least memory traffic and arithmetic of each kernel of one run, from shapes alone: `roofline` prints them.
 
-`SEQUENCE` is the launch sequence, kernel by kernel. Every function of it takes a `Job` and returns the kernel's work,
-and is where its assumptions are stated. Bytes are those of device memory, each counted once however many threads read
-it; samples are float32.
+`SEQUENCE` is the sequence of launches, kernel by kernel. Each of its functions takes a `Job`, returns the kernel's
+work, and documents its assumptions. Bytes are of device memory; each is counted once, no matter how many threads read it.
+Samples are float32.
 
 Operations are float32 instructions: an addition, a comparison or a fused multiply-add is one, a division or a square
-root eight. Addresses, integers and loads are not counted, so this too is a floor.
+root eight. Addresses, integers and loads are not counted, so this is a lower bound too.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from functools import cached_property
 from gpusift.parameters import Parameters, gaussian_taps
 
 SAMPLE = 4  # bytes
-SECTOR = 32  # bytes that memory is read by
+SECTOR = 32  # bytes: the granularity of reads from memory
 KEY = 8  # bytes of a candidate: octave, row, column and scale in one number
 KEYPOINT = 24  # bytes: position, sigma, response, octave, scale
 COUNT = 4  # bytes
 
-# Seen on four photographs of 0.4 to 9 MP: 1.4 to 3.1 candidates and 1.1 to 1.25 orientations for each keypoint.
+# Measured on four photographs of 0.4 to 9 MP: 1.4 to 3.1 candidates and 1.1 to 1.25 orientations for each keypoint.
 CANDIDATES_PER_KEYPOINT = 2.0
 FEATURES_PER_KEYPOINT = 1.2
 
@@ -80,9 +80,9 @@ class Job:
     def mean_square_sigma(self) -> float:
         """Mean of a keypoint's sigma^2, in samples of its octave.
 
-        Keypoints are taken to be as many at each scale as its blobs have room for: in proportion to 1 / sigma^2, so
-        that each octave has a quarter of the keypoints of the one before it, and all octaves the same mean. Photographs
-        had 5.9 to 6.3, and 63 to 76 % of their keypoints in the first octave, where this gives 6.0 and 75 %.
+        The model: the number of keypoints of a scale is proportional to 1 / sigma^2, so each octave has a quarter of
+        the keypoints of the one before it, and all octaves have the same mean. It gives 6.0, with 75 % of the keypoints in
+        the first octave; photographs had 5.9 to 6.3, and 63 to 76 %.
         """
         n_scales = self.parameters.n_scales
         squares = [(self.parameters.sigma_min * 2 ** (s / n_scales)) ** 2 for s in range(1, n_scales + 1)]
@@ -91,14 +91,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel's launches must do at least.
+    """The least work of a kernel's launches.
 
     Attributes
     ----------
     kernel : str
         Its name in kernels/.
     label : str
-        What tells it from other launches of the kernel.
+        Distinguishes it from other launches of the kernel.
     constant : int
         Its compile-time constant, the radius of a blur; 0 if it has none.
     launches : int
@@ -129,22 +129,22 @@ class Work:
 
 
 def radius_of(sigma: float) -> int:
-    """Return the radius of a Gaussian, samples; 0 where there is no blur."""
+    """Return the radius of a Gaussian, samples; 0 without a blur."""
     return len(gaussian_taps(sigma)) - 1 if sigma > 0 else 0
 
 
 def blur_operations(radius: int) -> int:
-    """Return the instructions of a blurred sample: two passes of add, subtract and fma a tap, and two more."""
+    """Return the instructions of a blurred sample: two passes of an add, a subtract and an fma a tap, and two more."""
     return 2 * (3 * radius + 2) if radius else 0
 
 
 def intensities(job: Job) -> list[Work]:
-    """The raw image read once, as float32 written."""
+    """Read the raw image once, write it as float32."""
     return [Work("intensities", "", 0, job.batch, job.pixel * job.pixels, SAMPLE * job.pixels, job.pixels)]
 
 
 def first_level(job: Job) -> list[Work]:
-    """Level 0 of the first octave: the image read once, enlarged by two interpolations, blurred, written."""
+    """Level 0 of the first octave: read the image once, enlarge it by two interpolations, blur, write."""
     factor = job.parameters.upsampling
     radius = radius_of(job.parameters.first_blur)
     enlarging = 2 + 2 / factor if factor > 1 else 0  # columns of each enlarged row, then its samples
@@ -153,10 +153,10 @@ def first_level(job: Job) -> list[Work]:
 
 
 def blur(job: Job) -> list[Work]:
-    """Each further level: the one before read once, the level written once.
+    """Each further level: read the previous level once, write the level once.
 
-    Level n_scales also writes its every second sample, level 0 of the next octave. A launch for each octave, as each
-    octave needs the one before.
+    Level n_scales also writes every second of its samples: level 0 of the next octave. There is a launch for each
+    octave, as each octave needs the one before.
     """
     works = []
     for level, sigma in enumerate(job.parameters.blurs, start=1):
@@ -169,10 +169,10 @@ def blur(job: Job) -> list[Work]:
 
 
 def find_extrema(job: Job) -> list[Work]:
-    """Candidates of all octaves: each level read once, a list of keys written.
+    """Candidates of all octaves: read each level once, write a list of keys.
 
-    Operations: the differences, and their comparison with the threshold. Comparisons with neighbours are left out:
-    few samples of a photograph are above the threshold.
+    Operations are the differences and their comparison with the threshold. Comparisons with neighbours are not counted,
+    as few samples of a photograph exceed the threshold.
     """
     samples, levels = sum(job.samples), job.parameters.n_levels
     operations = samples * (levels - 1 + job.parameters.n_scales)
@@ -180,7 +180,7 @@ def find_extrema(job: Job) -> list[Work]:
 
 
 def order(job: Job) -> list[Work]:
-    """The candidates in canonical order: rows counted and summed up, keys grouped by row, and sorted in it."""
+    """Order the candidates: count rows, compute prefix sums, group keys by row, sort each row."""
     rows = job.batch * sum(rows for rows, _ in job.parameters.octave_shapes(job.shape))
     moved = KEY * candidates(job)
     return [
@@ -191,19 +191,19 @@ def order(job: Job) -> list[Work]:
 
 
 def sums(label: str, counts: float) -> Work:
-    """Where each entry of a list begins, by the counts of those before it."""
+    """Prefix sums of counts: the offset of each entry of a list."""
     return Work("sum_counts", label, 0, 1, COUNT * counts, COUNT * counts, 2 * counts)
 
 
 def refine(job: Job) -> list[Work]:
-    """Candidates moved to their extremum and tested: a sector read of each of three rows in four levels."""
+    """Move candidates to their extremum and test them: read a sector of each of three rows in four levels."""
     read = (KEY + 3 * 4 * SECTOR) * candidates(job)
     written = KEYPOINT * candidates(job)
     return [Work("refine", "", 0, 1, read, written, REFINEMENT * candidates(job))]
 
 
 def keep_accepted(job: Job) -> list[Work]:
-    """The numbers of the candidates that were kept."""
+    """Write the indices of the accepted candidates."""
     read = 2 * COUNT * candidates(job)
     return [
         sums("candidates", candidates(job)),
@@ -220,7 +220,7 @@ def assign_orientations(job: Job) -> list[Work]:
 
 
 def spread_orientations(job: Job) -> list[Work]:
-    """A feature for each orientation of a keypoint: its candidate's number, and the angle."""
+    """Write a feature for each orientation of a keypoint: its candidate's index, and the angle."""
     moved = (COUNT + SAMPLE) * job.features
     return [
         sums("keypoints", job.all_keypoints),
@@ -229,7 +229,7 @@ def spread_orientations(job: Job) -> list[Work]:
 
 
 def describe(job: Job) -> list[Work]:
-    """Descriptors over a turned square of side 2 lambda_descr sigma (n_hist + 1) / n_hist, and no sample outside it."""
+    """Descriptors over a rotated square of side 2 lambda_descr sigma (n_hist + 1) / n_hist."""
     parameters = job.parameters
     side = 2 * parameters.lambda_descr * (parameters.n_hist + 1) / parameters.n_hist
     samples = job.features * side**2 * job.mean_square_sigma
@@ -238,7 +238,7 @@ def describe(job: Job) -> list[Work]:
 
 
 def collect(job: Job) -> list[Work]:
-    """All features side by side, in one block."""
+    """Copy all features into one block of memory."""
     moved = (KEYPOINT + SAMPLE + job.parameters.n_values) * job.features
     return [Work("collect", "", 0, 1, moved, moved, 0)]
 
@@ -249,7 +249,7 @@ def candidates(job: Job) -> float:
 
 
 def window_bytes(job: Job, samples: float) -> float:
-    """Return the bytes that windows of so many samples need: each once, but no more than the levels' they lie in."""
+    """Return the bytes that windows with `samples` samples read, at most those of the levels that they lie in."""
     return min(SAMPLE * samples, SAMPLE * job.parameters.n_scales * sum(job.samples))
 
 
@@ -282,6 +282,6 @@ def works(job: Job) -> list[Work]:
 
 
 def floor_seconds(work: Work, bandwidth: float, instructions: float) -> tuple[float, str]:
-    """Return the least seconds of a kernel, and which of "memory" and "arithmetic" takes them."""
+    """Return the least seconds of a kernel, and its bound: "memory" or "arithmetic"."""
     memory, arithmetic = work.moved / bandwidth, work.operations / instructions
     return (memory, "memory") if memory >= arithmetic else (arithmetic, "arithmetic")

@@ -1,6 +1,6 @@
-"""The other programs of the peer run: one class each, made in a process of its own, as those of `engines.py`.
+"""The other programs of the peer run: one class each, as in `bench.common.engines`.
 
-bench/README.md says which of these were run, and which are written from their documentation.
+bench/README.md lists the engines that have run so far, and those that are written from their documentation.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 
 from bench.common.engines import Engine, GpusiftCPU, GpusiftCUDA, Image, OpenCV, ScikitImage, UnavailableError
 
-CAPACITY_SHARE = 20  # pixels for each keypoint that a program is given room for, where it needs a number
+PIXELS_PER_KEYPOINT = 20  # pixels for each keypoint, for programs that need a capacity
 LEAST_CAPACITY = 8192
 
 
 def imported(module: str, package: str) -> Any:
-    """Return a module; `UnavailableError` with what to install where it cannot be imported."""
+    """Import a module; if that fails, raise `UnavailableError` with the package to install."""
     try:
         return importlib.import_module(module)
-    except Exception as error:  # a broken installation fails in its own way, which is the reason to show
+    except Exception as error:  # a broken installation may raise anything
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise UnavailableError(f"{module} cannot be imported ({reason}); pip install {package}") from error
 
 
 def require_driver() -> None:
-    """Raise `UnavailableError` where there is no NVIDIA driver: some programs end the process then."""
+    """Raise `UnavailableError` without an NVIDIA driver: some programs would end the process."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -37,12 +37,12 @@ def require_driver() -> None:
 
 
 def capacity(shape: tuple[int, int]) -> int:
-    """Return the keypoints that a program which needs a number is given room for: more than a photograph has."""
-    return max(LEAST_CAPACITY, shape[0] * shape[1] // CAPACITY_SHARE)
+    """Return a capacity of keypoints that exceeds the number in a photograph."""
+    return max(LEAST_CAPACITY, shape[0] * shape[1] // PIXELS_PER_KEYPOINT)
 
 
 class Colmap:
-    """COLMAP's SIFT through pycolmap, VLFeat's on one core of the CPU; RootSIFT, as is its default."""
+    """COLMAP's SIFT through pycolmap: VLFeat's on one core of the CPU, with RootSIFT, its default."""
 
     upsamplings: ClassVar = (1, 2)
     device = "cpu"
@@ -51,7 +51,7 @@ class Colmap:
         pycolmap = imported("pycolmap", "pycolmap")
         if self.device == "cuda" and not pycolmap.has_cuda:
             raise UnavailableError("this pycolmap was built without CUDA; pip install pycolmap-cuda12")
-        pycolmap.logging.minloglevel = 1  # no line for each extractor
+        pycolmap.logging.minloglevel = 1  # omits a line for each extractor
         options = pycolmap.FeatureExtractionOptions()
         options.use_gpu = self.device == "cuda"
         options.sift.first_octave = -1 if upsampling == 2 else 0
@@ -80,7 +80,7 @@ class KorniaRs:
         imgproc = imported("kornia_rs.imgproc", "kornia-rs")
         arguments = {"upsample": upsampling == 2, "max_keypoints": capacity(shape)}
         self.sift = imgproc.Sift(**arguments)
-        self.settings = {**arguments, "contrast_threshold": 0.04, "threads": "as it comes"}
+        self.settings = {**arguments, "contrast_threshold": 0.04, "threads": "default"}
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
@@ -92,7 +92,7 @@ class KorniaRs:
 
 
 class KorniaRsCUDA(KorniaRs):
-    """kornia-rs on CUDA: keypoints come to the host as Python objects, also in its device time."""
+    """kornia-rs on CUDA. It copies keypoints to the host as Python objects, also in its device time."""
 
     def __init__(self, upsampling: int, shape: tuple[int, int]) -> None:
         kornia_rs = imported("kornia_rs", "kornia-rs[cuda]")
@@ -103,16 +103,16 @@ class KorniaRsCUDA(KorniaRs):
 
     def __call__(self, image: Image) -> int:
         """Return the number of keypoints of `image`."""
-        keypoints, descriptors = self.sift.detect_and_compute(self._there(image))
+        keypoints, descriptors = self.sift.detect_and_compute(self._on_device(image))
         descriptors.numpy()
         return len(keypoints)
 
     def on_device(self, images: Sequence[Image]) -> Callable[[], None]:
         """Return a function that computes the features of `images` on the GPU, one after the other."""
-        there = [self._there(image) for image in images]
+        on_device = [self._on_device(image) for image in images]
 
         def run() -> None:
-            for image in there:
+            for image in on_device:
                 self.sift.detect_and_compute(image)
 
         return run
@@ -121,12 +121,12 @@ class KorniaRsCUDA(KorniaRs):
         """Wait for the GPU."""
         self.stream.synchronize()
 
-    def _there(self, image: Image) -> Any:
+    def _on_device(self, image: Image) -> Any:
         return self.make(self._float(image)).to_cuda(self.stream)
 
 
 class Kornia:
-    """kornia's ``SIFTFeatureScaleSpace``, in PyTorch: the strongest 8,000 without a threshold, its default."""
+    """kornia's ``SIFTFeatureScaleSpace``, in PyTorch: by default the strongest 8,000 without a threshold."""
 
     upsamplings: ClassVar = (2,)
     device = "cpu"
@@ -148,26 +148,26 @@ class Kornia:
     def batch(self, images: Sequence[Image]) -> int:
         """Return the number of keypoints of all `images`, computed as one tensor."""
         with self.torch.inference_mode():
-            _, responses, _ = (found.cpu() for found in self.sift(self._there(images)))
+            _, responses, _ = (found.cpu() for found in self.sift(self._on_device(images)))
         return int((responses != 0).sum())
 
     def on_device(self, images: Sequence[Image]) -> Callable[[], None]:
         """Return a function that computes the features of `images` where PyTorch runs."""
-        there = self._there(images)
+        tensors = self._on_device(images)
 
         def run() -> None:
             with self.torch.inference_mode():
-                self.sift(there)
+                self.sift(tensors)
 
         return run
 
-    def _there(self, images: Sequence[Image]) -> Any:
+    def _on_device(self, images: Sequence[Image]) -> Any:
         tensor = self.torch.from_numpy(np.stack(images))[:, None].to(self.device)
         return tensor.to(self.torch.float32) / 255
 
 
 class KorniaCUDA(Kornia):
-    """The same on CUDA."""
+    """kornia's SIFT on CUDA."""
 
     device = "cuda"
 
@@ -176,12 +176,12 @@ class KorniaCUDA(Kornia):
         self.torch.cuda.synchronize()
 
     def device_memory(self) -> int:
-        """Return the largest number of bytes that PyTorch took from the device."""
+        """Return the peak of the bytes that PyTorch reserved on the device."""
         return int(self.torch.cuda.max_memory_reserved())
 
 
 class CvCuda:
-    """``cvcuda.sift`` on a batch of equal shapes; with CuPy for arrays on the device."""
+    """``cvcuda.sift`` on a batch of images of one shape; CuPy has the arrays on the device."""
 
     upsamplings: ClassVar = (1, 2)
 
@@ -199,8 +199,8 @@ class CvCuda:
         return self.batch([image])
 
     def batch(self, images: Sequence[Image]) -> int:
-        """Return the number of keypoints of all `images`; what was found of each comes to the host."""
-        *found, numbers = (self.cupy.asarray(tensor.cuda()) for tensor in self.sift(self._there(images)))
+        """Return the number of keypoints of all `images`; the features of each are copied to the host."""
+        *found, numbers = (self.cupy.asarray(tensor.cuda()) for tensor in self.sift(self._on_device(images)))
         self.synchronize()
         counts = np.minimum(self.cupy.asnumpy(numbers).ravel(), found[0].shape[1])
         for image, count in enumerate(counts.tolist()):
@@ -210,10 +210,10 @@ class CvCuda:
 
     def on_device(self, images: Sequence[Image]) -> Callable[[], None]:
         """Return a function that computes the features of `images`, both on the GPU."""
-        there = self._there(images)
+        tensors = self._on_device(images)
 
         def run() -> None:
-            self.sift(there)
+            self.sift(tensors)
 
         return run
 
@@ -221,14 +221,14 @@ class CvCuda:
         """Wait for the GPU."""
         self.cupy.cuda.Device().synchronize()
 
-    def _there(self, images: Sequence[Image]) -> Any:
+    def _on_device(self, images: Sequence[Image]) -> Any:
         array = self.cupy.asarray(np.stack(images)[..., np.newaxis])
-        self.synchronize()  # CV-CUDA has a stream of its own
+        self.synchronize()  # CV-CUDA has its own stream
         return self.cvcuda.as_tensor(array, "NHWC")
 
 
 class PySift:
-    """PySIFT (``staysift``): at most 8,000 keypoints; it enlarges images only below a number of pixels of its own."""
+    """PySIFT (``staysift``): at most 8,000 keypoints. It does not enlarge images above a size that it defines."""
 
     upsamplings: ClassVar = (1, 2)
 
@@ -247,10 +247,10 @@ class PySift:
 
     def on_device(self, images: Sequence[Image]) -> Callable[[], None]:
         """Return a function that computes the features of `images`, both on the GPU, one after the other."""
-        there = [self.cupy.asarray(image) for image in images]
+        on_device = [self.cupy.asarray(image) for image in images]
 
         def run() -> None:
-            for image in there:
+            for image in on_device:
                 self.sift.detectAndCompute(image, gpu_output=True)
 
         return run
@@ -260,7 +260,7 @@ class PySift:
         self.cupy.cuda.Device().synchronize()
 
     def device_memory(self) -> int:
-        """Return the bytes that CuPy's pool has taken from the device."""
+        """Return the bytes that CuPy's pool has allocated on the device."""
         return int(self.cupy.get_default_memory_pool().total_bytes())
 
 

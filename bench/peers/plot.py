@@ -42,10 +42,10 @@ COLOURS = {
 OURS = ("gpusift-cuda", "gpusift-cpu")
 MARKS = ("o", "|", "x", "+", "1", "2")  # of batches, small to large
 NOTE = (
-    "Median time of an image, from host memory to features in host memory, and on the device where the engine can be "
-    'asked for that; "gpusift x" is how many times as fast gpusift is on the same photographs, upsampling and batch, '
-    "on the GPU if it ran there. Programs do not find the same keypoints; their settings are in the rows. The load is "
-    "the machine's when a measurement began, the bench's own part in it; above the number of cores, it was shared."
+    "Median time of an image, from host memory to features in host memory, and on the device for engines that support "
+    'it; "gpusift x" is how many times as fast gpusift is on the same photographs, upsampling and batch, on the GPU if '
+    "it ran there. The programs find different keypoints; their settings are in the rows. The load is the machine's at "
+    "the start of a measurement, the bench's own included; above the number of cores, other programs were running."
 )
 
 
@@ -55,12 +55,12 @@ def measured(run: Run) -> list[Row]:
 
 
 def group(row: Row) -> tuple[Any, ...]:
-    """Return what rows must share to be compared."""
+    """Return the keys that rows must share to be compared."""
     return row["case"], row["upsampling"], row["batch"]
 
 
 def ours(run: Run) -> dict[tuple[Any, ...], Row]:
-    """Return gpusift's row of each group, that on CUDA if there is one."""
+    """Return gpusift's row of each group, on CUDA if it ran there."""
     found: dict[tuple[Any, ...], Row] = {}
     for engine in reversed(OURS):
         found |= {group(row): row for row in measured(run) if row["engine"] == engine}
@@ -73,7 +73,7 @@ def of_an_image(row: Row, name: str = "seconds", which: str = "median") -> float
 
 
 def times_floor(row: Row) -> str:
-    """Return a row's device time as a multiple of its floor; nothing without a device time or copy bandwidth."""
+    """Return a row's device time as a multiple of its floor; "" without a device time or copy bandwidth."""
     if "device_seconds" not in row or "copy_bytes_per_s" not in row:
         return ""
     pixels = row["shape"][0] * row["shape"][1]
@@ -152,7 +152,7 @@ def markdown(runs: list[Run]) -> str:
 
 
 def labelled(row: Row) -> Row:
-    """Return a row whose case tells upsampling and batch too, if it has them."""
+    """Return a row whose case names its upsampling and batch too, if it has them."""
     if "batch" not in row:
         return {**row, "case": "all"} if row.get("unavailable") else {**row, "case": f"{row['case']}, cold start"}
     return {**row, "case": f"{row['case']}, upsampling {row['upsampling']}, batch {row['batch']}"}
@@ -208,7 +208,7 @@ def draw_panel(axes: Any, rows: list[Row]) -> None:
 
 
 def write(files: list[Path], out: Path) -> None:
-    """Write peers.md and, if anything was measured, peers.png of these rows."""
+    """Write peers.md and, if there are measurements, peers.png of these rows."""
     runs = newest_runs(read(*files))
     out.mkdir(parents=True, exist_ok=True)
     (out / "peers.md").write_text(markdown(runs))

@@ -30,14 +30,14 @@ from bench.peers import plot
 from bench.peers.engines import PEERS
 from bench.peers.worker import Request, serve, too_slow
 
-LONGEST = 900.0  # seconds that a process may take; then it is ended, and that is the reason
+LONGEST = 900.0  # seconds: the time limit of a process
 CACHES = ("CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")  # of compiled kernels
-DENSE_MEGAPIXELS = 9  # from which scikit-image takes many minutes
+DENSE_MEGAPIXELS = 9  # scikit-image takes many minutes from this size on
 SLOW_REASON = "scikit-image takes minutes an image; --all runs it"
 
 
 def in_process(serving: Callable[..., None], *arguments: Any, longest: float = LONGEST) -> dict[str, Any]:
-    """Run ``serving(pipe, *arguments)`` in a fresh process and return what it sends, with ``process_seconds``."""
+    """Run ``serving(pipe, *arguments)`` in a fresh process; return the dict that it sends, and ``process_seconds``."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
     process = context.Process(target=serving, args=(theirs, *arguments), daemon=True)
@@ -47,7 +47,7 @@ def in_process(serving: Callable[..., None], *arguments: Any, longest: float = L
     try:
         if not pipe.poll(longest):
             process.kill()
-            return {"skipped": f"it was ended after {longest:.0f} s"}
+            return {"skipped": f"it took longer than {longest:.0f} s"}
         found: dict[str, Any] = pipe.recv()
         found["process_seconds"] = time.perf_counter() - start
         return found
@@ -60,17 +60,17 @@ def in_process(serving: Callable[..., None], *arguments: Any, longest: float = L
 
 
 def bandwidth(pipe: Connection) -> None:
-    """Send the copy bandwidth of the GPU, or the reason why there is none."""
+    """Send the copy bandwidth of the GPU, or the reason why it cannot be measured."""
     from bench.common import gpus
 
     try:
         pipe.send({"copy_bytes_per_s": gpus.copy_bandwidth()})
-    except Exception as error:  # CuPy or a GPU is missing, each in its own way
+    except Exception as error:  # a missing CuPy or GPU may raise anything
         pipe.send({"skipped": f"{type(error).__name__}: {error}".split("\n")[0]})
 
 
 def cold_starts(engine: str, path: str) -> dict[str, Any]:
-    """Return a row's part: a fresh process's first features, with empty caches of kernels and with filled ones."""
+    """Return the keys of a row for a fresh process's first features, with empty and with filled caches of kernels."""
     request = Request(engine, path, upsampling=largest_upsampling(engine), cold=True)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -84,12 +84,12 @@ def cold_starts(engine: str, path: str) -> dict[str, Any]:
 
 
 def largest_upsampling(engine: str) -> int:
-    """Return the largest upsampling that an engine offers."""
+    """Return the largest upsampling that an engine supports."""
     return max(PEERS[engine].upsamplings)
 
 
 def requests(engine: str, path: str, options: argparse.Namespace) -> Iterator[Request]:
-    """Yield what to measure of an engine on one photograph."""
+    """Yield the requests for an engine and a photograph."""
     limit = np.inf if options.all else 3 * options.budget
     first = Request(engine, path, 1, rounds=options.rounds, budget=options.budget, limit=limit)
     for upsampling in options.upsamplings:
@@ -98,9 +98,9 @@ def requests(engine: str, path: str, options: argparse.Namespace) -> Iterator[Re
 
 
 def measured(request: Request, megapixels: float, single: float, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the measured part of a row, or its ``skipped``; `single` is the seconds that one image took, if known."""
+    """Return the measurements of a row, or its ``skipped``; `single` is the seconds of one image, or 0 if unknown."""
     if request.upsampling not in PEERS[request.engine].upsamplings:
-        return {"skipped": f"it has no upsampling of {request.upsampling}"}
+        return {"skipped": f"it does not support an upsampling of {request.upsampling}"}
     if request.engine == REFERENCE and megapixels >= DENSE_MEGAPIXELS - 0.5 and not options.all:
         return {"skipped": SLOW_REASON}
     if request.batch > 1 and single * request.batch > request.limit:
@@ -113,7 +113,7 @@ def measured(request: Request, megapixels: float, single: float, options: argpar
 
 
 def rows_of(engine: str, path: str, megapixels: float, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measure an engine on one photograph; yield the rows, without what tells the photograph."""
+    """Measure an engine on one photograph; yield the rows, without the keys of the photograph."""
     single = dict.fromkeys(options.upsamplings, 0.0)
     for request in requests(engine, path, options):
         what = {"engine": engine, "upsampling": request.upsampling, "batch": request.batch}
@@ -125,7 +125,7 @@ def rows_of(engine: str, path: str, megapixels: float, options: argparse.Namespa
 
 
 def run(cases: list[photographs.Case], path: Path, common: dict[str, Any], options: argparse.Namespace) -> None:
-    """Measure everything, append the rows to the file at `path`, and draw all that are kept beside it."""
+    """Measure all cases, append the rows to the file at `path`, and draw the rows of all such files beside it."""
     common = {**common, "peers": True}
     with tempfile.TemporaryDirectory() as folder:
 
@@ -143,10 +143,10 @@ def run(cases: list[photographs.Case], path: Path, common: dict[str, Any], optio
             cold.append(keep({**about(smallest, image), "engine": engine, **cold_starts(engine, at)}))
         check_counts({row["engine"]: row["keypoints"] for row in cold if "skipped" not in row})
         common |= copy_bandwidth(cold)
-        there = [row["engine"] for row in cold if not row.get("unavailable")]
+        available = [row["engine"] for row in cold if not row.get("unavailable")]
         for case, (image, at) in saved.items():
             rows.say(f"{case.name}: {case.image}, {image.shape[0]} x {image.shape[1]}")
-            for engine in there:
+            for engine in available:
                 for row in rows_of(engine, at, image.size / 1e6, options):
                     keep({**about(case, image), **row})
     rows.say(f"rows: {path}")
@@ -154,12 +154,12 @@ def run(cases: list[photographs.Case], path: Path, common: dict[str, Any], optio
 
 
 def copy_bandwidth(cold: list[dict[str, Any]]) -> dict[str, float]:
-    """Return ``copy_bytes_per_s`` of the GPU for the rows, nothing if no engine ran on one."""
+    """Return ``copy_bytes_per_s`` of the GPU for the rows; an empty dict if no engine ran on a GPU."""
     if not any(runs_on_gpu(row) for row in cold):
         return {}
     found = in_process(bandwidth)
     if "skipped" in found:
-        rows.say(f"copy bandwidth: {found['skipped']}; no ratios to the floor")
+        rows.say(f"copy bandwidth: {found['skipped']}; the tables have no ratios to the floor")
         return {}
     return {"copy_bytes_per_s": found["copy_bytes_per_s"]}
 

@@ -1,6 +1,6 @@
-"""One measurement of the peer run in a process of its own: one engine, photograph, upsampling and batch.
+"""One measurement of the peer run, in a process of its own: one engine, photograph, upsampling and batch.
 
-`serve` sends one dict: the measurement, or ``skipped``, the reason why there is none.
+`serve` sends one dict: the measurements, or ``skipped``, the reason why there are none.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ DEVICE_WARM_UP = 2
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure.
+    """A measurement to make.
 
     Attributes
     ----------
     engine : str
-        A key of `peer_engines.PEERS`.
+        A key of `bench.peers.engines.PEERS`.
     image_path : str
         An .npy file: grey, uint8.
     upsampling : int
@@ -35,11 +35,11 @@ class Request:
     batch : int
         Images of a call.
     rounds, budget
-        Timed calls end after so many, or so many seconds.
+        Limits of the timed calls: their number, and their seconds together.
     limit : float
-        Seconds that a call may take for a batch to be measured at all.
+        A batch whose call would take more seconds is not measured.
     cold : bool
-        One call and no more: what a fresh process takes.
+        Measure the first call of a fresh process only.
     """
 
     engine: str
@@ -53,14 +53,14 @@ class Request:
 
 
 def serve(pipe: Connection, request: Request) -> None:
-    """Measure, and send the result; an engine's own exceptions are reasons, not ends."""
+    """Measure and send the result. Exceptions of an engine are sent as reasons."""
     from bench.common.engines import UnavailableError
 
     try:
         found = measure(request)
     except UnavailableError as error:
         found = {"skipped": str(error), "unavailable": True}
-    except Exception as error:  # of programs that are not ours; out of memory among them
+    except Exception as error:  # raised by other programs; may be out of memory
         found = {"skipped": f"{type(error).__name__}: {error}".split("\n")[0]}
     pipe.send(found)
 
@@ -106,7 +106,7 @@ def measure(request: Request) -> dict[str, Any]:
 
 
 def too_slow(request: Request) -> dict[str, Any]:
-    """Return the result for a batch that is not measured as its single images take too long."""
+    """Return the result for a batch that is skipped because one image takes too long."""
     return {"skipped": f"a batch would take over {request.limit:.0f} s a call; --all runs it"}
 
 
@@ -128,7 +128,7 @@ def repeated(call: Callable[[], int], request: Request) -> tuple[list[float], in
 
 
 def device_seconds(engine: Any, images: list[np.ndarray], request: Request) -> list[float]:
-    """Return the seconds of calls between two waits for the device, images and features on it."""
+    """Return the seconds of calls between two synchronizations, with images and features on the device."""
     run = engine.on_device(images)
 
     def call() -> None:
@@ -144,25 +144,25 @@ def device_seconds(engine: Any, images: list[np.ndarray], request: Request) -> l
 
 
 def variants(image: np.ndarray, number: int) -> list[np.ndarray]:
-    """Return so many images: the image, mirrored each way in turn."""
+    """Return `number` images: the image, mirrored each way in turn."""
     mirrored = [np.ascontiguousarray(image[::rows, ::cols]) for rows in (1, -1) for cols in (1, -1)]
     return [mirrored[i % len(mirrored)] for i in range(number)]
 
 
 class Nvml:
-    """What NVIDIA's management library tells of the first GPU; None for what it does not tell."""
+    """The first GPU's counters by NVIDIA's management library; None for a counter that the GPU lacks."""
 
     def __init__(self, library: Any = None) -> None:
         self.library = library
         self.handle = library.nvmlDeviceGetHandleByIndex(0) if library else None
 
     def used(self) -> int | None:
-        """Return the bytes of the device that are in use, by anyone."""
+        """Return the bytes of the device in use by all processes."""
         memory = self._ask("nvmlDeviceGetMemoryInfo")
         return None if memory is None else int(memory.used)
 
     def joules(self) -> float | None:
-        """Return the energy that the device has taken since its driver was loaded."""
+        """Return the energy that the device has used since its driver was loaded."""
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1e3
 
@@ -171,13 +171,13 @@ class Nvml:
             return None
         try:
             return getattr(self.library, function)(self.handle)
-        except self.library.NVMLError:  # not every GPU has everything
+        except self.library.NVMLError:  # not every GPU has every counter
             return None
 
 
 @contextlib.contextmanager
 def nvml() -> Iterator[Nvml]:
-    """Give the management library, or a stand-in that tells nothing where nvidia-ml-py, driver or GPU are missing."""
+    """Open the management library; without nvidia-ml-py, driver or GPU, yield an `Nvml` that returns None."""
     with contextlib.ExitStack() as stack:
         try:
             import pynvml

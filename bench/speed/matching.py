@@ -3,8 +3,8 @@
 
     python -m bench.speed.matching [--engines a,b] [--out DIR] [--quick]
 
-Two sets of random descriptors like SIFT's (128 bytes), of which a fifth correspond. Two tasks: the nearest and the
-second nearest of each, and the ratio test ("one way"); the same and the cross-check ("both ways"). Every engine's
+The input is two sets of random descriptors like SIFT's (128 bytes), a fifth of which correspond. There are two tasks:
+the two nearest neighbours and the ratio test ("one way"), and the same with a cross-check ("both ways"). Every engine's
 matches are compared with gpusift's on the CPU before anything is timed.
 """
 
@@ -24,7 +24,7 @@ from bench.common.rows import say, spread
 
 SIZES = (2_000, 10_000, 50_000)
 QUICK_SIZES = SIZES[:1]
-SKIMAGE_LIMIT = 10_000  # descriptors a side: it holds the distances of all pairs, 8 bytes each
+SKIMAGE_LIMIT = 10_000  # descriptors a side: scikit-image stores the distances of all pairs, 8 bytes each
 MAX_RATIO = 0.8
 SETTLE_S = 0.1  # pause before a call, in which another call's threads stop spinning
 REFERENCE = "gpusift-cpu"
@@ -33,7 +33,7 @@ Call = Callable[[], Any]
 
 
 def descriptors(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two (n, 128) sets of uint8; a fifth of the second are the first's with noise."""
+    """Return two (n, 128) sets of uint8; a fifth of the second set is the first's with noise."""
     rng = np.random.default_rng(n)
     first, second = (np.minimum(rng.gamma(0.6, 20, (n, 128)), 255).astype(np.uint8) for _ in range(2))
     noise = rng.integers(-6, 7, (n // 5, 128))
@@ -42,24 +42,24 @@ def descriptors(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gpusift(device: str, first: np.ndarray, second: np.ndarray, both_ways: bool) -> Call:
-    """Return a call of gpusift's that gives matches, (Q, 2)."""
+    """Return a call of gpusift's matcher that returns (Q, 2) matches."""
     from gpusift.matching import match
 
     return lambda: match(first, second, max_ratio=MAX_RATIO, cross_check=both_ways, device=device).indices
 
 
 def opencv(first: np.ndarray, second: np.ndarray, both_ways: bool) -> Call:
-    """Return a call of OpenCV's, with float32 descriptors, as its SIFT gives them."""
+    """Return a call of OpenCV's matcher, with float32 descriptors as from its SIFT."""
     import cv2
 
     matcher = cv2.BFMatcher(cv2.NORM_L2)
-    given = first.astype(np.float32), second.astype(np.float32)
+    sets = first.astype(np.float32), second.astype(np.float32)
 
     def call() -> np.ndarray:
-        pairs = matcher.knnMatch(*given, k=2)
+        pairs = matcher.knnMatch(*sets, k=2)
         good = [(m.queryIdx, m.trainIdx) for m, n in pairs if m.distance < MAX_RATIO * n.distance]
         if both_ways:
-            back = [m.trainIdx for m in matcher.match(*given[::-1])]
+            back = [m.trainIdx for m in matcher.match(*sets[::-1])]
             good = [(i, j) for i, j in good if back[j] == i]
         return np.array(good, np.int64).reshape(-1, 2)
 
@@ -67,41 +67,41 @@ def opencv(first: np.ndarray, second: np.ndarray, both_ways: bool) -> Call:
 
 
 def scikit_image(first: np.ndarray, second: np.ndarray, both_ways: bool) -> Call:
-    """Return a call of scikit-image's."""
+    """Return a call of scikit-image's matcher."""
     from skimage.feature import match_descriptors
 
     return lambda: match_descriptors(first, second, cross_check=both_ways, max_ratio=MAX_RATIO)
 
 
 def on_the_gpu(first: np.ndarray, second: np.ndarray, both_ways: bool) -> Call:
-    """Return a call of gpusift's with descriptors and matches on the GPU, that waits for them."""
+    """Return a call of gpusift's with descriptors and matches on the GPU, which synchronizes."""
     import cupy
 
     call = gpusift("cuda", cupy.asarray(first), cupy.asarray(second), both_ways)
 
-    def waited() -> None:
+    def synchronized() -> None:
         call()
         cupy.cuda.get_current_stream().synchronize()
 
-    return waited
+    return synchronized
 
 
 ENGINES: dict[str, tuple[Callable[..., Call], str]] = {
-    "gpusift-cpu": (lambda *given: gpusift("cpu", *given), "gpusift.matching.match(device='cpu'), all cores"),
-    "gpusift-cuda": (lambda *given: gpusift("cuda", *given), "gpusift.matching.match(device='cuda'), host arrays"),
+    "gpusift-cpu": (lambda *sets: gpusift("cpu", *sets), "gpusift.matching.match(device='cpu'), all cores"),
+    "gpusift-cuda": (lambda *sets: gpusift("cuda", *sets), "gpusift.matching.match(device='cuda'), host arrays"),
     "opencv": (opencv, "BFMatcher(NORM_L2).knnMatch(k=2), float32, all cores"),
     "scikit-image": (scikit_image, "match_descriptors, one core"),
 }
 
 
 def reason_to_skip(engine: str, n: int) -> str | None:
-    """Return why an engine does not run with so many descriptors, or None."""
+    """Return why an engine does not run with `n` descriptors a side, or None."""
     if engine == "gpusift-cuda":
         from gpusift.devices import cuda_info
 
         return cuda_info().get("error")
     if engine == "scikit-image" and n > SKIMAGE_LIMIT:
-        return f"it would hold {8e-9 * n * n:.0f} GB of distances"
+        return f"it would store {8e-9 * n * n:.0f} GB of distances"
     return None
 
 

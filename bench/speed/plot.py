@@ -91,7 +91,7 @@ def speed_table(run: Run) -> list[str]:
 
 
 def ratios(row: Row, base: Row | None) -> str:
-    """Return how many times as fast as `base` a row is, in brackets with memory kept."""
+    """Return how many times as fast as `base` a row is; in brackets the same with memory kept."""
     if base is None or base is row:
         return ""
     pairs = [(row[key], base[key]) for key in TIMES if key in row and key in base]
@@ -100,7 +100,7 @@ def ratios(row: Row, base: Row | None) -> str:
 
 
 def stage_table(run: Run) -> list[str]:
-    """Return the table of gpusift's stages; nothing if no row has them."""
+    """Return the table of gpusift's stages; [] if no row has them."""
     rows = [row for row in run if row.get("stages")]
     if not rows:
         return []
@@ -111,14 +111,14 @@ def stage_table(run: Run) -> list[str]:
         shown = [milliseconds(stages[name]) if name in stages else "" for name in names]
         lines.append([row["case"], row["engine"], *shown, milliseconds(sum(stages.values()))])
     return [
-        "Stages, ms (the device is waited for after each, so the sum is over the call's time):",
+        "Stages, ms (the device is synchronized after each, so the sum exceeds the time of a call):",
         "",
         *table(["photograph", "engine", *names, "sum"], lines, words=2),
     ]
 
 
 def device_table(run: Run) -> list[str]:
-    """Return the table of times on the GPU against the floor; nothing if no row has them."""
+    """Return the table of times on the GPU and their floors; [] if no row has them."""
     rows = [row for row in run if "device_seconds" in row]
     lines = []
     for row in rows:
@@ -140,7 +140,7 @@ def device_table(run: Run) -> list[str]:
     header += ["peak device MB", "bytes/pixel"]
     if not rows:
         return []
-    return ["On the GPU, image and features there, by CUDA events:", "", *table(header, lines)]
+    return ["On the GPU, with image and features in its memory, by CUDA events:", "", *table(header, lines)]
 
 
 def markdown(runs: list[Run]) -> str:
@@ -157,7 +157,7 @@ def markdown(runs: list[Run]) -> str:
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Draw time and memory of each run, one row of axes a machine."""
+    """Draw time and memory of each run, with one row of axes for each machine."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -180,27 +180,27 @@ def draw(runs: list[Run], path: Path) -> None:
 
 
 def draw_run(time_axes: Any, memory_axes: Any, run: Run) -> None:
-    """Draw the bars of one run: a group a photograph, a bar an engine."""
-    place = 0
+    """Draw one run: a group of bars for each photograph, a bar for each engine."""
+    y = 0
     ticks: dict[float, str] = {}
     for case, engines in measured(run).items():
         for engine, row in engines.items():
             times, memory = row["seconds"], row["memory"]["host_bytes_per_pixel"]
             colour = COLOURS[engine]
             low, median, high = (times[name] * 1e3 for name in ("q1", "median", "q3"))
-            time_axes.plot([low, high], [place, place], color=colour, lw=1.5)
-            time_axes.plot(median, place, "o", ms=6, color=colour)
+            time_axes.plot([low, high], [y, y], color=colour, lw=1.5)
+            time_axes.plot(median, y, "o", ms=6, color=colour)
             if kept := row.get("kept_memory_seconds"):
-                time_axes.plot(kept["median"] * 1e3, place, "|", ms=8, mew=1.5, color=colour)
+                time_axes.plot(kept["median"] * 1e3, y, "|", ms=8, mew=1.5, color=colour)
             label = f"{engine}  {milliseconds(times['median'])} ms"
             if engine.startswith("gpusift") and "opencv" in engines:
                 label += f", {ratios(row, engines['opencv'])} x OpenCV"
-            time_axes.annotate(label, (high, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
-            memory_axes.barh(place, memory, color=colour)
-            memory_axes.text(memory, place, f" {memory:.0f}", va="center", fontsize=7)
-            place += 1
-        ticks[place - len(engines) / 2 - 0.5] = case
-        place += 1
+            time_axes.annotate(label, (high, y), (6, 0), textcoords="offset points", va="center", fontsize=7)
+            memory_axes.barh(y, memory, color=colour)
+            memory_axes.text(memory, y, f" {memory:.0f}", va="center", fontsize=7)
+            y += 1
+        ticks[y - len(engines) / 2 - 0.5] = case
+        y += 1
     time_axes.set_xscale("log")
     low, high = time_axes.get_xlim()
     time_axes.set_xlim(low, high * 8)  # room for the labels
@@ -212,13 +212,13 @@ def draw_run(time_axes: Any, memory_axes: Any, run: Run) -> None:
     memory_axes.set_xlim(0, memory_axes.get_xlim()[1] * 1.08)
     time_axes.grid(axis="x", lw=0.4, alpha=0.5)
     for axes in (time_axes, memory_axes):
-        axes.set_ylim(place - 1.3, -0.7)
+        axes.set_ylim(y - 1.3, -0.7)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:
-    """Read the rows, write speed.md and speed.png beside them."""
+    """Read the rows, and write speed.md and speed.png."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", type=Path, nargs="*", help="default: all of bench/results")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")

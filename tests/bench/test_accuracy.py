@@ -21,7 +21,7 @@ def features(points, sigmas=2.0, descriptors=None):
     points = np.asarray(points, float).reshape(-1, 2)
     if descriptors is None:
         descriptors = np.zeros((len(points), 128), np.uint8)
-    return measures.Found(points, np.broadcast_to(np.asarray(sigmas, float), len(points)), descriptors)
+    return measures.Features(points, np.broadcast_to(np.asarray(sigmas, float), len(points)), descriptors)
 
 
 def grid(step=20):
@@ -41,7 +41,7 @@ def test_points_are_projected():
 
 def test_keypoints_that_the_other_image_lacks_do_not_count():
     found = features([[0, 0], [149.5, 99.5], [149.6, 10], [10, 99.6], [-0.1, 5]])
-    np.testing.assert_array_equal(measures.shown(found, TWICE, SHAPE).points, [[0, 0], [149.5, 99.5]])
+    np.testing.assert_array_equal(measures.inside_other(found, TWICE, SHAPE).points, [[0, 0], [149.5, 99.5]])
 
 
 def test_repeatability_is_the_share_that_has_a_counterpart():

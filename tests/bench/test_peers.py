@@ -42,7 +42,7 @@ def test_peer_run_measures_each_batch_and_upsampling(peers_folder):
         assert row["peers"]
         assert row["load"] >= 0
         if engine == "opencv" and upsampling == 1:
-            assert row["skipped"] == "it has no upsampling of 1"
+            assert row["skipped"] == "it does not support an upsampling of 1"
             continue
         assert row["seconds"]["n"] == 2
         assert 0 < row["seconds"]["min"] <= row["seconds"]["median"]
@@ -71,7 +71,10 @@ def test_peer_tables_and_plot_are_drawn(peers_folder, tmp_path):
     text = (tmp_path / "peers.md").read_text()
     assert text == (peers_folder / "peers.md").read_text()
     assert "| crop.png, 120 x 140 | 2 | 3 | opencv |" in text
-    assert "- opencv: crop.png, upsampling 1, batch 1; crop.png, upsampling 1, batch 3: it has no upsampling" in text
+    assert (
+        "- opencv: crop.png, upsampling 1, batch 1; crop.png, upsampling 1, batch 3: it does not support an upsampling"
+        in text
+    )
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -184,7 +187,7 @@ def test_hopeless_batches_start_no_process(request_of_fake, monkeypatch):
 
 def test_process_that_dies_or_hangs_is_a_reason():
     assert peers.in_process(os.abort) == {"skipped": "its process ended with exit code 1"}  # as it takes no pipe
-    assert peers.in_process(peers.bandwidth, longest=0.0) == {"skipped": "it was ended after 0 s"}
+    assert peers.in_process(peers.bandwidth, longest=0.0) == {"skipped": "it took longer than 0 s"}
 
 
 def test_device_time_is_a_multiple_of_the_floor_of_its_upsampling():

@@ -122,7 +122,9 @@ def test_sheets_agree_with_multiprocessors_at_a_plausible_clock():
 def test_kept_tables_are_what_is_printed_now():
     kept = roofline.KEPT.read_text()
     assert kept.startswith(roofline.HEAD)
-    assert "\n".join(roofline.paper(Job((1080, 1920)))) in kept, "run python -m bench.kernels.roofline --write"
+    assert "\n".join(roofline.floors_and_sheets(Job((1080, 1920)))) in kept, (
+        "run python -m bench.kernels.roofline --write"
+    )
     assert "x floor" not in kept  # measured times are not kept with paper ones
 
 
