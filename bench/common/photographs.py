@@ -1,7 +1,8 @@
 """The photographs of the measurements: real ones of 0.4, 2 and 9 megapixels, for the peer run also of 24.
 
 With a data folder (``--data`` or ``GPUSIFT_DATA``) they are its photographs. Without one they are scikit-image's, so
-that the bench runs anywhere. Colour is converted to grey by Pillow (ITU-R 601-2 luma), uint8: the input of OpenCV's SIFT.
+that the bench runs anywhere. Colour is converted to grey by Pillow (ITU-R 601-2 luma), uint8: the input of OpenCV's
+SIFT.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from bench.kernels.trips import Made, Scene
 from gpusift.devices import CpuDevice, kernel_sources
 from gpusift.parameters import Parameters
 from gpusift.pipeline.plan import Key, Plans
+from gpusift.stages.intensities import Image
 from tests.support import nvrtc
 from tests.support.nvrtc import Figures
 
@@ -130,7 +131,7 @@ def launches(gpu: Gpu, shape: tuple[int, int], batch: int) -> list[Made]:
     device = PaperDevice(gpu.multiprocessors)
     with Plans(device, Parameters(), "kernel").memory() as memory:
         plan = memory.plan(Key(batch, shape))
-        plan.load_images(batch * [np.zeros(shape, np.uint8)], batch * [False])
+        plan.load_images(batch * [Image(np.zeros(shape, np.uint8))])
     return device.made
 
 

@@ -1,8 +1,8 @@
 """The least memory traffic and arithmetic of each kernel of one run, from shapes alone: `roofline` prints them.
 
 `SEQUENCE` is the sequence of launches, kernel by kernel. Each of its functions takes a `Job`, returns the kernel's
-work, and documents its assumptions. Bytes are of device memory; each is counted once, no matter how many threads read it.
-Samples are float32.
+work, and documents its assumptions. Bytes are of device memory; each is counted once, no matter how many threads read
+it. Samples are float32.
 
 Operations are float32 instructions: an addition, a comparison or a fused multiply-add is one, a division or a square
 root eight. Addresses, integers and loads are not counted, so this is a lower bound too.
@@ -81,8 +81,8 @@ class Job:
         """Mean of a keypoint's sigma^2, in samples of its octave.
 
         The model: the number of keypoints of a scale is proportional to 1 / sigma^2, so each octave has a quarter of
-        the keypoints of the one before it, and all octaves have the same mean. It gives 6.0, with 75 % of the keypoints in
-        the first octave; photographs had 5.9 to 6.3, and 63 to 76 %.
+        the keypoints of the one before it, and all octaves have the same mean. It gives 6.0, with 75 % of the keypoints
+        in the first octave; photographs had 5.9 to 6.3, and 63 to 76 %.
         """
         n_scales = self.parameters.n_scales
         squares = [(self.parameters.sigma_min * 2 ** (s / n_scales)) ** 2 for s in range(1, n_scales + 1)]
