@@ -17,14 +17,45 @@ settings.load_profile("gpusift")
 os.environ["PYTHONPATH"] = PYTHONPATH
 
 
+def pytest_addoption(parser):
+    """The option that replaces CuPy by its stand-in (tests/support/cupy_standin)."""
+    parser.addoption(
+        "--cuda-standin",
+        type=int,
+        metavar="SEED",
+        help="run tests on device='cuda' without a GPU, in an order of streams drawn from the seed",
+    )
+
+
+def pytest_configure(config):
+    """Puts the stand-in for CuPy on the path."""
+    if config.getoption("--cuda-standin") is not None:
+        from tests.support import cupy_standin
+
+        cupy_standin.install(seed=config.getoption("--cuda-standin"))
+
+
+@pytest.fixture(autouse=True)
+def no_violations(request):
+    """On the stand-in, a test fails if anything that it did was against the rules, also where it was caught."""
+    yield
+    if request.config.getoption("--cuda-standin") is not None:
+        import standin
+
+        standin.machine().settle()
+        assert standin.take_violations() == []
+
+
 def pytest_runtest_setup(item):
-    """Skip a test marked gpu on a machine without a GPU, with the reason."""
+    """Skip a test whose device this machine has not, with the reason."""
     if item.get_closest_marker("gpu"):
         from gpusift.devices import cuda_info
 
         error = cuda_info().get("error")
         if error:
             pytest.skip(f"no GPU to run on: {error}")
+    if item.get_closest_marker("standin") and item.config.getoption("--cuda-standin") is None:
+        pytest.skip("needs the stand-in for CuPy: pass --cuda-standin=1")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -7,7 +7,7 @@ import numpy as np
 from gpusift.devices import kernel_sources
 from gpusift.parameters import MAX_FUSED_RADIUS
 
-# Sizes that a GPU's kernels receive as -D: a block's tile of samples or descriptors, and the side of a patch of a window.
+# Sizes that a GPU's kernels receive as -D: a block's tile of samples or descriptors, and the side of a window's patch.
 # The host's own are in kernels/host/platform.hpp.
 TILES = {
     "BLUR_TILE_ROWS": 8,

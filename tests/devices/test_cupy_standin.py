@@ -1,0 +1,549 @@
+"""Each check of the stand-in for CuPy fires on a small wrong program and is silent on the right one."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from gpusift.devices import definitions, kernel_sources
+
+pytestmark = pytest.mark.standin
+
+
+@pytest.fixture(autouse=True)
+def cupy():
+    """The stand-in, with nothing in flight."""
+    import cupy
+    import standin
+
+    standin.reset(seed=3)
+    yield cupy
+    standin.reset()
+
+
+def violation(kind, function):
+    """Asserts that a program raises a violation, which is recorded, and returns what it says."""
+    import standin
+
+    with pytest.raises(getattr(standin, kind)) as caught:
+        function()
+    assert caught.value in standin.take_violations()
+    return str(caught.value)
+
+
+def recorded(kind):
+    """Asserts that a violation was recorded without being raised, and returns what it says."""
+    import standin
+
+    standin.machine().settle()
+    (found,) = standin.take_violations()
+    assert isinstance(found, getattr(standin, kind))
+    return str(found)
+
+
+def streams(cupy, n=2):
+    return [cupy.cuda.Stream(non_blocking=True) for _ in range(n)]
+
+
+def decimate(cupy, name="decimate"):
+    """A kernel of the sources, and arguments that it takes: in, rows, cols, pitch, stride, out, out_pitch."""
+    module = cupy.RawModule(
+        code=kernel_sources.text("scale_space"), options=definitions("decimate", np.dtype("float32"))
+    )
+    return module.get_function(name)
+
+
+def arguments(cupy, level, out):
+    return (level, np.int32(4), np.int32(4), np.int32(4), np.int64(0), out, np.int32(2))
+
+
+# Lateness
+
+
+def test_nothing_runs_before_something_waits(cupy):
+    array = cupy.zeros(3, np.int32)
+    array += 1
+    assert (array.host == -1).all()  # 0xFF, not set
+    assert array.get().tolist() == [1, 1, 1]
+
+
+def test_unset_memory_is_nan_and_0xff(cupy):
+    assert np.isnan(cupy.empty(5, np.float32).get()).all()
+    assert (cupy.empty(5, np.uint8).get() == 255).all()
+
+
+def test_the_seed_decides_the_order_of_independent_streams(cupy):
+    import standin
+
+    def order(seed):
+        standin.reset(seed=seed)
+        done = []
+        for number, stream in enumerate(streams(cupy, 4)):
+            machine = standin.machine()
+            for step in range(3):
+                machine.enqueue(machine.stream_of(stream.ptr), "step", lambda at=(number, step): done.append(at))
+        cupy.cuda.runtime.deviceSynchronize()
+        return done
+
+    orders = {tuple(order(seed)) for seed in range(6)}
+    assert len(orders) > 3
+    assert all(list(done).index((n, 0)) < list(done).index((n, 2)) for done in orders for n in range(4))
+    assert order(1) == order(1)
+
+
+# Order of streams
+
+
+def test_a_read_on_another_stream_without_an_event(cupy):
+    first, second = streams(cupy)
+    with first:
+        array = cupy.zeros(4)
+
+    def read():
+        with second:
+            return array + 1
+
+    message = violation("RaceError", read)
+    assert message.count("test_cupy_standin.py:") >= 2  # both places
+    event = first.record()
+    second.wait_event(event)
+    with second:
+        assert (read().get() == 1).all()
+
+
+def test_a_write_after_a_read_on_another_stream(cupy):
+    first, second = streams(cupy)
+    with first:
+        array = cupy.zeros(4)
+    second.wait_event(first.record())
+    with second:
+        total = array.sum()
+    with first:
+        violation("RaceError", lambda: array.fill(1))
+        first.wait_event(second.record())
+        array.fill(1)
+    with second:
+        assert int(total) == 0
+
+
+def test_reads_on_two_streams_need_no_order(cupy):
+    first, second = streams(cupy)
+    array = cupy.zeros(4)
+    event = cupy.cuda.get_current_stream().record()
+    for stream in (first, second):
+        stream.wait_event(event)
+        with stream:
+            array.sum()
+
+
+def test_different_bytes_of_an_array_need_no_order(cupy):
+    first, second = streams(cupy)
+    array = cupy.zeros(8)
+    cupy.cuda.get_current_stream().synchronize()
+    with first:
+        array[:4] = 1
+    with second:
+        array[4:] = 2
+        violation("RaceError", lambda: array.__setitem__(slice(3, 5), 3))
+
+
+def test_a_blocking_stream_orders_with_the_null_stream_and_a_non_blocking_one_does_not(cupy):
+    array, stream = cupy.zeros(4), cupy.cuda.Stream()
+    with stream:
+        array += 1
+    array += 1
+    assert (array.get() == 2).all()
+    array += 1
+    with cupy.cuda.Stream(non_blocking=True):
+        violation("RaceError", lambda: array.sum())
+
+
+def test_the_host_orders_what_it_has_waited_for(cupy):
+    first, second = streams(cupy)
+    with first:
+        array = cupy.zeros(4)
+    first.synchronize()
+    with second:
+        assert float(array.sum()) == 0
+    with first:
+        array += 1
+        event = first.record()
+    event.synchronize()
+    with second:
+        assert float(array.sum()) == 4
+
+
+def test_an_event_orders_only_what_was_before_it(cupy):
+    first, second = streams(cupy)
+    with first:
+        array = cupy.zeros(4)
+        event = first.record()
+        array += 1
+    second.wait_event(event)
+    with second:
+        violation("RaceError", lambda: array.sum())
+
+
+# Host memory
+
+
+def test_pinned_memory_that_changes_before_its_copy(cupy):
+    import cupyx
+
+    pinned, array = cupyx.empty_pinned(4, np.int32), cupy.empty(4, np.int32)
+    pinned[:] = 1
+    array.set(pinned)
+
+    def change():
+        pinned[:] = 2
+
+    violation("RaceError", change)
+    cupy.cuda.get_current_stream().synchronize()
+    change()
+    assert (array.get() == 1).all()
+
+
+def test_pinned_memory_that_changes_unseen(cupy):
+    """Through a plain view, no write is seen, but the copy compares."""
+    import cupyx
+
+    pinned, array = cupyx.empty_pinned(4, np.int32), cupy.empty(4, np.int32)
+    pinned[:] = 1
+    array.set(pinned)
+    pinned.view(np.ndarray)[:] = 2
+    violation("RaceError", cupy.cuda.get_current_stream().synchronize)
+
+
+def test_a_host_read_before_the_copy_has_ended(cupy):
+    import cupyx
+
+    pinned, array = cupyx.empty_pinned(4, np.int32), cupy.zeros(4, np.int32)
+    array.get(out=pinned, blocking=False)
+    violation("RaceError", pinned.copy)
+    cupy.cuda.get_current_stream().synchronize()
+    assert (pinned.copy() == 0).all()
+
+
+def test_pageable_memory_may_change_at_once(cupy):
+    host = np.ones(4, np.int32)
+    array = cupy.asarray(host)
+    host[:] = 2
+    assert (array.get() == 1).all()
+
+
+def test_pinned_memory_that_is_freed_before_its_copy(cupy):
+    import cupyx
+
+    pinned, array = cupyx.empty_pinned(4, np.int32), cupy.empty(4, np.int32)
+    pinned[:] = 1
+    array.set(pinned)
+    del pinned
+    assert "while it may still be used by copy to the device" in recorded("UseAfterFreeError")
+    violation("RaceError", cupy.cuda.get_current_stream().synchronize)  # it was poisoned
+    pinned = cupyx.empty_pinned(4, np.int32)
+    pinned[:] = 1
+    array.set(pinned)
+    cupy.cuda.get_current_stream().synchronize()
+    del pinned
+    assert (array.get() == 1).all()
+
+
+# Memory
+
+
+def test_freed_memory_is_poisoned_and_returns_to_its_stream(cupy):
+    array = cupy.zeros(1000, np.float32)
+    address = array.data.ptr
+    del array
+    with cupy.cuda.Stream(non_blocking=True):
+        assert cupy.empty(1000, np.float32).data.ptr != address
+    again = cupy.empty(1000, np.float32)
+    assert again.data.ptr == address
+    assert np.isnan(again.get()).all()
+
+
+def test_memory_that_is_freed_while_another_stream_uses_it(cupy):
+    array = cupy.zeros(4)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    stream.wait_event(cupy.cuda.get_current_stream().record())
+    with stream:
+        array.sum()
+    del array
+    assert "freeing" in recorded("RaceError")
+    stream.synchronize()
+    array = cupy.zeros(4)
+    stream.wait_event(cupy.cuda.get_current_stream().record())
+    with stream:
+        array.sum()
+    cupy.cuda.get_current_stream().wait_event(stream.record())
+    del array
+    cupy.cuda.get_current_stream().synchronize()
+
+
+def test_an_interface_of_freed_memory(cupy):
+    class Exporter:
+        def __init__(self, array):
+            self.__cuda_array_interface__ = array.__cuda_array_interface__
+
+    kept = cupy.arange(4)
+    assert cupy.asarray(Exporter(kept)).get().tolist() == [0, 1, 2, 3]
+    dangling = Exporter(cupy.arange(77))
+    gc.collect()
+    cupy.zeros(1)
+    violation("UseAfterFreeError", lambda: cupy.asarray(dangling))
+
+
+def test_a_write_outside_a_block(cupy):
+    import standin
+
+    array = cupy.zeros(128, np.float32)
+    block = array.data.mem.block
+    block._guards[1][0] = 0
+    del array
+    violation("Violation", cupy.cuda.get_current_stream().synchronize)
+    block._guards[1][0] = 0xA5
+    assert standin.machine().has_ended(None)
+
+
+def test_memory_runs_out_as_cupy_says(cupy):
+    import standin
+
+    standin.reset(memory=1 << 20)
+    with pytest.raises(cupy.cuda.memory.OutOfMemoryError, match="Out of memory allocating 4,194,304 bytes"):
+        cupy.empty(1 << 22, np.uint8)
+    standin.reset(memory=1 << 32)
+    cupy.empty(1 << 22, np.uint8)
+
+
+# Devices
+
+
+def test_an_array_of_another_device(cupy):
+    with cupy.cuda.Device(1):
+        array = cupy.zeros(4)
+        array += 1
+    violation("DeviceError", lambda: array + 1)
+    violation("DeviceError", lambda: array.fill(1))
+    with cupy.cuda.Device(1):
+        assert (array.get() == 1).all()
+        assert array.device.id == 1
+
+
+def test_get_takes_the_stream_of_the_device_that_is_current(cupy):
+    with cupy.cuda.Device(1):
+        array = cupy.zeros(4)
+    with cupy.cuda.Stream(non_blocking=True):
+        violation("RaceError", array.get)
+    assert (array.get() == 0).all()  # the null stream is that of the device of the copy
+    with cupy.cuda.Stream(non_blocking=True), cupy.cuda.Device(1):
+        assert (array.get() == 0).all()
+
+
+def test_a_copy_from_another_device(cupy):
+    with cupy.cuda.Device(1):
+        array = cupy.arange(4)
+        event = cupy.cuda.get_current_stream().record()
+    violation("RaceError", lambda: cupy.asarray(array))
+    cupy.cuda.get_current_stream().wait_event(event)
+    copy = cupy.asarray(array)
+    assert copy.device.id == 0
+    assert copy.get().tolist() == [0, 1, 2, 3]
+
+
+def test_a_stream_of_another_device(cupy):
+    with cupy.cuda.Device(1):
+        stream = cupy.cuda.Stream(non_blocking=True)
+    with pytest.raises(RuntimeError, match="does not match with the current device"), stream:
+        pass
+    with cupy.cuda.Device(1), stream:
+        assert cupy.cuda.get_current_stream() == stream
+
+
+def test_a_device_that_cannot_be_had(cupy):
+    import standin
+
+    standin.reset(unavailable=[1])
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorDevicesUnavailable"):
+        cupy.cuda.Device(1).__enter__()
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorInvalidDevice"):
+        cupy.cuda.runtime.setDevice(9)
+    assert cupy.cuda.runtime.getDeviceProperties(1)["major"] == 9
+
+
+# Launches
+
+
+def test_a_launch_runs_the_kernel(cupy):
+    level, out = cupy.ones((4, 4), np.float32), cupy.zeros((2, 2), np.float32)
+    decimate(cupy)((2, 1, 1), (32, 1, 1), arguments(cupy, level, out))
+    assert (out.get() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "block"),
+    [((0,), (1,)), ((1, 65536), (1,)), ((2**31,), (1,)), ((1,), (1025,)), ((1,), (33, 32)), ((1,), (1, 1, 65))],
+)
+def test_shapes_that_the_driver_refuses(cupy, grid, block):
+    level, out = cupy.ones((4, 4), np.float32), cupy.zeros((2, 2), np.float32)
+    with pytest.raises(cupy.cuda.driver.CUDADriverError, match="CUDA_ERROR_INVALID_VALUE"):
+        decimate(cupy)(grid, block, arguments(cupy, level, out))
+    with pytest.raises(cupy.cuda.driver.CUDADriverError, match="CUDA_ERROR_INVALID_VALUE"):
+        decimate(cupy)((1,), (1,), arguments(cupy, level, out), shared_mem=1 << 20)
+
+
+def test_arguments_that_nobody_else_checks(cupy):
+    level, out = cupy.ones((4, 4), np.float32), cupy.zeros((2, 2), np.float32)
+    right = arguments(cupy, level, out)
+    wrong = {
+        "has 7 parameters, got 6": right[:-1],
+        "a scalar of int32": (level, np.int64(4), *right[2:]),
+        "a scalar of int64": (*right[:4], 0, *right[5:]),
+        "an array of float32": (level.astype(np.float64), *right[1:]),
+    }
+    for message, given in wrong.items():
+        assert message in violation("Violation", lambda given=given: decimate(cupy)((1,), (32,), given))
+    with cupy.cuda.Device(1):
+        violation("DeviceError", lambda: decimate(cupy)((1,), (32,), right))
+
+
+def test_a_source_that_is_not_ours(cupy):
+    with pytest.raises(cupy.cuda.compiler.CompileException):
+        cupy.RawModule(code="KERNEL f(int n) {}", options=("-DREAL=float",)).get_function("f")((1,), (1,), (1,))
+    with pytest.raises(cupy.cuda.driver.CUDADriverError, match="CUDA_ERROR_NOT_FOUND"):
+        decimate(cupy, "sharpen")((1,), (1,), ())
+
+
+def test_a_kernel_takes_part_in_the_order_of_streams(cupy):
+    level, out = cupy.ones((4, 4), np.float32), cupy.zeros((2, 2), np.float32)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        violation("RaceError", lambda: decimate(cupy)((2,), (32,), arguments(cupy, level, out)))
+    stream.wait_event(cupy.cuda.get_current_stream().record())
+    with stream:
+        decimate(cupy)((2,), (32,), arguments(cupy, level, out))
+        violation("RaceError", lambda: cupy.cuda.Stream.null.__enter__() and out.sum())
+    cupy.cuda.Stream.null.__exit__()
+    stream.synchronize()
+
+
+# Graphs
+
+
+def captured(cupy, stream, function):
+    with stream:
+        stream.begin_capture()
+        function()
+        return stream.end_capture()
+
+
+def test_a_graph_replays_with_its_addresses(cupy):
+    (stream,) = streams(cupy, 1)
+    array = cupy.zeros(4)
+    graph = captured(cupy, stream, lambda: array.__iadd__(1))
+    assert (array.get() == 0).all()
+    for _ in range(3):
+        graph.launch()
+    assert (array.get() == 3).all()
+
+
+def test_a_graph_whose_memory_was_freed(cupy):
+    (stream,) = streams(cupy, 1)
+    arrays = [cupy.zeros(333)]
+    graph = captured(cupy, stream, lambda: arrays[0].__iadd__(1))
+    arrays.clear()
+    violation("UseAfterFreeError", graph.launch)
+    other = cupy.zeros(333)  # has the same address
+    violation("UseAfterFreeError", graph.launch)
+    assert (other.get() == 0).all()
+
+
+def test_a_graph_takes_part_in_the_order_of_streams(cupy):
+    first, second = streams(cupy)
+    array = cupy.zeros(4)
+    graph = captured(cupy, first, lambda: array.__iadd__(1))
+    violation("RaceError", lambda: graph.launch(second))
+    second.wait_event(cupy.cuda.get_current_stream().record())
+    graph.launch(second)
+    second.synchronize()
+    assert (array.get() == 1).all()
+
+
+def test_what_a_capture_forbids(cupy):
+    (stream,) = streams(cupy, 1)
+    array = cupy.zeros(4)
+    outside = cupy.cuda.get_current_stream().record()
+    error = cupy.cuda.runtime.CUDARuntimeError
+
+    def refused(kind, match, function):
+        with stream:
+            stream.begin_capture()
+            with pytest.raises(kind, match=match):
+                function()
+            with pytest.raises(error, match="cudaErrorStreamCaptureInvalidated"):
+                stream.end_capture()
+
+    refused(error, "cudaErrorStreamCaptureUnsupported", stream.synchronize)
+    refused(RuntimeError, "D2H transfers are disallowed", array.get)
+    refused(RuntimeError, "H2D transfers are disallowed", lambda: array.set(np.zeros(4)))
+    refused(error, "cudaErrorStreamCaptureIsolation", lambda: stream.wait_event(outside))
+    with pytest.raises(RuntimeError, match="cannot capture on the default"):
+        cupy.cuda.Stream.null.begin_capture()
+
+
+def test_the_null_stream_while_a_blocking_stream_captures(cupy):
+    stream = cupy.cuda.Stream()
+    stream.begin_capture()
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorStreamCaptureImplicit"):
+        cupy.zeros(4)
+    stream.end_capture()
+    cupy.zeros(4)
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("device allocation", "memory.OutOfMemoryError", "Out of memory allocating 64 bytes"),
+        ("pinned allocation", "runtime.CUDARuntimeError", "cudaErrorMemoryAllocation: out of memory"),
+        ("launch", "driver.CUDADriverError", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"),
+        ("copy", "runtime.CUDARuntimeError", "cudaErrorIllegalAddress"),
+        ("module load", "driver.CUDADriverError", "CUDA_ERROR_INVALID_IMAGE"),
+    ],
+)
+def test_the_second_operation_of_a_kind_fails(cupy, kind, error, message):
+    import cupyx
+    import standin
+
+    def use():
+        level, out = cupy.ones((4, 4), np.float32), cupy.zeros((2, 2), np.float32)
+        cupyx.empty_pinned(4)
+        decimate(cupy)((2,), (32,), arguments(cupy, level, out))
+        return out.get()
+
+    module, name = error.split(".")
+    standin.fail_at(kind, 2)
+    first = 0 if kind == "device allocation" else 1
+    for _ in range(first):
+        use()
+    if kind == "device allocation":
+        message = message.replace("64", "16")
+    with pytest.raises(getattr(getattr(cupy.cuda, module), name), match=message):
+        use()
+    assert (use() == 1).all()
+
+
+# What is not there
+
+
+def test_what_the_stand_in_lacks_raises(cupy):
+    for name in ("fft", "linalg", "nosuchthing"):
+        with pytest.raises(AttributeError, match="the stand-in has no"):
+            getattr(cupy, name)
+    with pytest.raises(NotImplementedError, match=r"the stand-in has no cupy\.ndarray\.cumprod"):
+        cupy.zeros(4).cumprod()
+    with pytest.raises(TypeError, match="Implicit conversion to a NumPy array is not allowed"):
+        np.asarray(cupy.zeros(4))
+    with pytest.raises(TypeError, match="Unsupported type"):
+        cupy.sqrt(np.zeros(4))

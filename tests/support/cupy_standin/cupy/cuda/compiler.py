@@ -1,0 +1,3 @@
+"""What the compiler raises."""
+
+from standin.errors import CompileException as CompileException

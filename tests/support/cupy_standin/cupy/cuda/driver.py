@@ -1,0 +1,3 @@
+"""What the driver raises."""
+
+from standin.errors import CUDADriverError as CUDADriverError

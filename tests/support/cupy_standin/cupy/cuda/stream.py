@@ -1,0 +1,187 @@
+"""Streams and events."""
+
+from __future__ import annotations
+
+import threading
+
+from cupy.cuda.graph import Graph
+from standin.errors import CUDARuntimeError
+from standin.machine import machine
+from standin.violations import CaptureError, place, report
+
+
+class _ThreadLocal(threading.local):
+    def __init__(self) -> None:
+        self.current = [Stream.null] * machine().n_devices
+        self.stacks = [[Stream.null] for _ in range(machine().n_devices)]
+        self.entered: list[int] = []
+
+
+def _local() -> _ThreadLocal:
+    global _thread
+    if _thread is None:
+        _thread = _ThreadLocal()
+    return _thread
+
+
+_thread: _ThreadLocal | None = None
+
+
+def get_current_stream(device_id=-1):
+    """The stream that is current on a device, by default on the current one."""
+    return _local().current[machine().device if device_id == -1 else device_id]
+
+
+class Event:
+    """A point in a stream."""
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        if interprocess and not disable_timing:
+            raise ValueError("Timing must be disabled for interprocess events")
+        machine().make_context()
+        self.operation = None
+        self._device = machine().device
+        self._capture = None
+
+    @property
+    def done(self):
+        """Whether it has been reached."""
+        return machine().has_ended(self.operation)
+
+    def record(self, stream=None):
+        """Puts the point behind what a stream, by default the current one, holds."""
+        of_machine = machine().stream_of((get_current_stream() if stream is None else stream).ptr)
+        if of_machine.device != self._device:
+            raise CUDARuntimeError(400)
+        self._capture = of_machine.capture
+        self.operation = machine().enqueue(of_machine, "event", lambda: None)
+
+    def synchronize(self):
+        """Waits for the point."""
+        if self._capture is not None:
+            raise CUDARuntimeError(907)
+        if self.operation is not None:
+            machine().wait_for_operation(self.operation)
+
+
+def get_elapsed_time(start_event, end_event):
+    """Milliseconds between two events: the stand-in knows no time, and counts nothing."""
+    for event in (start_event, end_event):
+        if event.operation is None or not event.operation.is_known:
+            raise CUDARuntimeError(600)
+    return 1.0
+
+
+class _BaseStream:
+    def __init__(self, ptr, device_id):
+        self.ptr, self.device_id = ptr, device_id
+
+    def __eq__(self, other):
+        return isinstance(other, _BaseStream) and self.ptr == other.ptr
+
+    def __hash__(self):
+        return self.ptr
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.ptr} (device {self.device_id})>"
+
+    def __cuda_stream__(self):
+        return 0, self.ptr
+
+    def _require_current(self) -> int:
+        current = machine().device
+        if self.device_id not in (-1, current):
+            raise RuntimeError(
+                f"The device that the stream is created on ({self.device_id}) does not match with the current device "
+                f"({current})"
+            )
+        return current
+
+    def __enter__(self):
+        device = self._require_current()
+        local = _local()
+        local.stacks[device].append(self)
+        local.entered.append(device)
+        local.current[device] = self
+        return self
+
+    def __exit__(self, *args):
+        local = _local()
+        device = local.entered.pop()
+        local.stacks[device].pop()
+        local.current[device] = local.stacks[device][-1]
+
+    def use(self):
+        """Makes this stream the current one."""
+        _local().current[self._require_current()] = self
+        return self
+
+    @property
+    def done(self):
+        """Whether everything in it has ended."""
+        stream = machine().stream_of(self.ptr)
+        return machine().has_ended(stream.last)
+
+    def synchronize(self):
+        """Waits for everything in it."""
+        machine().make_context()
+        machine().wait_for_stream(machine().stream_of(self.ptr))
+
+    def record(self, event=None):
+        """An event behind everything that it holds."""
+        event = Event() if event is None else event
+        event.record(self)
+        return event
+
+    def wait_event(self, event):
+        """Lets what comes next in it come after an event."""
+        stream = machine().stream_of(self.ptr)
+        if stream.capture is not None and event._capture is not stream.capture:
+            stream.capture.is_valid = False
+            raise CUDARuntimeError(905)
+        if event._capture is not None and stream.capture is None:
+            raise report(CaptureError(f"{stream} would join a capture at {place()}, which the stand-in does not have"))
+        if event.operation is not None and stream.capture is None:
+            with machine().lock:
+                stream.follow(event.operation)
+
+    def begin_capture(self, mode=None):
+        """Begins to capture a graph."""
+        if self.ptr in (0, 1):
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        machine().begin_capture(machine().stream_of(self.ptr))
+
+    def end_capture(self):
+        """The graph that was captured."""
+        return Graph._of(machine().end_capture(machine().stream_of(self.ptr)))
+
+    def is_capturing(self):
+        """Whether it captures."""
+        return machine().stream_of(self.ptr).capture is not None
+
+    @property
+    def is_non_blocking(self):
+        """Whether it has no order with the null stream."""
+        return machine().stream_of(self.ptr).kind == "non-blocking"
+
+
+class Stream(_BaseStream):
+    """A stream of the current device."""
+
+    null = None
+
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
+        if ptds:
+            raise NotImplementedError("the stand-in has no per-thread default streams")
+        if null:
+            super().__init__(0, -1)
+            return
+        made = machine().create_stream("non-blocking" if non_blocking else "blocking")
+        super().__init__(made.pointer, made.device)
+
+    def __del__(self):
+        if getattr(self, "ptr", 0):
+            machine().destroy_stream(self.ptr)
+
+
+Stream.null = Stream(null=True)

@@ -1,0 +1,1 @@
+"""SciPy on a device."""
