@@ -1,4 +1,4 @@
-"""The parameters of SIFT, validated, and what follows from them and an image's shape. No device is touched here."""
+"""The parameters of SIFT, validated, and what follows from them and an image's shape. No device is used here."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import numpy as np
 
 # scikit-image's numbers, named.
 MIN_OCTAVE_SIZE = 12  # samples along the shorter side of the last octave
-EXTREMUM_SHARE = 0.8  # share of c_dog that a sample must reach to be a candidate (IPOL, Alg. 5)
+EXTREMUM_FRACTION = 0.8  # of c_dog, which a sample must reach to be a candidate (IPOL, Alg. 5)
 MAX_REFINEMENT_STEPS = 5  # positions tried for a candidate (IPOL, Alg. 6)
-MAX_OFFSET = 0.6  # samples from its sample that an extremum may lie (IPOL, Alg. 6)
+MAX_OFFSET = 0.6  # largest distance of an extremum from its sample, samples (IPOL, Alg. 6)
 N_SMOOTHINGS = 6  # of the orientation histogram (IPOL, Alg. 11)
-SATURATION = 0.2  # share of the norm at which a descriptor's values are cut (Lowe 2004, 6.1)
+SATURATION = 0.2  # fraction of the norm at which a descriptor's values are clipped (Lowe 2004, 6.1)
 DESCRIPTOR_NORM = 512  # norm of a descriptor before it becomes bytes (IPOL, Alg. 12)
-TRUNCATE = 4.0  # standard deviations at which a Gaussian is cut (SciPy)
+TRUNCATE = 4.0  # standard deviations at which a Gaussian is truncated (SciPy)
 
 # Limits of the kernels: a candidate is packed into 64 bits, histograms live in 48 KiB of shared memory.
 MAX_SCALES = 60
 MAX_SIDE = 1 << 26  # samples along a side of the enlarged image
-MIN_BINS, MAX_BINS = 4, 720  # fewer than 4 are smoothed to one height
+MIN_BINS, MAX_BINS = 4, 720  # smoothing makes all of fewer than 4 bins equal
 MAX_RADIUS = 320
-LARGEST, LARGEST_SIGMA = 1e30, 1e4  # of parameters that are not integers
-MAX_FUSED_RADIUS = 8  # of the first blur, for it to be one with the enlargement
+LARGEST, LARGEST_SIGMA = 1e30, 1e4  # the largest real parameters
+MAX_FUSED_RADIUS = 8  # of a first blur that is fused with the enlargement
 SHARED_BYTES = 48 * 1024 - 512
 
-RULES = ("response", "scale", "grid")  # by which max_keypoints are chosen
+RULES = ("response", "scale", "grid")  # that choose max_keypoints
 NORMALIZATIONS = ("l2", "root")
 LAYOUTS = ("scikit-image", "ubc", "vlfeat")  # as kernels/descriptor.cu numbers them
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """scikit-image's parameters of SIFT, as given, and our own; see `gpusift.SIFT` for each.
+    """scikit-image's parameters of SIFT and our own, as users pass them; see `gpusift.SIFT` for each.
 
     Raises
     ------
@@ -132,12 +132,12 @@ class Parameters:
 
     @cached_property
     def position_shift(self) -> float:
-        """What precise_upscale takes off positions, input pixels: the bias of area-aligned enlargement."""
+        """What precise_upscale subtracts from positions, input pixels: the bias of area-aligned enlargement."""
         return (self.upsampling - 1) / (2 * self.upsampling) if self.precise_upscale else 0.0
 
     @cached_property
     def bin_centre(self) -> float:
-        """Where a bin of the orientation histogram has its centre, bins: half a bin high in scikit-image and IPOL."""
+        """The centre of a bin of the orientation histogram, bins: half a bin high in scikit-image and IPOL."""
         return 0.5 if self.descriptor_layout == "scikit-image" else 0.0
 
     @cached_property
@@ -157,7 +157,7 @@ class Parameters:
 
     @cached_property
     def histogram_sizes(self) -> tuple[int, int]:
-        """Sums that a descriptor is gathered in, and values of the descriptor."""
+        """Number of sums in which a descriptor is accumulated, and of its values."""
         return 4 * (self.n_hist + 1) ** 2 * (self.n_ori + 1), self.n_values
 
     @cached_property
@@ -177,7 +177,7 @@ class Parameters:
         return tuple(math.sqrt(b * b - a * a) / self.delta_min for a, b in pairwise(sigmas))
 
     def n_octaves_of(self, image_shape: tuple[int, int]) -> int:
-        """Octaves of an image of that shape: at most n_octaves, of MIN_OCTAVE_SIZE samples or more; 0 if too small."""
+        """Octaves of an image of this shape: at most n_octaves, of at least MIN_OCTAVE_SIZE samples; 0 if too small."""
         shorter = min(image_shape) * self.upsampling
         if shorter < MIN_OCTAVE_SIZE:
             return 0
@@ -205,7 +205,7 @@ class Parameters:
         Returns
         -------
         octaves, scales : (N,) arrays of int32
-            Index of the octave, and within it of the scale: from 1 to n_scales, or as near as the image has it.
+            Index of the octave, and of the scale within it: from 1 to n_scales, or the nearest that the image has.
         """
         number = np.rint(self.n_scales * np.log2(np.asarray(sigmas, np.float64) / self.first_sigma))
         octaves = np.clip((number - 1) // self.n_scales, 0, n_octaves - 1)
@@ -218,7 +218,7 @@ class Parameters:
 
 
 def gaussian_taps(sigma: float) -> np.ndarray:
-    """Half of a Gaussian's weights as SciPy takes them, centre first.
+    """Half of a Gaussian's weights, those of SciPy, centre first.
 
     Parameters
     ----------

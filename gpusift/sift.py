@@ -1,30 +1,28 @@
-"""scikit-image's face: the class `SIFT`."""
+"""scikit-image's interface: the class `SIFT`."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from gpusift import pipeline
-from gpusift.devices import Device, get_device, precision
+from gpusift.configuration import Configuration
 from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.pipeline import inputs
 from gpusift.pipeline.outcomes import Outcome, require
-from gpusift.pipeline.plan import Plans
-from gpusift.pipeline.strips import limit_in_bytes
 from gpusift.stages.intensities import Image
-from gpusift.stages.scale_space import BLURS
 
 NO_FEATURES = (
     "SIFT found no features. Try passing in an image containing greater intensity contrasts between adjacent pixels."
 )
 
 
-class SIFT:
+class SIFT(Configuration):
     """SIFT feature detection and descriptor extraction, as scikit-image's `SIFT`, on a GPU or the CPU.
 
     Parameters
@@ -51,7 +49,7 @@ class SIFT:
         The orientation's window has a width of 6 * lambda_ori * sigma, weighted by a standard deviation of
         lambda_ori * sigma.
     c_max : float, optional
-        Share of the histogram's maximum at which a further peak gives a keypoint of its own.
+        Fraction of the histogram's maximum from which on a further peak gives a feature of its own.
     lambda_descr : float, optional
         The descriptor's window has a width of 2 * lambda_descr * sigma * (n_hist + 1) / n_hist, weighted by a standard
         deviation of lambda_descr * sigma.
@@ -65,34 +63,35 @@ class SIFT:
         Precision of the computation. float32 is the fast one; float64, for comparison with scikit-image, which computes
         in float64 unless the image is float32.
     blur : {"auto", "kernel", "ndimage"}, optional
-        "kernel" is our own blur: with float32, the result is the same bytes on every CPU and GPU. "ndimage" is
-        `scipy.ndimage.gaussian_filter`, or CuPy's; it is slower and gives no such promise. "auto" is "kernel".
+        "kernel" is our own blur: with float32, the result is the same on every CPU and GPU, byte for byte. "ndimage" is
+        `scipy.ndimage.gaussian_filter`, or CuPy's; it is slower and makes no such promise. "auto" is "kernel".
     num_threads : int, optional
         Threads of the CPU device; by default one for each processor that the process may use.
     max_keypoints : int, optional
-        At most so many features, chosen by `keep` before orientations, and again before descriptors, are computed. The
-        others, and the order of these, are as without.
+        At most so many features are computed. `keep` chooses first among the keypoints, then among their features.
+        Those that are kept, and their order, are as without a limit.
     keep : {"response", "scale", "grid"}, optional
-        The rule: those of the largest absolute response; of the largest sigma; or, for an even coverage, the strongest
-        of each cell of a grid (about max_keypoints / 4 square cells), then the second of each, and so on. Of equals,
-        the one that comes first.
+        The rule of `max_keypoints`: the largest absolute responses; the largest sigmas; or, for an even coverage, the
+        strongest of each cell of a grid (about max_keypoints / 4 square cells), then the second of each, and so on. Of
+        equals, the first one is kept.
     upright : bool, optional
-        Do not assign orientations: all are along the first axis of the layout's convention, rows or, for "ubc" and
-        "vlfeat", x. Descriptors are then not invariant to rotation; positions are as without.
+        Do not assign orientations: all features point along the rows or, with the layouts "ubc" and "vlfeat", along x.
+        Descriptors are not invariant to rotation then. Positions do not change.
     normalization : {"l2", "root"}, optional
-        "root" gives RootSIFT [3]_: 512 times the root of each value's share in their sum, rounded, as COLMAP has it.
-        Descriptors of the two do not compare; keypoints are as without.
+        "root" gives RootSIFT [3]_: 512 times the root of each value's fraction of their sum, rounded, as COLMAP does.
+        Descriptors of the two do not match each other. Keypoints do not change.
     precise_upscale : bool, optional
-        Take the bias of upsampling off the positions, see Notes. They are then (u - 1) / (2 u) pixels from
-        scikit-image's; all else is as without.
+        Subtract the bias of upsampling from the positions, see Notes. They then differ by (u - 1) / (2 u) pixels from
+        scikit-image's. Nothing else changes.
     descriptor_layout : {"scikit-image", "ubc", "vlfeat"}, optional
-        The order of a descriptor's values. "ubc" is that of Lowe, OpenCV and COLMAP, "vlfeat" VLFeat's. Both also read
-        an orientation's peak at the centre of its bin, as those programs do, where scikit-image reads it half a bin
-        (5 degrees) higher; positions and sigmas are as without.
+        The order of a descriptor's values. "ubc" is the order of Lowe, OpenCV and COLMAP, "vlfeat" that of VLFeat. Both
+        also place an orientation's peak at the centre of its bin, as those programs do; scikit-image places it half a
+        bin (5 degrees) higher. Positions and sigmas do not change.
     memory_limit : int or float, optional
-        Bytes, or a share (up to 1.0) of the device's memory, that the scale space and lists of an image may take. One
-        that takes more, about 150 bytes a pixel with upsampling 2, is computed in parts, with the same result, byte for
-        byte, in more time. Images and results are not counted. `describe` and `extract` need the whole.
+        Bytes, or a fraction (up to 1.0) of the device's memory, that the scale space and lists of an image may take. An
+        image takes about 150 bytes a pixel with upsampling 2. One that takes more than the limit is computed in strips:
+        more slowly, with the same result, byte for byte. Images and results are not counted. `describe` and `extract`
+        need the whole scale space.
 
     Attributes
     ----------
@@ -130,17 +129,20 @@ class SIFT:
 
     Notes
     -----
-    An image is a 2-D array, of NumPy, or, on a GPU, of CuPy or of anything with ``__cuda_array_interface__`` or DLPack
-    (a CUDA tensor of PyTorch): it is not copied through the host, and the results are CuPy arrays then.
+    An image is a 2-D array of NumPy, or a GPU array of CuPy or with ``__cuda_array_interface__`` or DLPack, such as a
+    CUDA tensor of PyTorch. A GPU array is not copied through the host, and the results are CuPy arrays then.
+
+    A parameter that is set later, as in ``sift.c_max = 0.7``, is checked and takes effect with the next image. Objects
+    can be pickled and copied; a copy has its own buffers on the device.
 
     scikit-image's conventions hold: rows and columns; the centre of the upper left pixel at (0, 0); an orientation's
     (cos, sin) points along (row, column). With upsampling u its positions are biased by (u - 1) / (2 u) pixels towards
     the lower right, 0.25 for u = 2, and so are ours unless ``precise_upscale``.
 
-    Where scikit-image is wrong we differ: its ``n_octaves`` stays lowered after a small image, ours is that of each
-    image; ``upsampling=4`` with the default ``sigma_in`` dies of a math domain error there, here of a ValueError that
-    names the largest ``sigma_in``; images of less than 6 pixels fail with an IndexError there, here with the
-    RuntimeError of any image without features.
+    Three errors of scikit-image are not reproduced. Its ``n_octaves`` stays lowered after a small image; here it is
+    that of each image. ``upsampling=4`` with the default ``sigma_in`` raises a math domain error; here a ValueError
+    that names the largest ``sigma_in``. Images of less than 6 pixels raise an IndexError; here the RuntimeError of any
+    image without features.
 
     References
     ----------
@@ -172,16 +174,6 @@ class SIFT:
            [ 14, 406]])
     """
 
-    keypoints: Any = None
-    positions: Any = None
-    sigmas: Any = None
-    scales: Any = None
-    orientations: Any = None
-    octaves: Any = None
-    responses: Any = None
-    descriptors: Any = None
-    scalespace_sigmas: np.ndarray | None = None
-
     def __init__(
         self,
         upsampling: int = 2,
@@ -210,36 +202,9 @@ class SIFT:
         descriptor_layout: str = "scikit-image",
         memory_limit: int | float | None = None,
     ) -> None:
-        given = locals()
-        self.parameters = Parameters(**{field: given[field] for field in Parameters.__dataclass_fields__})
-        self.float_dtype = precision(dtype)
-        if blur not in BLURS:
-            raise ValueError(f"blur must be one of {', '.join(map(repr, BLURS))}, got {blur!r}")
-        self.blur = blur
-        self.device: Device = get_device(device, self.float_dtype.name, num_threads)
-        self.plans = Plans(self.device, self.parameters, blur, limit_in_bytes(self.device, memory_limit))
-        self.n_octaves = self.parameters.n_octaves
-
-    # scikit-image keeps these two as they are used, the others as they are given.
-    @property
-    def sigma_min(self) -> float:
-        """The blur level of the seed image, input pixels: the parameter divided by upsampling."""
-        return self.parameters.first_sigma
-
-    @property
-    def c_dog(self) -> float:
-        """The threshold on contrast that is used, intensity."""
-        return self.parameters.final_c_dog
-
-    def __getattr__(self, name: str) -> Any:
-        if name in Parameters.__dataclass_fields__ or name == "delta_min":
-            return getattr(self.parameters, name)
-        raise AttributeError(f"'SIFT' object has no attribute {name!r}")
-
-    @property
-    def deltas(self) -> np.ndarray:
-        """The sampling distances of all octaves, input pixels."""
-        return self.delta_min * np.power(2, np.arange(self.n_octaves), dtype=self.float_dtype)
+        arguments = locals()
+        parameters = Parameters(**{field.name: arguments[field.name] for field in fields(Parameters)})
+        self._configure(parameters, device, dtype, blur, num_threads, memory_limit)
 
     def detect(self, image: Any, mask: Any = None) -> None:
         """Detects the keypoints and fills the attributes; descriptors become None.
@@ -263,17 +228,7 @@ class SIFT:
     def detect_and_extract(self, image: Any, mask: Any = None) -> None:
         """Detects the keypoints, extracts their descriptors, and fills the attributes.
 
-        Parameters
-        ----------
-        image : (M, N) array
-            As for `detect`.
-        mask : (M, N) array of bool or int, optional
-            As for `detect`.
-
-        Raises
-        ------
-        TypeError, ValueError, RuntimeError
-            As `detect`.
+        Parameters and errors are those of `detect`.
         """
         self._detect(image, mask, descriptors=True)
 
@@ -303,13 +258,11 @@ class SIFT:
         self.descriptors = self.device.to_host(features.descriptors) if on_host else features.descriptors
 
     def compute(self, image: Any, mask: Any = None) -> Features:
-        """Detects and describes without touching the attributes.
+        """Detects the keypoints and describes them; leaves the attributes as they are.
 
         Parameters
         ----------
-        image : (M, N) array
-            As for `detect`.
-        mask : (M, N) array of bool or int, optional
+        image, mask
             As for `detect`.
 
         Returns
@@ -334,7 +287,7 @@ class SIFT:
         octaves: Any = None,
         scales: Any = None,
     ) -> Features:
-        """Describes keypoints of the user's own, without touching the attributes.
+        """Describes keypoints of the user's own; leaves the attributes as they are.
 
         Parameters
         ----------
@@ -346,15 +299,15 @@ class SIFT:
             Input pixels.
         orientations : (N,) array of float, optional
             Radians: (cos, sin) points along (row, column). By default they are assigned, as those of detected keypoints
-            are; a keypoint with several is then there several times, after all the first ones.
+            are. A keypoint with several orientations appears once for each, after all the first ones.
         octaves, scales : (N,) arrays of int, optional
             The octave, from 0, and the scale index within it. By default the level whose blur is nearest to sigma.
 
         Returns
         -------
         Features
-            Arrays on the device, in the order given; responses are zero. A keypoint whose window lies outside the image
-            has a descriptor of zeros.
+            Arrays on the device, in the order of the keypoints; responses are zero. A keypoint whose window lies
+            outside the image has a descriptor of zeros.
 
         Raises
         ------
@@ -367,14 +320,14 @@ class SIFT:
     def compute_batch(
         self, images: Iterable[Any], batch_size: int | None = None, *, on_host: bool = False
     ) -> list[Features]:
-        """The features of several images, each as `compute` gives them; those of one shape are computed at once.
+        """The features of several images, each as `compute` gives them; those of one shape are computed together.
 
         Parameters
         ----------
         images : iterable of (M, N) arrays
             Their shapes and dtypes may differ.
         batch_size : int, optional
-            Images at once, at most. By default as many as suit the device and its memory.
+            Images that are computed together, at most. By default as many as suit the device and its memory.
         on_host : bool, optional
             Copy the features to the host, all those of a batch in one copy.
 
@@ -397,17 +350,17 @@ class SIFT:
         return [require(outcome, which.format(number)) for number, outcome in enumerate(outcomes)]
 
     def map(self, images: Iterable[Any], batch_size: int | None = None) -> Iterator[Features]:
-        """The features of any number of images, as they come, each as ``compute(image).to_host()`` gives them.
+        """The features of any number of images, one after the other, as ``compute(image).to_host()`` gives them.
 
         On a GPU, uploads, computation and downloads of consecutive batches overlap. Images are taken from the iterable
-        as they are needed, so that memory does not grow with their number; neighbours of one shape make a batch.
+        as they are needed, so memory does not grow with their number. Neighbours of one shape make a batch.
 
         Parameters
         ----------
         images : iterable of (M, N) arrays
             Their shapes and dtypes may differ.
         batch_size : int, optional
-            Images at once, at most. By default as many as suit the device and its memory.
+            Images that are computed together, at most. By default as many as suit the device and its memory.
 
         Yields
         ------
@@ -417,7 +370,7 @@ class SIFT:
         Raises
         ------
         TypeError, ValueError
-            As `compute`, when the features of all images before it have been given; the message names its number.
+            As `compute`, after the features of all images before it; the message names the image's number.
         """
         _require_batch_size(batch_size)
         opened = (inputs.open_image(self.plans, image) for image in images)
@@ -453,17 +406,13 @@ class SIFT:
             features = features.to_host()
         self._set_octaves(opened.shape)
         self.keypoints = features.keypoints
-        self.positions = features.positions
-        self.sigmas = features.sigmas
-        self.scales = features.scales.astype(np.int64)
-        self.octaves = features.octaves.astype(np.int64)
-        self.orientations = features.orientations
-        self.responses = features.responses
-        self.descriptors = features.descriptors
+        for field in fields(Features):
+            setattr(self, field.name, getattr(features, field.name))
+        self.scales, self.octaves = self.scales.astype(np.int64), self.octaves.astype(np.int64)
 
     def _set_octaves(self, image_shape: tuple[int, int]) -> None:
-        self.n_octaves = self.parameters.n_octaves_of(image_shape)
-        self.scalespace_sigmas = self.parameters.scalespace_sigmas(self.n_octaves)
+        self._n_octaves = self.parameters.n_octaves_of(image_shape)
+        self.scalespace_sigmas = self.parameters.scalespace_sigmas(self._n_octaves)
 
 
 def _require_batch_size(value: int | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices import TILES, Device
-from gpusift.parameters import EXTREMUM_SHARE, Parameters
+from gpusift.parameters import EXTREMUM_FRACTION, Parameters
 from gpusift.stages.feature_lists import CANDIDATES, FOUND, LIST_BLOCK, USABLE_CANDIDATES, allocate, sum_counts
 from gpusift.stages.levels import ScaleSpace
 from gpusift.stages.workspace import Step, Workspace
@@ -21,7 +21,7 @@ def steps(work: Workspace) -> list[Step]:
     """Launches that find the candidates of all octaves and write them to `lists.keys` in scikit-image's order."""
     device, space, lists = work.device, work.space, work.lists
     grid, counts = work.list_grid, lists.counts
-    threshold = EXTREMUM_SHARE * work.parameters.final_c_dog
+    threshold = EXTREMUM_FRACTION * work.parameters.final_c_dog
     levels = *work.gaussian_levels, len(space.shapes), work.parameters.n_scales, threshold
     appended = lists.capacity, space.n_rows, counts[FOUND], lists.row_counts, lists.keys
     usable, rows = counts[USABLE_CANDIDATES], (lists.capacity, space.octaves, space.n_rows, lists.row_offsets)

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from skimage.feature._sift import _local_max
 
 from gpusift.devices import get_device
-from gpusift.parameters import EXTREMUM_SHARE, Parameters
+from gpusift.parameters import EXTREMUM_FRACTION, Parameters
 from gpusift.stages import extrema, levels
 from tests.support import oracle
 
@@ -29,7 +29,7 @@ def expected(octaves, parameters):
     rows = []
     for o, octave in enumerate(octaves):
         dog = np.ascontiguousarray(np.moveaxis(np.diff(octave, axis=0), 0, -1))
-        keys = _local_max(dog, EXTREMUM_SHARE * parameters.final_c_dog).reshape(-1, 3)
+        keys = _local_max(dog, EXTREMUM_FRACTION * parameters.final_c_dog).reshape(-1, 3)
         rows.append(np.insert(keys, 0, o, axis=1))
     return np.concatenate(rows)
 
@@ -103,7 +103,7 @@ def test_threshold(device, factor, kept):
     """A sample just above 0.8 c_dog is a candidate, one just below is not."""
     parameters = Parameters()
     octave = np.zeros((6, 15, 15))
-    octave[3:, 7, 7] = EXTREMUM_SHARE * parameters.final_c_dog / factor
+    octave[3:, 7, 7] = EXTREMUM_FRACTION * parameters.final_c_dog / factor
     rows = found(device, [octave], parameters)
     assert_array_equal(rows, [[0, 7, 7, 2]] if kept else np.empty((0, 4)))
     assert_array_equal(found(device, [-octave], parameters), rows)
