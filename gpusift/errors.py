@@ -1,11 +1,45 @@
-"""What an exception says to a person."""
+"""What a person or a log reads: the reason of an exception, and names from strangers without what a terminal obeys."""
 
 from __future__ import annotations
 
+# Longest text that is quoted from an error.
+MAX_QUOTED = 200
+
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong in one line, without the path, which the caller has."""
+    """Return what went wrong in one printable line, without the path, which the caller has."""
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     if isinstance(error, MemoryError):
         reason = f"must fit in memory, but does not ({reason or 'out of memory'}); try a max_size, or upsampling 1"
-    return " ".join(str(reason).split()) or type(error).__name__
+    elif isinstance(error, UnicodeError) and hasattr(error, "object"):
+        reason = f"must be valid UTF-8, got {error.object[:MAX_QUOTED]!r}"
+    return escaped(" ".join(str(reason).split())) or type(error).__name__
+
+
+def escaped(text: str) -> str:
+    r"""Return a text as it may be printed: whatever is not a visible character or a space is written as an escape.
+
+    Names of files are any bytes but 0 and "/". A terminal obeys control characters, a line feed makes a line of its own
+    in a log, a mark of direction changes the order in which the rest is read, and a byte that is not UTF-8 cannot be
+    encoded. The result has none of these. Escaping it once more changes nothing.
+
+    Parameters
+    ----------
+    text : str
+        Bytes that are not UTF-8 are in it as `os.fsdecode` gives them.
+
+    Returns
+    -------
+    printable : str
+        Such as ``caf\xe9`` for a byte, ``a\nb`` for a line feed, ``\u202e`` for a mark of direction.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

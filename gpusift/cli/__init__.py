@@ -7,10 +7,12 @@ without the libraries that it alone needs.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from gpusift import __version__
+from gpusift.errors import escaped
 
 # In this order in `gpusift --help`; the command `name` is the function of that name in `gpusift.cli.<name>`.
 COMMANDS = ("extract", "match", "colmap", "show", "info")
@@ -29,6 +31,14 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(f"gpusift.cli.{cmd_name}"), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call a command; the names in a message of an error may be any bytes."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = "\n".join(map(escaped, error.message.split("\n")))  # type: ignore[misc]  # final for mypy only
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

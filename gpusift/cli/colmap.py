@@ -12,6 +12,7 @@ from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, g
 from gpusift.cli.options import say, sift_options
 from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap.pairs import Pair
+from gpusift.errors import escaped
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL
 from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS
 from gpusift.sources import Source
@@ -104,7 +105,7 @@ def _match(output: str, pairs: list[Pair], device: str, quiet: bool) -> str:
         try:
             matched, verified = match_database(output, pairs, device=device, on_pairs=bar.update)
         except (OSError, RuntimeError) as error:
-            raise click.ClickException(f"cannot match: {error}; the features are kept in {output}") from None
+            raise click.ClickException(f"cannot match: {error}; the features are kept in {escaped(output)}") from None
     return f"{matched} pairs matched, {verified} verified"
 
 

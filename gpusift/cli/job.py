@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from gpusift.cli.options import say
-from gpusift.errors import reason_of
+from gpusift.cli.options import report, say
+from gpusift.errors import escaped, reason_of
 from gpusift.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Command:
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:
-            raise click.UsageError(f"cannot read {error.filename}: {reason_of(error)}") from None
+            raise click.UsageError(f"cannot read {escaped(str(error.filename))}: {reason_of(error)}") from None
 
     def count(self) -> int | None:
         """Count the images; None if that is not possible without reading stdin twice."""
@@ -130,7 +130,7 @@ def carry_out(
         except RunError as raised:
             summary, error = raised.summary, raised
         except (ImportError, OSError, RuntimeError, TypeError, ValueError) as raised:
-            raise click.ClickException(_why_not_begun(raised, command.output)) from None
+            raise click.ClickException(_why_not_begun(raised, escaped(command.output))) from None
         is_whole = error is None and stop.number is None
         if is_whole:
             tell.finish(summary.seen)
@@ -139,14 +139,13 @@ def carry_out(
             text = f"{text}, {then()}"
         code = _exit_code(summary, error, stop)
         tell.log({**summary.as_event(), "event": "end", "exit_code": code, "error": error and str(error)})
+    output = escaped(command.output)
     if error:
-        raise click.ClickException(
-            f"{_what_failed(error, command.output)}; stopped after {text}, kept in {command.output}"
-        )
+        raise click.ClickException(f"{_what_failed(error, output)}; stopped after {text}, kept in {output}")
     if stop.number is not None:
-        say(f"interrupted after {text}, kept in {command.output}")
+        say(f"interrupted after {text}, kept in {output}")
     elif not quiet and log != "-":
-        click.echo(f"{text} -> {command.output}")
+        report(f"{text} -> {output}")
     sys.exit(code)
 
 
@@ -160,7 +159,7 @@ def from_the_first_image(items: Iterator[Source | SourceFailure], described: str
         if not isinstance(item, SourceFailure):
             return chain(failed, items)
         say(f"failed: {item.name}: {item.reason}")
-    raise click.ClickException(f"no image found in {described}")
+    raise click.ClickException(f"no image found in {escaped(described)}")
 
 
 def _exit_code(summary: Summary, error: Exception | None, stop: _Stop) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 import numpy as np
 
-from gpusift.cli.options import check_new, check_png, compute, make_sift, sift_options, writing
-from gpusift.errors import reason_of
+from gpusift.cli.options import check_new, check_png, compute, make_sift, report, sift_options, writing
+from gpusift.errors import escaped, reason_of
 from gpusift.geometry import NAMES, Geometry, verify
 from gpusift.matching.matches import matched_points
 from gpusift.storage.atomic import write_whole
@@ -85,14 +85,14 @@ def match(
     for file in filter(None, (output, json_file)):
         check_new(file, overwrite)
     if json_file and Path(json_file).resolve() == Path(output).resolve():
-        raise click.UsageError(f"picture and --json must be two files, got {output} for both")
+        raise click.UsageError(f"picture and --json must be two files, got {escaped(output)} for both")
     sift = make_sift(parameters)
     found = []
     for path in (image_a, image_b):
         try:
             found.append(compute(sift, Path(path), not no_exif))
         except Exception as error:
-            raise click.ClickException(f"{path}: {reason_of(error)}") from None
+            raise click.ClickException(f"{escaped(str(path))}: {reason_of(error)}") from None
     (pixels_a, features_a), (pixels_b, features_b) = found
     try:
         matches = match_features(
@@ -120,10 +120,10 @@ def match(
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
         with writing(json_file):
             write_whole(json_file, ("{\n " + ",\n ".join(lines) + "\n}\n").encode())
-    click.echo(f"{len(features_a)} and {len(features_b)} keypoints on {sift.device.name}, {len(matches)} matches")
+    report(f"{len(features_a)} and {len(features_b)} keypoints on {sift.device.name}, {len(matches)} matches")
     for line in _in_words(geometry):
-        click.echo(line)
-    click.echo(f"-> {output}" + (f", {json_file}" if json_file else ""))
+        report(line)
+    report(f"-> {output}" + (f", {json_file}" if json_file else ""))
 
 
 def _record(geometry: Geometry, points_a: np.ndarray, points_b: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpusift.errors import reason_of
+from gpusift.errors import escaped, reason_of
 from gpusift.parameters import LAYOUTS, NORMALIZATIONS, RULES, Parameters
 
 if TYPE_CHECKING:
@@ -152,13 +152,13 @@ def compute(sift: SIFT, path: Path, exif_orientation: bool) -> tuple[np.ndarray,
 def check_new(output: str, overwrite: bool) -> None:
     """End the command if a file is there that must not be replaced."""
     if os.path.lexists(output) and not overwrite:
-        raise click.ClickException(f"{output} exists; choose another name (--overwrite)")
+        raise click.ClickException(f"{escaped(output)} exists; choose another name (--overwrite)")
 
 
 def check_png(output: str) -> None:
     """End the command if a picture is not to be a PNG file."""
     if not output.lower().endswith(".png"):
-        raise click.UsageError(f"the picture must be a .png file, got {output}")
+        raise click.UsageError(f"the picture must be a .png file, got {escaped(output)}")
 
 
 @contextmanager
@@ -167,11 +167,16 @@ def writing(output: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {reason_of(error)}") from None
+        raise click.ClickException(f"cannot write {escaped(output)}: {reason_of(error)}") from None
+
+
+def report(message: str) -> None:
+    """Print a line on stdout; names in it may be any bytes."""
+    click.echo(escaped(message))
 
 
 def say(message: str) -> None:
-    """Print a line on stderr, above the progress bar if there is one."""
+    """Print a line on stderr, above the progress bar if there is one; names in it may be any bytes."""
     from tqdm import tqdm
 
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(escaped(message), file=sys.stderr)

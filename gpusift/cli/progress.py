@@ -13,7 +13,7 @@ from typing import IO, Any
 import click
 
 from gpusift.cli.options import say
-from gpusift.errors import reason_of
+from gpusift.errors import escaped, reason_of
 from gpusift.stream import Event, Summary
 
 
@@ -79,7 +79,8 @@ class Reporter:
         """Add a line to the log."""
         if self._log is None:
             return
-        line = json.dumps({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
+        fields = {key: escaped(value) if isinstance(value, str) else value for key, value in event.items()}
+        line = json.dumps({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **fields})
         try:
             self._log.write(line + "\n")
             self._log.flush()

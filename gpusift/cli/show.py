@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from gpusift.cli.options import check_new, check_png, compute, make_sift, sift_options, writing
-from gpusift.errors import reason_of
+from gpusift.cli.options import check_new, check_png, compute, make_sift, report, sift_options, writing
+from gpusift.errors import escaped, reason_of
 
 # A small photograph is enlarged by `show` until its longer side has about this many pixels.
 SHOWN_SIZE = 1500
@@ -34,9 +34,9 @@ def show(image: str, output: str, zoom: int | None, overwrite: bool, no_exif: bo
     try:
         pixels, features = compute(sift, Path(image), not no_exif)
     except Exception as error:
-        raise click.ClickException(f"{image}: {reason_of(error)}") from None
+        raise click.ClickException(f"{escaped(str(image))}: {reason_of(error)}") from None
     if zoom is None:
         zoom = min(max(round(SHOWN_SIZE / max(pixels.shape)), 1), MAX_ZOOM)
     with writing(output):
         write_png(output, draw_keypoints(pixels, features, zoom=zoom))
-    click.echo(f"{len(features)} keypoints on {sift.device.name} -> {output}")
+    report(f"{len(features)} keypoints on {sift.device.name} -> {output}")

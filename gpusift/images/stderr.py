@@ -29,7 +29,8 @@ class Listener:
         self._saved = os.dup(2)
         os.dup2(self._file.fileno(), 2)
         if _writes_to(self._stderr, 2):
-            sys.stderr = open(self._saved, "w", buffering=1, closefd=False)
+            encoding, errors = self._stderr.encoding, self._stderr.errors
+            sys.stderr = open(self._saved, "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,39 +1,56 @@
-"""Where photographs come from: files, folders, globs, lists, and whatever fsspec opens (archives, buckets, the web).
+"""Where photographs come from: files, folders, globs, lists, archives, and whatever fsspec opens (buckets, the web).
 
-An image's name is its path, with forward slashes and suffix, relative to the folder given, the folder of the file
-given, or the part of the glob before its first wildcard. Of several, the deepest folder that holds all of these counts.
-So no two files share a name. A URL's path begins with its scheme, and an archive counts as a folder.
+An image's name is its path, with forward slashes and suffix, relative to a base folder, so that no two files share a
+name. The base is the folder given, the folder of the file given, or the part of the glob before its first wildcard; of
+several, the deepest folder that holds all of these. For a list it is the current folder, and for what lies elsewhere
+the root of its file system, server or bucket: a name does not depend on the other lines. A URL's path begins with its
+scheme, and an archive counts as a folder. The base of earlier results is kept with them and stays theirs.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import IO
 
-from gpusift.sources.locations import Location, read_bytes
-from gpusift.sources.search import Search, SourceFailure, files_of, resolve
+from gpusift.sources.filesystems import archive_scheme
+from gpusift.sources.limits import DEFAULT_LIMITS, Limits
+from gpusift.sources.lists import lines_of, open_list
+from gpusift.sources.locations import Location
+from gpusift.sources.names import (
+    BaseDiffersError,
+    Parts,
+    base_of_line,
+    choose_base,
+    deepest_common,
+    parts_of,
+    shard_of,
+    text_of,
+    wrong_name,
+)
+from gpusift.sources.reading import read_bytes
+from gpusift.sources.search import Search, SourceFailure, Wanted, files_of, resolve
 from gpusift.storage.name_set import NameSet
 
-__all__ = ["DEFAULT_MAX_BYTES", "Source", "SourceFailure", "expand", "fetch", "wrong_name"]
-
-# Results are called by an image's name with more at its end; file systems allow 255 bytes.
-MAX_PART_BYTES = 230
-MAX_NAME_BYTES = 2000
+__all__ = [
+    "BaseDiffersError",
+    "DEFAULT_MAX_BYTES",
+    "Limits",
+    "Source",
+    "SourceFailure",
+    "Sources",
+    "expand",
+    "fetch",
+    "wrong_name",
+]
 
 # A file larger than this is refused instead of read, in bytes.
 DEFAULT_MAX_BYTES = 1 << 30
-
-# A line of a list that is longer is no path.
-MAX_LINE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -52,14 +69,35 @@ class Source:
     url: str
 
 
+class Sources(Iterator["Source | SourceFailure"]):
+    """Images, one after the other; made by `expand`.
+
+    Attributes
+    ----------
+    base : str
+        Path or URL of the folder that names are relative to; empty if they are of this machine and others.
+    left_out : Counter
+        Suffix, in lower case -> number of files of folders that were left out for it until now.
+    """
+
+    def __init__(self, images: Iterator[Source | SourceFailure], base: str, left_out: Counter[str]) -> None:
+        self._images, self.base, self.left_out = images, base, left_out
+
+    def __next__(self) -> Source | SourceFailure:
+        return next(self._images)
+
+
 def expand(
     arguments: Sequence[str],
     *,
     root: str | None = None,
+    kept_base: str | None = None,
     pattern: str | None = None,
     recursive: bool = True,
     files_from: str | None = None,
-) -> Iterator[Source | SourceFailure]:
+    shard: tuple[int, int] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Sources:
     """Find and name the images that arguments and lists stand for, one after the other.
 
     The names of one folder, or of one archive, are in memory at a time.
@@ -68,152 +106,113 @@ def expand(
     ----------
     arguments : sequence of str
         Files (of any suffix), folders (hidden files and folders and links to folders left out), globs (`**` for any
-        depth), URLs of all these that fsspec knows, "-" for a list on standard input.
+        depth), archives (`.zip`, `.tar`, `.tgz`, ...), URLs of all these that fsspec knows, "-" for a list on standard
+        input. A `file:` URL is percent-encoded.
     root : str, optional
         Make names relative to this folder instead.
+    kept_base : str, optional
+        `Sources.base` of earlier results that are resumed: names are relative to it.
     pattern : str, optional
         What a file's name in a folder must match, such as "*.JPG"; otherwise it must have one of
         `gpusift.sources.search.IMAGE_SUFFIXES`.
     recursive : bool, optional
         Search folders to any depth.
     files_from : str, optional
-        A list: path or URL of a text file with one path or URL a line, or "-". Lines are no folders and no globs.
+        A list: path or URL of a text file with one path or URL a line, or "-". Lines are no folders and no globs. It is
+        bytes, or UTF-8, UTF-16 or UTF-32 with a byte order mark.
+    shard : (int, int), optional
+        (i, n): only images of the i-th of n shards, counted from 0; an image's shard follows from its name alone.
+    limits : Limits, optional
+        On what is read to find images.
 
     Returns
     -------
-    found : iterator of Source or SourceFailure
-        In the order of arguments, sorted within each folder, files before subfolders. What comes twice is given once.
+    sources : Sources
+        An iterator of Source or SourceFailure in the order of arguments, sorted within each folder, files before
+        subfolders. A name that comes again is given once.
 
     Raises
     ------
+    BaseDiffersError
+        The images are not under `kept_base`, or `root` is another folder.
     ValueError
         An argument is not under `root`.
     OSError
-        A list cannot be read.
+        A list cannot be read, or goes beyond a limit.
     """
-    searches = [resolve(argument) for argument in arguments if argument != "-"]
-    bases = [search.base for search in searches if isinstance(search, Search)]
-    top = Location.parse(root).parts if root else None
-    if top is not None and not all(base[: len(top)] == top[: len(base)] for base in bases):
-        raise ValueError(f"images must lie under root {root}, but some of {' '.join(arguments)} do not")
+    searches = [resolve(argument, limits) for argument in arguments if argument != "-"]
     paths = [path for path in ("-" if "-" in arguments else None, files_from) if path]
-    lists = [_open_list(path) for path in dict.fromkeys(paths)]
-    if top is None:
-        lines = (line.parent().parts for lines in lists for line in _lines(lines) if isinstance(line, Location))
-        top = _deepest_common(chain(bases, lines))
-    found = chain.from_iterable(files_of(search, pattern, recursive) for search in searches)
-    return _name(chain(found, *map(_lines, lists)), top, lists, once=len(searches) == 1 and not lists)
+    with ExitStack() as open_lists:
+        lists = [open_lists.enter_context(open_list(path, limits)) for path in dict.fromkeys(paths)]
+        bases = [search.base for search in searches if isinstance(search, Search)]
+        base = _base(root, kept_base, bases, lists)
+        if root is not None and not all(each[: len(base)] == base for each in bases):
+            raise ValueError(f"images must lie under root {root}, but some of {' '.join(arguments)} do not")
+        wanted = Wanted(pattern, recursive, limits)
+        files = chain(*(files_of(search, wanted) for search in searches), *map(_lines, lists))
+        images: Iterator[Source | SourceFailure] = (_named(file, base) for file in files)
+        if len(searches) != 1 or lists:
+            images = _each_once(images)
+        if shard is not None:
+            images = filter(partial(_in_shard, shard=shard), images)
+        return Sources(_and_close(images, open_lists.pop_all()), text_of(base), wanted.left_out)
 
 
-def _name(
-    found: Iterable[Location | SourceFailure], top: tuple[str, ...], lists: list[IO[bytes]], once: bool
-) -> Iterator[Source | SourceFailure]:
-    """Give each file its name, and each name once; `once`: nothing comes twice. Close the lists at the end."""
-    named = NameSet()
-    with closing(named), ExitStack() as open_lists:
-        for one in lists:
-            open_lists.enter_context(one)
-        for file in found:
-            named_one = file if isinstance(file, SourceFailure) else _named(file, top)
-            if isinstance(named_one, Source) and not once:
-                if named_one.name in named:
-                    continue
-                named.update([named_one.name])
-            yield named_one
+def _base(root: str | None, kept: str | None, bases: list[Parts], lists: list[IO[bytes]]) -> Parts:
+    """Return the folder that names are relative to; without a root, all lines of the lists are looked at for that."""
+    if root is not None:
+        return choose_base(root, kept, ())
+    current = Location.parse(os.curdir).parts
+    lines = (base_of_line(line, current) for each in lists for line in _lines(each) if isinstance(line, Location))
+    natural = deepest_common(chain(bases, lines))
+    if not natural and not bases:  # no image is known of
+        return parts_of(kept or "")
+    return choose_base(None, kept, natural)
 
 
-def _named(file: Location, top: tuple[str, ...]) -> Source | SourceFailure:
+def _lines(file: IO[bytes]) -> Iterator[Location | SourceFailure]:
+    """Read a list from its beginning."""
+    for line, reason in lines_of(file):
+        location = Location.parse(line)
+        if reason is None and archive_scheme(location.path):
+            reason = "a line must name an image, but this is an archive; give it as an argument"
+        yield location if reason is None else SourceFailure(line, reason)
+
+
+def _named(file: Location | SourceFailure, base: Parts) -> Source | SourceFailure:
     """Name a file by its path below a folder."""
+    if isinstance(file, SourceFailure):
+        return file
     parts = file.parts
-    if parts[: len(top)] != top:
-        return SourceFailure(file.url, f"images must lie under {'/'.join(top[1:])}, but this one does not")
-    name = "/".join(parts[len(top) :])
+    if parts[: len(base)] != base:
+        return SourceFailure(file.url, f"images must lie under {text_of(base)}, but this one does not")
+    name = "/".join(parts[len(base) :])
     if "::" in name and not file.is_local:
         return SourceFailure(file.url, f"a name must not hold '::', which joins URLs, got {name!r}")
     reason = wrong_name(name)
     return SourceFailure(file.url, reason) if reason else Source(name, file.url)
 
 
-def wrong_name(name: str) -> str | None:
-    """Say why results must not be called by this name, if so: it might lead out of their folder, or cannot be a file's.
-
-    Parameters
-    ----------
-    name : str
-        As in `Source`.
-    """
-    parts = re.split(r"[/\\]", name)
-    try:
-        sizes = [len(os.fsencode(part)) for part in parts]
-    except UnicodeEncodeError:
-        return f"a name must be text that files can be called by, got {name!r}"
-    if any(part in ("", ".", "..") for part in parts) or re.match("[A-Za-z]:", name):
-        return f"a name must stay within a folder, without empty parts, '.', '..' or a drive, got {name!r}"
-    if any(ord(character) < 32 for character in name):
-        return f"a name must not hold control characters, got {name!r}"
-    if max(sizes) > MAX_PART_BYTES or sum(sizes) + len(sizes) > MAX_NAME_BYTES:
-        return f"a name must have at most {MAX_PART_BYTES} bytes between slashes and {MAX_NAME_BYTES} in all"
-    return None
+def _each_once(images: Iterator[Source | SourceFailure]) -> Iterator[Source | SourceFailure]:
+    """Leave out images whose name was there before."""
+    with closing(NameSet()) as names:
+        for image in images:
+            if isinstance(image, Source):
+                if image.name in names:
+                    continue
+                names.update([image.name])
+            yield image
 
 
-def _deepest_common(bases: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    common: tuple[str, ...] | None = None
-    for base in bases:
-        if common is None:
-            common = base
-        while common != base[: len(common)]:
-            common = common[:-1]
-    return common or ()
+def _in_shard(image: Source | SourceFailure, shard: tuple[int, int]) -> bool:
+    number, n_shards = shard
+    return shard_of(image.name, n_shards) == number
 
 
-def _open_list(path: str) -> IO[bytes]:
-    """Open a list so that it can be read twice, which standard input, pipes and URLs cannot."""
-    location = Location.parse(path)
-    if path == "-":
-        return _spool(sys.stdin.buffer)
-    if location.is_local:
-        file = open(path, "rb")  # noqa: SIM115 (its reader closes it)
-        if file.seekable():
-            return file
-        with file:
-            return _spool(file)
-    try:
-        import fsspec
-
-        with fsspec.open(path, "rb") as file:
-            return _spool(file)
-    except OSError:
-        raise
-    except Exception as error:  # of any file system or network library
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
-
-
-def _spool(source: IO[bytes]) -> IO[bytes]:
-    """Copy a list to a file that is gone when it is closed."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 (its reader closes it)
-    try:
-        shutil.copyfileobj(source, copy)
-    except BaseException:
-        copy.close()
-        raise
-    return copy
-
-
-def _lines(file: IO[bytes]) -> Iterator[Location | SourceFailure]:
-    """Read a list from its beginning; empty lines are left out."""
-    file.seek(0)
-    while line := file.readline(MAX_LINE_BYTES):
-        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            while rest := file.readline(MAX_LINE_BYTES):
-                if rest.endswith(b"\n"):
-                    break
-            yield SourceFailure(os.fsdecode(line[:100]) + "...", f"a line must have less than {MAX_LINE_BYTES} bytes")
-            continue
-        text = os.fsdecode(line.rstrip(b"\r\n"))
-        if "\0" in text:
-            yield SourceFailure(text[:100], "a path must not hold the character 0; a list has one path a line")
-        elif text:
-            yield Location.parse(text)
+def _and_close(images: Iterator[Source | SourceFailure], resources: ExitStack) -> Iterator[Source | SourceFailure]:
+    """Close resources when all images were taken, or the iterator is given up."""
+    with resources:
+        yield from images
 
 
 def fetch(source: Source, *, timeout: float = 60.0, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
@@ -224,7 +223,8 @@ def fetch(source: Source, *, timeout: float = 60.0, max_bytes: int = DEFAULT_MAX
     source : Source
         Of `expand`.
     timeout : float, optional
-        For the whole file, in seconds, over a network. Some file systems only notice between two blocks.
+        For the whole file, in seconds, over a network. Some file systems only notice between two blocks. An answer of a
+        web server that may pass, such as 503, is asked for again within it.
     max_bytes : int, optional
         Larger files are refused; no more than this is ever in memory.
 

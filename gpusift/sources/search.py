@@ -1,4 +1,4 @@
-"""Looking for image files: what an argument stands for, a file, a folder or a glob, wherever it is."""
+"""Looking for image files: what an argument stands for, a file, a folder, a glob or an archive, wherever it is."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from gpusift.errors import reason_of
-from gpusift.sources.locations import HTTP, Location, list_archive, list_folder, open_filesystem
+from gpusift.sources.filesystems import OTHER_ARCHIVES, archive_scheme, open_filesystem
+from gpusift.sources.limits import DEFAULT_LIMITS, Limits
+from gpusift.sources.listing import list_archive, list_folder
+from gpusift.sources.locations import Location
 
 # What a folder is searched for; a file that is named itself may have any suffix.
 IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".dib", ".exr", ".gif", ".hdr", ".jp2", ".jpe", ".jpeg", ".jpg", ".pam", ".pbm", ".pfm", ".pgm"}
-    | {".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".dib", ".exr", ".gif", ".hdr", ".j2k", ".jfif", ".jif", ".jp2", ".jpe", ".jpeg", ".jpg"}
+    | {".pam", ".pbm", ".pfm", ".pgm", ".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"}
 )
-
-# Folders in folders: a server may say that each folder has another one in it.
-MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,36 @@ class SourceFailure:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files of folders are taken.
+
+    Attributes
+    ----------
+    pattern : str or None
+        What a file's name must match; otherwise its suffix must be one of `IMAGE_SUFFIXES`.
+    recursive : bool
+        Whether folders are searched to any depth.
+    limits : Limits
+        On what is searched.
+    left_out : Counter
+        Suffix, in lower case -> number of files that were left out for it.
+    """
+
+    pattern: str | None = None
+    recursive: bool = True
+    limits: Limits = DEFAULT_LIMITS
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def takes(self, name: str) -> bool:
+        """Say whether a file of this name is taken, and count it if not."""
+        suffix = os.path.splitext(name)[1].lower()
+        taken = suffix in IMAGE_SUFFIXES if self.pattern is None else fnmatch.fnmatchcase(name, self.pattern)
+        if not taken:
+            self.left_out[suffix] += 1
+        return taken
 
 
 @dataclass(frozen=True)
@@ -54,7 +85,7 @@ class Search:
         return self._with_skipped({0})
 
     def follow(self, states: frozenset[int], part: str, *, below: bool) -> frozenset[int]:
-        """Return the states after a folder; none if nothing in it can match. `below`: go on in one that matched."""
+        """Return the states after a folder; none if nothing in it can match. `below`: search one that matched."""
         end = len(self.wildcards)
         after = {i for i in states if (below if i == end else self.wildcards[i] == "**")}
         after |= {i + 1 for i in states if i < end and fnmatch.fnmatchcase(part, self.wildcards[i])}
@@ -71,21 +102,16 @@ class Search:
         return frozenset(states)
 
 
-def resolve(argument: str) -> Search | SourceFailure:
-    """Tell files, folders and globs apart."""
+def resolve(argument: str, limits: Limits) -> Search | SourceFailure:
+    """Tell files, folders, globs and archives apart."""
     location = Location.parse(argument)
     try:
-        if location.is_local:
-            there, is_folder = os.path.lexists(location.path), os.path.isdir(location.path)
-        elif location.scheme in HTTP and not location.container:  # anything may be there: asking is reading
-            there, is_folder = "*" not in location.path, location.path.endswith("/")
-        else:
-            filesystem, path, lock = open_filesystem(location)
-            with lock:
-                there, is_folder = filesystem.exists(path), filesystem.isdir(path)
+        exists, is_folder = _kind(location, limits)
     except Exception as error:
         return SourceFailure(argument, reason_of(error))
-    if there:
+    if exists and not is_folder:
+        return _file_or_archive(argument, location, limits)
+    if exists:
         return Search(argument, location, is_folder)
     if not glob.has_magic(location.path):
         return SourceFailure(argument, "no such file or folder")
@@ -95,23 +121,47 @@ def resolve(argument: str) -> Search | SourceFailure:
     return Search(argument, replace(location, path=folder or slash), True, tuple(wildcards))
 
 
-def files_of(
-    search: Search | SourceFailure, pattern: str | None, recursive: bool
-) -> Iterator[Location | SourceFailure]:
+def _kind(location: Location, limits: Limits) -> tuple[bool, bool]:
+    """Return whether something is there, and whether that is a folder."""
+    if location.is_local:
+        return os.path.lexists(location.path), os.path.isdir(location.path)
+    if location.is_web:  # anything may be there: asking is reading
+        return "*" not in location.path, location.path.endswith("/")
+    filesystem, path, lock = open_filesystem(location, limits=limits)
+    with lock:
+        return filesystem.exists(path), filesystem.isdir(path)
+
+
+def _file_or_archive(argument: str, location: Location, limits: Limits) -> Search | SourceFailure:
+    """Return the search for a file: an archive is a folder, unless it is in another archive."""
+    path = location.parts[-1] if location.is_web else location.path
+    if path.lower().endswith(OTHER_ARCHIVES):
+        return SourceFailure(argument, "an archive must be .zip or .tar, also .gz, .bz2 or .xz; extract this one first")
+    scheme = archive_scheme(path)
+    if scheme is None:
+        return Search(argument, location)
+    if location.container:
+        return SourceFailure(argument, "an archive in an archive is not opened; extract it first")
+    inside = Location.parse(f"{scheme}://::{location.url}")
+    try:
+        open_filesystem(inside, limits=limits)
+    except Exception as error:
+        return SourceFailure(argument, f"cannot open the archive: {reason_of(error)}")
+    return Search(argument, inside, True)
+
+
+def files_of(search: Search | SourceFailure, wanted: Wanted) -> Iterator[Location | SourceFailure]:
     """Yield the files that an argument stands for."""
-    if isinstance(search, SourceFailure) or not search.is_folder:
-        yield search if isinstance(search, SourceFailure) else search.location
+    if isinstance(search, SourceFailure):
+        yield search
         return
-
-    def wanted(name: str) -> bool:
-        if pattern is not None:
-            return fnmatch.fnmatchcase(name, pattern)
-        return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
+    if not search.is_folder:
+        yield search.location
+        return
     if search.location.container:
-        files = _files_in_archive(search, wanted, recursive)
+        files = _files_in_archive(search, wanted)
     else:
-        files = _files_in_folder(search.location, search, search.begin(), wanted, recursive, MAX_DEPTH)
+        files = _files_in_folder(search.location, search, search.begin(), wanted, wanted.limits.depth)
     empty = True
     for file in files:
         empty = False
@@ -121,30 +171,31 @@ def files_of(
 
 
 def _files_in_folder(
-    folder: Location, search: Search, states: frozenset[int], wanted: Callable[[str], bool], recursive: bool, depth: int
+    folder: Location, search: Search, states: frozenset[int], wanted: Wanted, depth: int
 ) -> Iterator[Location | SourceFailure]:
     if depth == 0:
-        yield SourceFailure(folder.url, f"folders must be at most {MAX_DEPTH} deep")
+        yield SourceFailure(folder.url, f"folders must be at most {wanted.limits.depth} deep (limit depth)")
         return
     try:
-        folders, files = list_folder(folder)
+        listing = list_folder(folder, wanted.limits)
     except Exception as error:
         yield SourceFailure(folder.url, reason_of(error))
         return
-    for name in files:
-        if not name.startswith(".") and wanted(name) and search.matches(states, name):
+    for name, reason in listing.failures:
+        if not name.startswith("."):
+            yield SourceFailure((folder.child(name) if name else folder).url, reason)
+    for name in listing.files:
+        if not name.startswith(".") and search.matches(states, name) and wanted.takes(name):
             yield folder.child(name)
-    for name in folders:
-        below = search.follow(states, name, below=recursive)
+    for name in listing.folders:
+        below = search.follow(states, name, below=wanted.recursive)
         if below and not name.startswith("."):
-            yield from _files_in_folder(folder.child(name), search, below, wanted, recursive, depth - 1)
+            yield from _files_in_folder(folder.child(name), search, below, wanted, depth - 1)
 
 
-def _files_in_archive(
-    search: Search, wanted: Callable[[str], bool], recursive: bool
-) -> Iterator[Location | SourceFailure]:
+def _files_in_archive(search: Search, wanted: Wanted) -> Iterator[Location | SourceFailure]:
     try:
-        paths = list(list_archive(search.location))
+        paths = list(list_archive(search.location, wanted.limits))
     except Exception as error:
         yield SourceFailure(search.location.url, reason_of(error))
         return
@@ -155,7 +206,7 @@ def _files_in_archive(
         *folders, name = path.split("/")
         states = search.begin()
         for part in folders:
-            states = search.follow(states, part, below=recursive)
+            states = search.follow(states, part, below=wanted.recursive)
         hidden = any(part.startswith(".") and part.strip(".") for part in (*folders, name))
-        if not hidden and wanted(name) and search.matches(states, name):
+        if not hidden and search.matches(states, name) and wanted.takes(name):
             yield search.location.child(path)

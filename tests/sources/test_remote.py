@@ -23,13 +23,20 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from gpusift.sources import Source, SourceFailure, expand, fetch, wrong_name
+from gpusift.errors import reason_of
+from gpusift.sources import Source, SourceFailure, expand, fetch, reading, wrong_name
 from tests.support.image_tree import IMAGES, content, found, make_tree
 
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     return make_tree(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Ask a server again at once."""
+    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.0, 0.0))
 
 
 def zipped(path: Path, *names: str, prefix: str = "") -> Path:
@@ -162,7 +169,7 @@ def test_memory_file_system(tree):
         assert found("memory://sources/p") == (IMAGES, [])
         assert found("memory://sources/p/*.png") == (["a.png"], [])
         assert found("memory://sources/p/s/a.png", "memory://sources/none") == (["a.png"], ["no such file or folder"])
-        assert found(files_from="memory://sources/list") == (["a.png", "s/a.png"], [])
+        assert found(files_from="memory://sources/list") == (["p/a.png", "p/s/a.png"], [])
         assert found("memory://sources/p/s", root="memory://sources/p") == (["s/a.png", "s/t/a.tif"], [])
         (source,) = expand(["memory://sources/p/a.png"])
         memory.rm("/sources/p/a.png")
@@ -183,6 +190,17 @@ class Trouble(BaseHTTPRequestHandler):
 
     def get_refused(self):
         self.send_error(500)
+
+    def get_passing(self):
+        """Fail twice, then answer."""
+        self.server.requests = getattr(self.server, "requests", 0) + 1
+        if self.server.requests < 3:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b'<a href="a.png">')
 
     def get_silent(self):
         self.server.over.wait(60)
@@ -280,8 +298,8 @@ def test_http(tree):
         assert [one.name for one in expand([f"{url}/p/"])] == ["a.png", "b.JPG", "with%20space.png", *IMAGES[2:]]
         assert len(found(f"{url}/p/")[0]) == 5
         assert found(f"{url}/p/s/*.png") == (["a.png"], [])
-        assert found(files_from="list") == (["a.png", "s/a.png"], [])
-        assert found(files_from=f"{url}/list") == (["a.png", "s/a.png"], [])
+        assert found(files_from="list") == (["p/a.png", "p/s/a.png"], [])
+        assert found(files_from=f"{url}/list") == (["p/a.png", "p/s/a.png"], [])
         assert found(f"zip://s::{url}/one.zip") == (["a.png", "t/a.tif"], [])
         mixed = [f"http/{url[7:]}/p/s/a.png", f"file{tree}/q/a.png"]
         assert found(f"{url}/p/s/a.png", "q/a.png") == (mixed, [])
@@ -306,6 +324,26 @@ def test_a_server_in_trouble(path, error, options):
             fetch(source, **options)
 
 
+def test_a_passing_answer_is_asked_for_again():
+    with serve(Trouble) as url:
+        assert fetch(Source("a", f"{url}/passing.png")) == b'<a href="a.png">'
+    with serve(Trouble) as url:
+        assert [one.name for one in expand([f"{url}/passing/"])] == ["a.png"]
+    with serve(Trouble) as url:
+        assert [one.name for one in expand([], files_from=f"{url}/passing")]
+
+
+@pytest.mark.parametrize(("path", "answer"), [("missing.png", "HTTP 404 (Not Found)"), ("refused.png", "HTTP 500 (")])
+def test_the_answer_of_a_server_is_told(path, answer):
+    with serve(Trouble) as url:
+        with pytest.raises(OSError, match="HTTP") as raised:
+            fetch(Source("a", f"{url}/{path}"))
+        assert reason_of(raised.value).startswith(answer)
+        with pytest.raises(OSError, match="HTTP") as raised:
+            expand([], files_from=f"{url}/{path}")
+        assert reason_of(raised.value).startswith(answer)
+
+
 def test_no_server():
     (source,) = expand(["http://127.0.0.1:1/a.png"])
     with pytest.raises(OSError, match="Connect"):
@@ -318,7 +356,9 @@ def test_a_server_whose_folders_have_no_end():
     with serve(Trouble) as url:
         got = list(expand([f"{url}/loop/"]))
     assert [one.name for one in got if isinstance(one, Source)] == ["deeper/" * i + "a.png" for i in range(64)]
-    assert [one.reason for one in got if isinstance(one, SourceFailure)] == ["folders must be at most 64 deep"]
+    assert [one.reason for one in got if isinstance(one, SourceFailure)] == [
+        "folders must be at most 64 deep (limit depth)"
+    ]
 
 
 def test_a_missing_package_is_named():

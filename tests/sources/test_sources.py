@@ -114,7 +114,7 @@ def test_a_list_from_a_pipe(tree):
     os.mkfifo(tree / "pipe")
     writer = threading.Thread(target=(tree / "pipe").write_text, args=("p/a.png\np/s/a.png\n",))
     writer.start()
-    assert found(files_from="pipe") == (["a.png", "s/a.png"], [])
+    assert found(files_from="pipe") == (["p/a.png", "p/s/a.png"], [])
     writer.join()
 
 
