@@ -1,4 +1,4 @@
-"""The result: keypoints with their descriptors, as arrays."""
+"""The result for one image: keypoints with their descriptors, as arrays."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 class Features:
     """Keypoints of one image, in scikit-image's order.
 
-    That is octave, row, column, scale; then, in the same order, those with further orientations at the same places.
-    The arrays are of one array module, NumPy or CuPy. Indexing by a number, a slice, a mask or an array of indices
-    gives the `Features` of those keypoints.
+    The order is by octave, row, column and scale. Keypoints with more than one orientation appear again after all
+    others, in the same order. The arrays are all of NumPy or all of CuPy. An index, a slice, a mask or an array of
+    indices gives the `Features` of those keypoints.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Features:
     def angles(self) -> Any:
         """(N,) array of float: the orientations in degrees, in [0, 360), from the x axis (columns) towards the y axis.
 
-        That is clockwise as seen, as OpenCV, VLFeat and COLMAP have it.
+        This is clockwise in the picture, the convention of OpenCV, VLFeat and COLMAP.
         """
         degrees = (90 - self.orientations.astype("float64") * (180 / np.pi)) % 360
         degrees = degrees.astype(self.orientations.dtype)
@@ -67,7 +67,7 @@ class Features:
         return self._map(lambda array: array[index])
 
     def to_host(self) -> Features:
-        """The same features as NumPy arrays; copied from a GPU if they are there."""
+        """The same features as NumPy arrays, copied from the GPU if they are on one."""
         return self._map(lambda array: array.get() if hasattr(array, "get") else array)
 
     def with_descriptors(self, descriptors: Any) -> Features:
@@ -75,7 +75,7 @@ class Features:
         return replace(self, descriptors=descriptors)
 
     def shifted(self, distance: float) -> Features:
-        """The same keypoints, moved down and to the right, by so many input pixels each."""
+        """The same keypoints, shifted down and to the right by this many input pixels."""
         return replace(self, positions=self.positions + self.positions.dtype.type(distance)) if distance else self
 
     def _map(self, function: Any) -> Features:

@@ -1,7 +1,6 @@
 """Matching of descriptors (Lowe 2004, section 7.1): scikit-image's function, and one for features and pairs of images.
 
-Descriptors of bytes, and others that hold integers of which the largest is at most 255 above the least, are compared by
-their exact squared distances.
+Descriptors of bytes, and others of integers within a range of 255, are compared by their exact squared distances.
 """
 
 from __future__ import annotations
@@ -88,11 +87,11 @@ def match_descriptors(
     array([[0, 1],
            [1, 0]])
     """
-    given = {"descriptors1": descriptors1, "descriptors2": descriptors2}
+    descriptors = {"descriptors1": descriptors1, "descriptors2": descriptors2}
     rules = Rules(max_ratio, cross_check, max_distance)
-    here, on_gpu = device_of(device, given)
-    with here.active():
-        first, second = (descriptor_array(here, array, name) for name, array in given.items())
+    chosen, on_gpu = device_of(device, descriptors)
+    with chosen.active():
+        first, second = (descriptor_array(chosen, array, name) for name, array in descriptors.items())
         if first.shape[1] != second.shape[1]:
             raise ValueError(
                 "Descriptor length must equal. Got descriptors1 of shape "
@@ -100,15 +99,15 @@ def match_descriptors(
             )
         if metric is None:
             metric = "hamming" if first.dtype == bool else "euclidean"
-        xp = here.xp if on_gpu else np
+        xp = chosen.xp if on_gpu else np
         if not len(first) or not len(second):
             return xp.empty((0, 2), dtype=np.int64)
         integers = as_bytes([first, second], nearest.LARGEST_WIDTH) if metric == "euclidean" else None
         if integers is not None:
-            sets = nearest.upload(here, integers)
+            sets = nearest.upload(chosen, integers)
             ((indices, _),) = nearest.match(sets, np.array([[0, 1]]), rules, on_host=not on_gpu)
             return indices
-        indices = metrics.match(here.to_host(first), here.to_host(second), metric, p, rules)
+        indices = metrics.match(chosen.to_host(first), chosen.to_host(second), metric, p, rules)
         return xp.asarray(indices)
 
 
@@ -134,8 +133,8 @@ def match(
         Features with descriptors, or descriptors, of one dtype.
     max_ratio : float, optional
         Below 1, the distance to the nearest descriptor over that to the second nearest of
-        `features_b` must be smaller than this (Lowe 2004). Where the mask allows but one, the
-        second nearest is infinitely far. 1: not asked for.
+        `features_b` must be smaller than this (Lowe 2004). If the mask allows only one, the
+        second nearest is infinitely far. 1: no such test.
     cross_check : bool, optional
         Whether each feature of a match must be the nearest to the other.
     max_distance : float, optional
@@ -168,8 +167,8 @@ def match(
         If the device cannot be had.
     """
     rules = Rules(max_ratio, cross_check, max_distance, symmetric_ratio)
-    given = {"features_a": features_a, "features_b": features_b}
-    return _match(given, [(0, 1)], rules, {"mask": mask}, device)[0]
+    features = {"features_a": features_a, "features_b": features_b}
+    return _match(features, [(0, 1)], rules, {"mask": mask}, device)[0]
 
 
 def match_pairs(
@@ -218,9 +217,9 @@ def match_pairs(
         raise ValueError(
             f"mask must be a sequence of one mask or None for each of {len(listed)} pairs, got {len(mask)}"
         )
-    given = {f"features[{i}]": each for i, each in enumerate(features)}
+    by_name = {f"features[{i}]": each for i, each in enumerate(features)}
     masks = {f"mask[{k}]": None if mask is None else mask[k] for k in range(len(listed))}
-    return _match(given, listed, rules, masks, device)
+    return _match(by_name, listed, rules, masks, device)
 
 
 def _match(
@@ -237,35 +236,35 @@ def _match(
         raise ValueError(f"max_distance must be above 0, got {rules.max_distance}")
     if rules.symmetric_ratio and not rules.cross_check:
         raise ValueError("symmetric_ratio must be used with cross_check=True, got cross_check=False; set both")
-    given = {}
+    descriptors = {}
     for name, each in features.items():
-        given[name] = each.descriptors if isinstance(each, Features) else each
-        if given[name] is None:
+        descriptors[name] = each.descriptors if isinstance(each, Features) else each
+        if descriptors[name] is None:
             raise ValueError(f"{name} must have descriptors, got none: compute them with SIFT.compute")
-    here, on_gpu = device_of(device, given)
-    with here.active():
-        arrays = [descriptor_array(here, array, name, finite=True) for name, array in given.items()]
-        require_alike(dict(zip(given, arrays)))
+    chosen, on_gpu = device_of(device, descriptors)
+    with chosen.active():
+        arrays = [descriptor_array(chosen, array, name, finite=True) for name, array in descriptors.items()]
+        require_alike(dict(zip(descriptors, arrays)))
         allowed = [
-            mask_array(here, mask, name, (len(arrays[i]), len(arrays[j])))
+            mask_array(chosen, mask, name, (len(arrays[i]), len(arrays[j])))
             for (name, mask), (i, j) in zip(masks.items(), pairs)
         ]
         worth = [k for k, (i, j) in enumerate(pairs) if min(len(arrays[i]), len(arrays[j])) > 1]
         used = sorted({i for k in worth for i in pairs[k]})
-        xp = here.xp if on_gpu else np
+        xp = chosen.xp if on_gpu else np
         empty = Matches(xp.empty((0, 2), np.int64), xp.empty(0, np.float32))
-        found = [empty] * len(pairs)
+        matches = [empty] * len(pairs)
         if not worth or not arrays[0].shape[1]:
-            return found
+            return matches
         reals = [arrays[i] for i in used]
         integers = as_bytes(reals, nearest.LARGEST_WIDTH)
         if integers is None:
             single = reals[0].dtype.kind == "f" and reals[0].dtype.itemsize <= 4
-            here = get_device(here.name, "float32" if single else "float64")
-    with here.active():
-        sets = nearest.upload(here, reals if integers is None else integers)
+            chosen = get_device(chosen.name, "float32" if single else "float64")
+    with chosen.active():
+        sets = nearest.upload(chosen, reals if integers is None else integers)
         numbers = np.searchsorted(used, np.array([pairs[k] for k in worth]))
         matched = nearest.match(sets, numbers, rules, masks=[allowed[k] for k in worth], on_host=not on_gpu)
     for k, (indices, distances) in zip(worth, matched):
-        found[k] = Matches(indices, distances)
-    return found
+        matches[k] = Matches(indices, distances)
+    return matches

@@ -1,4 +1,4 @@
-"""What users hand in to match: descriptors and masks, checked and brought to where they are compared."""
+"""Descriptors and masks as users pass them, checked and brought to the device that compares them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def device_of(name: str, arrays: dict[str, Any]) -> tuple[Device, bool]:
     return get_device(name), bool(on_gpu)
 
 
-def descriptor_array(device: Device, given: Any, name: str, finite: bool = False) -> Any:
+def descriptor_array(device: Device, descriptors: Any, name: str, finite: bool = False) -> Any:
     """The descriptors as an array of NumPy, or of the device if they are on it; checked."""
-    array = _array(device, given, name)
+    array = _array(device, descriptors, name)
     if array.dtype.kind not in "buif":
         raise TypeError(
             f"{name} must hold real numbers, got dtype {array.dtype}; pass the descriptors attribute of a SIFT object"
@@ -47,7 +47,7 @@ def _array(device: Device, given: Any, name: str) -> Any:
 
 
 def mask_array(device: Device, given: Any, name: str, shape: tuple[int, int]) -> Any:
-    """The mask as uint8 on the device, or None as given."""
+    """The mask as uint8 on the device, or None."""
     if given is None:
         return None
     array = device.asarray(_array(device, given, name))
@@ -72,7 +72,7 @@ def require_alike(arrays: dict[str, Any]) -> None:
 
 
 def as_bytes(arrays: list[Any], largest_width: int) -> list[Any] | None:
-    """Descriptors that hold integers as uint8, less the least of all if need be; None if they do not fit."""
+    """Descriptors of integers as uint8, less the smallest if they do not fit otherwise; None if they never fit."""
     if not 0 < arrays[0].shape[1] <= largest_width:
         return None
     if all(array.dtype == np.uint8 for array in arrays):

@@ -29,19 +29,19 @@ class Matches:
         return int(self.indices.shape[0])
 
     def to_host(self) -> Matches:
-        """The same matches as NumPy arrays; copied from a GPU if they are there."""
+        """The same matches as NumPy arrays, copied from the GPU if they are on one."""
         return Matches(*(each.get() if hasattr(each, "get") else each for each in (self.indices, self.distances)))
 
 
 def match_indices(features_a: Features, features_b: Features, matches: Any) -> np.ndarray:
-    """Check that matches belong to features.
+    """The indices of matches, checked to be those of features.
 
     Parameters
     ----------
     features_a, features_b : Features
-        Of the two images, on any device.
+        The features of the two images, on any device.
     matches : Matches or (Q, 2) array of int
-        Indices into the one and the other, on any device.
+        Indices into both, on any device.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Matching under any metric of SciPy, as scikit-image does it, with less memory."""
+"""Matching under any metric of SciPy, with scikit-image's result, in blocks of distances."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from gpusift.matching.nearest import Rules, is_distinct
 
-# Largest number of distances held at once: 32 MiB in float64.
+# Distances of a block, at most: 32 MiB in float64.
 BLOCK_SIZE = 1 << 22
-# Metrics that scale by statistics of both whole sets, so rows cannot be taken in blocks.
+# These scale by statistics of both whole sets, so they cannot be computed in blocks.
 WHOLE_SET_METRICS = frozenset({"s", "se", "seuclidean", "mah", "mahal", "mahalanobis"})
 
 
@@ -66,7 +66,7 @@ def _blocks(
 
 
 def _update_nearest(nearest: NDArray[np.int64], best: NDArray[Any], start: int, distances: NDArray[Any]) -> None:
-    """Let the rows of a block that are nearer to a column than all before take their place."""
+    """Replaces the nearest row of each column for which a row of this block is nearer."""
     # A contiguous copy: argmin along the other axis is six times slower.
     candidates = np.argmin(np.ascontiguousarray(distances.T), axis=1)
     values = distances[candidates, np.arange(distances.shape[1])]

@@ -1,4 +1,4 @@
-"""The nearest and the second nearest of descriptors, by brute force on a device (Lowe 2004, section 7.1)."""
+"""Nearest and second nearest neighbours of descriptors, by brute force on a device (Lowe 2004, section 7.1)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gpusift.devices import Device
 
 BLOCK = (32, 4)
 QUERIES_PER_BLOCK = 128
-LEAST_OTHERS = 256  # of a block: fewer are not worth a block of their own
-LARGEST_WIDTH = 16384  # of bytes, whose squared distances are 32-bit integers
-MOST_QUERIES = 1 << 20  # of pairs that are searched at once
+LEAST_OTHERS = 256  # neighbours that a block compares: a block for fewer costs more than it saves
+LARGEST_WIDTH = 16384  # of descriptors of bytes: their squared distances must fit into 32 bits
+MOST_QUERIES = 1 << 20  # in one search
 
-NO_DISTANCE = 2**31 - 1  # of bytes, where there is no descriptor; of reals it is infinity
+NO_DISTANCE = 2**31 - 1  # squared distance of bytes where there is no neighbour; that of reals is infinity
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Sets:
     Attributes
     ----------
     device : Device
-        Where they are; of their precision, if they are reals.
-    values : (N, n_words) array of int32 or (N, width) array of real
-        Four bytes a word, zeros where the width is no multiple of four; or reals.
+        The device of the arrays, in the precision of the descriptors if they are reals.
+    values : (N, n_words) array of int32, or (N, width) array of real
+        The descriptors: of bytes, four in a word and padded with zeros, or of reals.
     squares : (N,) array of int32 or None
-        Squared lengths of bytes.
+        Squared lengths of descriptors of bytes.
     firsts : (n_sets + 1,) array of int64
-        First row of each set, and N; on the host.
+        Row of the first descriptor of each set, and N; on the host.
     """
 
     device: Device
@@ -85,29 +85,30 @@ def upload(device: Device, descriptors: Sequence[Any]) -> Sets:
 def best_two(
     sets: Sets, queries: Any, jobs: NDArray[np.int64], allowed: Any = None, n_splits: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """The best two of others for each query.
+    """The two nearest neighbours of each query.
 
     Parameters
     ----------
     sets : Sets
         The descriptors.
     queries : (Q,) array of int32
-        Rows to search for, on the device.
+        Rows of the descriptors whose neighbours are searched, on the device.
     jobs : (n_jobs, 7) array of int64
-        Queries, in the list, and what they are compared with: first query, number of queries, first row of the others,
-        number of others, and the mask: place of (row 0, row 0) in `allowed`, step of a query's row, step of an
-        other's; both steps zero if all may match. No number is zero; each query is in one job.
+        Which queries are compared with which descriptors: index of the first query, number of queries, row of the first
+        neighbour, number of neighbours, and the mask: the offset in `allowed` of (row 0, row 0), the stride of a
+        query's row and that of a neighbour's row; both strides are zero without a mask. The two numbers are not zero.
+        Each query is in one job.
     allowed : flat array of uint8, optional
-        Zero where a pair must not match.
+        The masks of all jobs. Zero where two descriptors must not match.
     n_splits : int, optional
-        Parts that the others are split into, for a device with more blocks than there are queries to fill.
+        Into how many slices the neighbours are split, to occupy a device that has more blocks than the queries need.
 
     Returns
     -------
     nearest, second : (Q,) arrays of float64
-        Euclidean distances; infinite where there is none.
+        Euclidean distances; infinite where there is no neighbour.
     rows : (Q,) array of int32
-        Row of the nearest, the lowest of equally near ones; -1 where there is none.
+        Row of the nearest neighbour, the lowest of equally near ones; -1 if there is none.
     """
     device, xp, n = sets.device, sets.device.xp, int(queries.shape[0])
     if n_splits is None:
@@ -122,7 +123,7 @@ def best_two(
     n_tasks = int(tasks.shape[0])
     rest = (sets.values.shape[1], queries, tasks, n_tasks, allowed, nearest, second, rows)
     device.launch(name, (n_tasks,), BLOCK, sets.values, *squares, *rest)
-    if n_splits > 1:  # of equally near ones the first split has the lowest row
+    if n_splits > 1:  # of equally near neighbours, that of the first slice has the lowest row
         columns, best = xp.arange(n), nearest.argmin(axis=0)
         first, row = nearest[best, columns], rows[best, columns]
         nearest[best, columns] = second[best, columns]
@@ -145,48 +146,46 @@ def match(
     sets : Sets
         The descriptors.
     pairs : (P, 2) array of int64
-        Numbers of sets that are not empty.
+        Indices of sets, none of them empty.
     rules : Rules
-        Which of the nearest neighbours are matches.
+        Which nearest neighbours are matches.
     masks : sequence of (M, N) array of uint8 or None, optional
-        For each pair on the device, zero where two descriptors must not match; None if all may.
+        The mask of each pair, on the device: zero where two descriptors must not match. None if all may.
     on_host : bool
-        Whether the matches are wanted there.
+        Whether to copy the matches to the host.
 
     Returns
     -------
     list of (indices, distances)
-        For each pair (Q, 2) int64 and (Q,) float32, in the order of the first set.
+        Arrays (Q, 2) of int64 and (Q,) of float32 for each pair, in the order of the first set.
     """
     ends = np.cumsum(np.diff(sets.firsts)[pairs].sum(axis=1))
     cuts = np.unique(np.searchsorted(ends, np.arange(MOST_QUERIES, ends[-1] if len(ends) else 0, MOST_QUERIES)))
-    found = []
+    matches = []
     for start, stop in zip([0, *cuts], [*cuts, len(pairs)]):
-        some = None if masks is None else masks[start:stop]
+        of_pairs = None if masks is None else masks[start:stop]
         if start < stop:
-            indices, distances, cuts = _match_some(sets, pairs[start:stop], some, rules)
+            indices, distances, ends_of_pairs = _match_at_once(sets, pairs[start:stop], of_pairs, rules)
             if on_host:
                 indices, distances = sets.device.to_host(indices), sets.device.to_host(distances)
-            found += [(indices[first:end], distances[first:end]) for first, end in pairwise(cuts)]
-    return found
+            matches += [(indices[first:end], distances[first:end]) for first, end in pairwise(ends_of_pairs)]
+    return matches
 
 
-def _match_some(
-    sets: Sets,
-    pairs: NDArray[np.int64],
-    masks: Sequence[Any] | None,
-    rules: Rules,
+def _match_at_once(
+    sets: Sets, pairs: NDArray[np.int64], masks: Sequence[Any] | None, rules: Rules
 ) -> tuple[Any, Any, NDArray[np.int64]]:
-    """`match` for so many pairs that all fits the memory: indices, distances, and where those of each pair begin.
+    """`match` in one search in each direction: indices, distances, and the bounds of each pair's matches.
 
-    Places count the descriptors of all pairs: those of a pair's first set begin at `begins`, its second at `others`.
+    Slots number the descriptors of all pairs: `slots` has the first slot of each pair's first set, `slots_back` that of
+    its second set.
     """
     xp, asarray = sets.device.xp, sets.device.asarray
     (first_row, second_row), (m, n) = sets.firsts[:-1][pairs].T, np.diff(sets.firsts)[pairs].T
-    begins, others = _sums(m), _sums(n)
+    slots, slots_back = _sums(m), _sums(n)
     allowed, mask = _joined(xp, masks, first_row, second_row, m, n)
-    queries = asarray(np.repeat(first_row - begins[:-1], m) + np.arange(begins[-1]), np.int32)
-    jobs = np.stack((begins[:-1], m, second_row, n, mask[0], mask[1], mask[2]), axis=1)
+    queries = asarray(np.repeat(first_row - slots[:-1], m) + np.arange(slots[-1]), np.int32)
+    jobs = np.stack((slots[:-1], m, second_row, n, mask[0], mask[1], mask[2]), axis=1)
     nearest, second, rows = best_two(sets, queries, jobs, allowed)
     keep = rows >= 0
     if rules.max_distance < np.inf:
@@ -194,28 +193,57 @@ def _match_some(
     if rules.max_ratio < 1:
         keep &= is_distinct(xp, nearest, second, rules.max_ratio)
     kept = xp.flatnonzero(keep)
-    begins_there, others_there, second_row = (asarray(each) for each in (begins, others, second_row))
-    pair = xp.searchsorted(begins_there, kept, side="right") - 1
-    second_index = rows[kept] - second_row[pair]
+    pair = xp.searchsorted(asarray(slots), kept, side="right") - 1
+    second_index = rows[kept] - asarray(second_row)[pair]
     if rules.cross_check:
-        places = second_index + others_there[pair]
-        wanted_places = xp.zeros(int(others[-1]), bool)
-        wanted_places[places] = True
-        wanted = xp.flatnonzero(wanted_places)
-        of_pair = xp.searchsorted(others_there, wanted, side="right") - 1
-        cuts = _cuts(sets.device, wanted, others_there)
-        jobs = np.stack((cuts[:-1], np.diff(cuts), first_row, m, mask[0], mask[2], mask[1]), axis=1)
-        back = xp.full(int(others[-1]), -1, np.int32)
-        if len(wanted):
-            rows_wanted = (wanted - others_there[of_pair] + second_row[of_pair]).astype(np.int32)
-            nearest_back, second_back, rows_back = best_two(sets, rows_wanted, jobs[np.diff(cuts) > 0], allowed)
-            if rules.symmetric_ratio and rules.max_ratio < 1:
-                rows_back = xp.where(is_distinct(xp, nearest_back, second_back, rules.max_ratio), rows_back, -1)
-            back[wanted] = rows_back
-        mutual = back[places] == queries[kept]
+        back = np.stack((first_row, m, mask[0], mask[2], mask[1]), axis=1)
+        slot_back = second_index + asarray(slots_back)[pair]
+        nearest_of = _nearest_of_slots(sets, slot_back, slots_back, second_row, back, allowed, rules)
+        mutual = nearest_of[slot_back] == queries[kept]
         kept, pair, second_index = kept[mutual], pair[mutual], second_index[mutual]
-    indices = xp.stack((kept - begins_there[pair], second_index), axis=1)
-    return indices, nearest[kept].astype(np.float32), _cuts(sets.device, kept, begins_there)
+    indices = xp.stack((kept - asarray(slots)[pair], second_index), axis=1)
+    return indices, nearest[kept].astype(np.float32), _bounds(sets.device, kept, asarray(slots))
+
+
+def _nearest_of_slots(
+    sets: Sets,
+    wanted: Any,
+    slots: NDArray[np.int64],
+    first_rows: NDArray[np.int64],
+    neighbours: NDArray[np.int64],
+    allowed: Any,
+    rules: Rules,
+) -> Any:
+    """For each slot of `wanted` the row of its nearest neighbour; -1 for others, and where the ratio test fails.
+
+    Parameters
+    ----------
+    sets, allowed, rules
+        As in `match` and `best_two`.
+    wanted : (Q,) array of int
+        Slots, on the device.
+    slots : (P + 1,) array of int64
+        The first slot of each pair, and the number of slots.
+    first_rows : (P,) array of int64
+        The row of each pair's first slot.
+    neighbours : (P, 5) array of int64
+        The last five columns of the jobs of `best_two`, for each pair.
+    """
+    xp, asarray = sets.device.xp, sets.device.asarray
+    is_wanted = xp.zeros(int(slots[-1]), bool)
+    is_wanted[wanted] = True
+    queried = xp.flatnonzero(is_wanted)
+    nearest_row = xp.full(int(slots[-1]), -1, np.int32)
+    if len(queried):
+        pair = xp.searchsorted(asarray(slots), queried, side="right") - 1
+        bounds = _bounds(sets.device, queried, asarray(slots))
+        jobs = np.column_stack((bounds[:-1], np.diff(bounds), neighbours))[np.diff(bounds) > 0]
+        queries = (queried - asarray(slots)[pair] + asarray(first_rows)[pair]).astype(np.int32)
+        nearest, second, rows = best_two(sets, queries, np.ascontiguousarray(jobs), allowed)
+        if rules.symmetric_ratio and rules.max_ratio < 1:
+            rows = xp.where(is_distinct(xp, nearest, second, rules.max_ratio), rows, -1)
+        nearest_row[queried] = rows
+    return nearest_row
 
 
 def is_distinct(xp: Any, nearest: Any, second: Any, max_ratio: float) -> Any:
@@ -225,7 +253,7 @@ def is_distinct(xp: Any, nearest: Any, second: Any, max_ratio: float) -> Any:
 
 
 def _tasks(jobs: NDArray[np.int64], n_splits: int, n: int) -> NDArray[np.int64]:
-    """(n_tasks, 8): what the blocks do. Split s of the others has its results from s * n on."""
+    """(n_tasks, 8) array: the task of each block. The results of slice s of the neighbours begin at s * n."""
     groups = -(-jobs[:, 1] // QUERIES_PER_BLOCK)
     begins = _sums(groups)
     job = np.repeat(jobs, groups, axis=0)[None]
@@ -247,21 +275,21 @@ def _tasks(jobs: NDArray[np.int64], n_splits: int, n: int) -> NDArray[np.int64]:
 def _joined(
     xp: Any, masks: Sequence[Any] | None, first_row: Any, second_row: Any, m: Any, n: Any
 ) -> tuple[Any, list[NDArray[np.int64]]]:
-    """The masks of pairs as one flat array, and for each the place of rows (0, 0) and the steps of both rows."""
+    """The masks of all pairs as one flat array, and for each pair the offset of rows (0, 0) and the strides of both."""
     if masks is None or all(mask is None for mask in masks):
         return None, 3 * [np.zeros_like(m)]
     flat = [mask.reshape(-1) for mask in masks if mask is not None]
-    is_given = np.array([mask is not None for mask in masks])
-    begins = _sums(np.where(is_given, m * n, 0))[:-1]
-    places = (begins - first_row * n - second_row, n, np.ones_like(n))
-    return xp.concatenate(flat) if len(flat) > 1 else flat[0], [np.where(is_given, each, 0) for each in places]
+    is_masked = np.array([mask is not None for mask in masks])
+    begins = _sums(np.where(is_masked, m * n, 0))[:-1]
+    columns = (begins - first_row * n - second_row, n, np.ones_like(n))
+    return xp.concatenate(flat) if len(flat) > 1 else flat[0], [np.where(is_masked, each, 0) for each in columns]
 
 
-def _cuts(device: Device, places: Any, begins: Any) -> NDArray[np.int64]:
-    """Where the places of each pair begin in a sorted list, and its end; on the host."""
-    if not len(places):
-        return np.zeros(len(begins), np.int64)
-    return device.to_host(device.xp.searchsorted(places, begins))
+def _bounds(device: Device, slots: Any, firsts: Any) -> NDArray[np.int64]:
+    """Where the slots of each pair begin in a sorted array of slots, and where they end; on the host."""
+    if not len(slots):
+        return np.zeros(len(firsts), np.int64)
+    return device.to_host(device.xp.searchsorted(slots, firsts))
 
 
 def _roots(xp: Any, squares: Any, none: float) -> Any:
@@ -269,5 +297,5 @@ def _roots(xp: Any, squares: Any, none: float) -> Any:
 
 
 def _sums(counts: Any) -> NDArray[np.int64]:
-    """Sums of the counts before each, and of all."""
+    """The sum of the counts before each one, and of all."""
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
