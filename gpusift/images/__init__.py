@@ -2,28 +2,40 @@
 
 The rules, each of which a test holds:
 
-- Colour becomes grey by `cv2.cvtColor` at the file's own depth. An alpha channel is dropped (8-bit TIFF with alpha
-  arrives from the decoder with its colours already multiplied by it).
-- EXIF orientation is applied to JPEG, PNG and WebP, unless it is switched off. The orientation tag of a TIFF file
-  belongs to TIFF itself, and OpenCV always applies it.
-- A file with several images (multi-page TIFF, GIF) gives its first one.
-- Bilevel images become 0 and 255. Float images are returned unchanged: SIFT expects [0, 1].
+- Colour becomes grey by `cv2.cvtColor` at the file's own depth. An alpha channel is dropped.
+- The orientation in EXIF data (JPEG, PNG, WebP) and TIFF's own is applied, unless it is switched off. AVIF's rotation
+  and mirror belong to the image: they are always applied, and EXIF data have no effect.
+- A file with several images (multi-page TIFF, GIF) gives its first one. In a TIFF file, reduced images and masks do not
+  count.
+- 0 is black, also in a TIFF file that says that 0 is white. Bilevel images become 0 and 255. Values of less than 8 or
+  16 bits (PGM, PPM and PAM by their maxval; TIFF, JPEG 2000) are scaled to all 8 or 16 bits. Float images are returned
+  unchanged: SIFT expects [0, 1].
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 import numpy as np
 
-from gpusift.images.errors import ImageReadError
+from gpusift.images.errors import DecodeError, ImageReadError
 from gpusift.images.grey import to_grey
-from gpusift.images.limits import DEFAULT_MAX_PIXELS, check
+from gpusift.images.limits import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS, check
 from gpusift.images.local_files import Found, find_images
 from gpusift.images.scaling import Decoded, reduced
 from gpusift.sources import Source, fetch
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Decoded", "Found", "ImageReadError", "decode", "find_images", "read_image"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "DEFAULT_MAX_SCANS",
+    "Decoded",
+    "Found",
+    "ImageReadError",
+    "decode",
+    "find_images",
+    "read_image",
+]
 
 
 def decode(
@@ -33,6 +45,8 @@ def decode(
     exif_orientation: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_size: int | None = None,
+    max_scans: int = DEFAULT_MAX_SCANS,
+    allow_formats: Collection[str] = (),
 ) -> Decoded:
     """Decode a photograph to grey values.
 
@@ -43,11 +57,15 @@ def decode(
     name : str or path-like
         The file's name in error messages.
     exif_orientation : bool, optional
-        Turn and mirror the image as its EXIF data say (JPEG, PNG and WebP).
+        Turn and mirror the image as its EXIF data (JPEG, PNG, WebP) or its tags (TIFF) say.
     max_pixels : int, optional
         Refuse a file whose header declares more pixels than this, without decoding it.
     max_size : int, optional
         Reduce an image whose longer side has more pixels than this to this many.
+    max_scans : int, optional
+        Refuse a progressive JPEG whose scans decode more pixels together than this many scans of `max_pixels` do.
+    allow_formats : collection of str, optional
+        Formats to decode although their headers do not bound the work: "OpenEXR", "JPEG XL".
 
     Returns
     -------
@@ -61,30 +79,14 @@ def decode(
         The file is empty, truncated, broken, not an image, or too large: for `max_pixels`, for the memory, or for
         OpenCV (2**30 pixels, or the environment variable CV_IO_MAX_IMAGE_PIXELS).
     """
-    header = check(data, name, max_pixels)
+    header = check(data, name, max_pixels=max_pixels, max_scans=max_scans, allow_formats=allow_formats)
     try:
-        return reduced(to_grey(_decode(data, name, exif_orientation), name), max_size, name)
+        pixels = header.format.decode(data, exif_orientation)
+        return reduced(to_grey(pixels, name), max_size, name)
+    except DecodeError as error:
+        raise ImageReadError(name, str(error)) from None
     except MemoryError:
         raise ImageReadError(name, f"must fit in memory, but {header.columns} x {header.rows} pixels do not") from None
-
-
-def _decode(data: bytes, name: str | os.PathLike[str], exif_orientation: bool) -> np.ndarray:
-    """Decode a file by OpenCV, whose complaint becomes an error of ours."""
-    import cv2
-
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-    if not exif_orientation:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        complaint = " ".join(str(error.err or error).split())
-        raise ImageReadError(name, f"must be an image OpenCV accepts, but it says: {complaint}") from None
-    if image is None:
-        raise ImageReadError(
-            name, "must be a whole image that OpenCV reads, but it is truncated, broken or something else"
-        )
-    return image
 
 
 def read_image(

@@ -1,8 +1,12 @@
-"""The error for a file whose pixels cannot be read."""
+"""Errors of reading images."""
 
 from __future__ import annotations
 
 import os
+
+
+class DecodeError(ValueError):
+    """The reason why the bytes of a file cannot be decoded, without the file's name."""
 
 
 class ImageReadError(ValueError):

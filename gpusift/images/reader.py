@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpusift import images
-from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, ImageReadError
+from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS, Decoded, ImageReadError
 from gpusift.images.jpeg import PlainJpeg, plain_jpeg
 from gpusift.images.limits import check
 from gpusift.images.stderr import Listener
@@ -39,6 +39,10 @@ class Decoding:
     decoder : str
         "opencv", or "nvimgcodec": nvImageCodec decodes plain JPEG files (`gpusift.images.jpeg.plain_jpeg`) on the
         device that computes, and OpenCV decodes all other files.
+    max_scans : int
+        Refuse a JPEG of more scans.
+    allow_formats : tuple of str
+        Formats to decode although their headers do not bound the work.
 
     Raises
     ------
@@ -50,6 +54,8 @@ class Decoding:
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_size: int | None = None
     decoder: str = OPENCV
+    max_scans: int = DEFAULT_MAX_SCANS
+    allow_formats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
@@ -89,6 +95,16 @@ class Reader:
         """Limit of an image's longer side, pixels."""
         return self._decoding.max_size
 
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        """Keyword arguments of `check` and `decode`."""
+        options = self._decoding
+        return {
+            "max_pixels": options.max_pixels,
+            "max_scans": options.max_scans,
+            "allow_formats": options.allow_formats,
+        }
+
     def read(self, source: Source) -> tuple[Decoded | PlainJpeg, list[str]]:
         """Fetch a photograph, and decode it unless nvImageCodec is to decode it.
 
@@ -111,7 +127,7 @@ class Reader:
         """
         data = fetch(source)
         if self._decoding.decoder == NVIMGCODEC:
-            header = check(data, source.url, self._decoding.max_pixels)
+            header = check(data, source.url, **self._bounds)
             jpeg = plain_jpeg(data, scans=header.scans, exif_orientation=self._decoding.exif_orientation)
             if jpeg is not None:
                 return jpeg, []
@@ -193,8 +209,8 @@ class Reader:
             data,
             source.url,
             exif_orientation=options.exif_orientation,
-            max_pixels=options.max_pixels,
             max_size=options.max_size,
+            **self._bounds,
         )
 
     def messages(self, data: bytes, source: Source) -> list[str]:

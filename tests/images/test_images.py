@@ -17,20 +17,9 @@ from hypothesis import strategies as st
 
 from gpusift.images import ImageReadError, decode, find_images, read_image
 from gpusift.images.stderr import decoder_messages, without_prefix
+from tests.support.orientations import UPRIGHT
 
 RNG = np.random.default_rng(0)
-
-# EXIF orientation -> what shows the stored pixels upright (row 0 and column 0 per the EXIF standard).
-UPRIGHT = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.T,
-    6: lambda a: a.T[:, ::-1],
-    7: lambda a: a[::-1, ::-1].T,
-    8: lambda a: a.T[::-1],
-}
 
 
 def samples(dtype: str, shape: tuple[int, ...] = (45, 67)) -> np.ndarray:

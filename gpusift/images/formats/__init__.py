@@ -7,66 +7,37 @@ largest one counts.
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from gpusift.images.formats import avif, jpeg, jpeg2000, netpbm, png, raster, tiff, webp
-from gpusift.images.formats.header import Header, HeaderError, Sizes
+from gpusift.images.formats.header import Format, Header, HeaderError
 
-__all__ = ["Header", "HeaderError", "read_header"]
+__all__ = ["FORMATS", "UNBOUNDED", "Format", "Header", "HeaderError", "read_header"]
 
 # Some of OpenCV's decoders allocate memory for more samples of a pixel, which OpenCV then does not use.
 MAX_CHANNELS = 4
 
-
-def _one_scan(data: bytes) -> int:
-    return 1
-
-
-@dataclass(frozen=True)
-class Format:
-    """An image format.
-
-    Attributes
-    ----------
-    name : str
-        Its name in messages.
-    magic : re.Pattern
-        What its files begin with.
-    sizes : callable
-        Reads the sizes that a file declares; see `Sizes`.
-    scans : callable
-        Counts how often a decoder goes over a file's pixels.
-    """
-
-    name: str
-    magic: re.Pattern[bytes]
-    sizes: Callable[[bytes], Sizes]
-    scans: Callable[[bytes], int] = _one_scan
-
-
-def _magic(pattern: bytes) -> re.Pattern[bytes]:
-    return re.compile(pattern, re.DOTALL)
-
-
 FORMATS = (
-    Format("PNG", _magic(rb"\x89PNG\r\n\x1a\n"), png.sizes),
-    Format("JPEG", _magic(rb"\xff\xd8\xff"), jpeg.sizes, jpeg.scans),
-    Format("TIFF", _magic(rb"II[*+]\0|MM\0[*+]"), tiff.sizes),
-    Format("WebP", _magic(rb"RIFF.{4}WEBP"), webp.sizes),
-    Format("BMP", _magic(rb"BM"), raster.bmp_sizes),
-    Format("GIF", _magic(rb"GIF8[79]a"), raster.gif_sizes),
-    Format("PNM", _magic(rb"P[1-6]\s"), netpbm.pnm_sizes),
-    Format("PAM", _magic(rb"P7\s"), netpbm.pam_sizes),
-    Format("PFM", _magic(rb"P[Ff]\s"), netpbm.pfm_sizes),
-    Format("Radiance HDR", _magic(rb"#\?RGBE|#\?RADIANCE"), raster.hdr_sizes),
-    Format("Sun raster", _magic(rb"\x59\xa6\x6a\x95"), raster.sun_sizes),
-    Format("JPEG 2000", _magic(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), jpeg2000.sizes),
-    Format("AVIF", _magic(rb".{4}ftypavi[fs]|.{4}ftyp.{8}(?:.{4}){0,60}avi[fs]"), avif.sizes),
-    Format("OpenEXR", _magic(rb"v/1\x01"), raster.exr_sizes),
+    Format("PNG", rb"\x89PNG\r\n\x1a\n", png.sizes, decode=png.decode),
+    Format("JPEG", rb"\xff\xd8\xff", jpeg.sizes, jpeg.scans),
+    Format("TIFF", rb"II[*+]\0|MM\0[*+]", tiff.sizes, tiff.scans, tiff.decode),
+    Format("WebP", rb"RIFF.{4}WEBP", webp.sizes),
+    Format("BMP", rb"BM", raster.bmp_sizes),
+    Format("GIF", rb"GIF8[79]a", raster.gif_sizes),
+    Format("PNM", rb"P[1-6]\s", netpbm.pnm_sizes, decode=netpbm.pnm_decode),
+    Format("PAM", rb"P7\s", netpbm.pam_sizes, decode=netpbm.pam_decode),
+    Format("PFM", rb"P[Ff]\s", netpbm.pfm_sizes),
+    Format("Radiance HDR", rb"#\?RGBE|#\?RADIANCE", raster.hdr_sizes),
+    Format("Sun raster", rb"\x59\xa6\x6a\x95", raster.sun_sizes),
+    Format("JPEG 2000", rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n", jpeg2000.sizes, decode=jpeg2000.decode),
+    Format("AVIF", rb".{4}ftypavi[fs]|.{4}ftyp.{8}(?:.{4}){0,60}avi[fs]", avif.sizes, decode=avif.decode),
+    # Parts, channels, layers and tiles of OpenEXR, and frames of JPEG XL, are not counted.
+    Format("OpenEXR", rb"v/1\x01", raster.exr_sizes, is_bounded=False),
+    Format("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", None, is_bounded=False),
 )
+
+# Names of the formats that are decoded only if they are allowed.
+UNBOUNDED = tuple(each.name for each in FORMATS if not each.is_bounded)
 
 
 def read_header(data: bytes) -> Header:
@@ -86,9 +57,11 @@ def read_header(data: bytes) -> Header:
     HeaderError
         The format is unknown, or the header is incomplete, contradicts itself or makes no sense.
     """
-    kind = next((known for known in FORMATS if known.magic.match(data)), None)
+    kind = next((each for each in FORMATS if each.matches(data)), None)
     if kind is None:
         raise HeaderError("must be a whole image of a kind that OpenCV reads, but it is something else")
+    if kind.sizes is None:
+        return Header(kind, 0, 0, 0)
     try:
         sizes, scans = list(kind.sizes(data)), kind.scans(data)
     except HeaderError:
@@ -102,4 +75,4 @@ def read_header(data: bytes) -> Header:
         raise HeaderError(
             f"must have at most {MAX_CHANNELS} samples in a pixel, but the {kind.name} header says {channels}"
         )
-    return Header(kind.name, sizes[0][0], sizes[0][1], max(rows * columns for rows, columns, *_ in sizes), scans)
+    return Header(kind, sizes[0][0], sizes[0][1], max(rows * columns for rows, columns, *_ in sizes), scans)
