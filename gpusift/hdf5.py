@@ -66,7 +66,7 @@ def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: s
     image_shape : (2,) sequence of int
         Rows and columns of the image.
     normalization : {"l2", "root"}, optional
-        That of the SIFT which made them.
+        Normalization of the SIFT that made them.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def hloc_arrays(features: Features, image_shape: Sequence[int], normalization: s
 
 @dataclass(frozen=True)
 class Columns:
-    """A float16 dataset that is converted some columns at a time: one of millions of features takes much memory.
+    """A float16 dataset that is converted some columns at a time: with millions of features it takes much memory.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class Columns:
 
 
 def hloc_data(features: Features, image_shape: Sequence[int], normalization: str) -> dict[str, np.ndarray | Columns]:
-    """Convert features as `hloc_arrays` does, but for many descriptors, which `write_group` converts as it writes them.
+    """Convert features as `hloc_arrays` does, but leave many descriptors to `write_group`, which converts pieces.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def hloc_matches(
     matches : Matches or (Q, 2) array of int
         Indices into the one and the other; at most one match for each feature of the first.
     normalization : {"l2", "root"}, optional
-        That of the SIFT which made the features.
+        Normalization of the SIFT that made the features.
 
     Returns
     -------
@@ -216,12 +216,12 @@ def write(
     image_shape: Sequence[int],
     normalization: str = "l2",
 ) -> None:
-    """Put one image's features into a file, in place of those it has under that name.
+    """Write one image's features to a file; they replace those that it has under that name.
 
     Parameters
     ----------
     path : str or path-like
-        The file, made if there is none. It is closed again, so that it is whole between two calls.
+        The file, made if it does not exist. It is closed again, so that it is complete between two calls.
     name : str
         The image's name, as hloc calls it: its path relative to the folder of all images.
     features : Features
@@ -229,7 +229,7 @@ def write(
     image_shape : (2,) sequence of int
         Rows and columns of the image.
     normalization : {"l2", "root"}, optional
-        That of the SIFT which made the features.
+        Normalization of the SIFT that made the features.
     """
     import h5py
 
@@ -249,12 +249,12 @@ def write_matches(
     matches: Any,
     normalization: str = "l2",
 ) -> None:
-    """Put the matches of one pair of images into a file, in place of those it has of them in either order.
+    """Write the matches of one pair of images to a file; they replace those that it has of the pair in either order.
 
     Parameters
     ----------
     path : str or path-like
-        The file, made if there is none. It is closed again, so that it is whole between two calls.
+        The file, made if it does not exist. It is closed again, so that it is complete between two calls.
     name_a, name_b : str
         The images' names, as for `write`.
     features_a, features_b : Features
@@ -262,7 +262,7 @@ def write_matches(
     matches : Matches or (Q, 2) array of int
         Indices into the one and the other.
     normalization : {"l2", "root"}, optional
-        That of the SIFT which made the features.
+        Normalization of the SIFT that made the features.
 
     Raises
     ------
@@ -303,7 +303,7 @@ def write_group(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]
     file : h5py.File
         Open for writing.
     name : str
-        The group, which has none of these datasets; it may be there, for names that go on with a slash.
+        The group, which has none of these datasets; it may exist, because of names that continue with a slash.
     arrays : mapping
         The datasets, or what `hloc_data` returns.
 
@@ -315,8 +315,9 @@ def write_group(file: Any, name: str, arrays: Mapping[str, np.ndarray | Columns]
     group, done = file.require_group(name), []
     try:
         for key, array in arrays.items():
-            how = {"data": array} if isinstance(array, np.ndarray) else {"shape": array.shape, "dtype": array.dtype}
-            data = group.create_dataset(key, **how)
+            is_whole = isinstance(array, np.ndarray)
+            options = {"data": array} if is_whole else {"shape": array.shape, "dtype": array.dtype}
+            data = group.create_dataset(key, **options)
             done.append(key)
             data.attrs.update(ATTRIBUTES.get(key, {}))
             if isinstance(array, Columns):

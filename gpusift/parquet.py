@@ -19,6 +19,7 @@ it is large enough, its content is written once more as `part-<number>.parquet`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import zlib
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.storage.name_set import NameSet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -43,9 +45,13 @@ STATISTICS = ["name", "image_rows", "image_cols", "n"]  # those of descriptors t
 FRAME = struct.Struct("<QI")  # before each batch of a journal: length, checksum
 READ_IMAGES = 64  # read at once
 
+_log = logging.getLogger("gpusift")
+
 
 def read(path: str | os.PathLike[str]) -> Iterator[tuple[str, tuple[int, int], Features]]:
     """Read what a run has committed, also if it is not complete.
+
+    An image that is there twice is given once, and the logger `gpusift` warns of it.
 
     Parameters
     ----------
@@ -66,8 +72,17 @@ def read(path: str | os.PathLike[str]) -> Iterator[tuple[str, tuple[int, int], F
     ImportError
         pyarrow is not installed.
     """
+    names = NameSet()
+    for name, shape, features in _read_all(Path(path)):
+        if name in names:
+            _log.warning("%s has the image %s more than once; the first result is taken", path, name)
+            continue
+        names.update([name])
+        yield name, shape, features
+
+
+def _read_all(path: Path) -> Iterator[tuple[str, tuple[int, int], Features]]:
     _, parquet = import_pyarrow()
-    path = Path(path)
     for file in [path] if path.is_file() else sorted(path.glob(f"{FILE}*.parquet")):
         with parquet.ParquetFile(file) as opened:
             for batch in opened.iter_batches(batch_size=READ_IMAGES):

@@ -1,4 +1,4 @@
-"""`gpusift info`: what gpusift runs on, and whether it computes right there."""
+"""`gpusift info`: what gpusift runs on, and whether it computes correctly there."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import click
 from gpusift import __version__
 
 
-@click.command(short_help="Say what gpusift runs on; check that it computes right.")
-@click.option("--check", is_flag=True, help="Compute a small image on each device; exit code 1 if one is wrong.")
-@click.option("--devices", metavar="all|0,1,...|cpu", help="Check these; all is all GPUs.  [default: what is there]")
+@click.command(short_help="Show what gpusift runs on; check that it computes correctly.")
+@click.option("--check", is_flag=True, help="Compute a small image on each device; exit code 1 if a result is wrong.")
+@click.option(
+    "--devices", metavar="all|0,1,...|cpu", help="Devices to check; all is all GPUs.  [default: the CPU and all GPUs]"
+)
 def info(check: bool, devices: str | None) -> None:
-    """Say what gpusift runs on: GPUs, CUDA and CuPy, and the CPU's instruction set.
+    """Show what gpusift runs on: GPUs, CUDA and CuPy, and the CPU's instruction set.
 
-    With --check, a small image is computed on each device, and its features are compared with those
-    that every device must give, to the bit.
+    With --check, a small image is computed on each device, and its features are compared, to the bit,
+    with those that every device must give.
     """
     import platform
     from importlib.metadata import version
@@ -50,7 +52,7 @@ def _show_gpus(cuda: dict[str, Any]) -> None:
 
 def _check(devices: str | None) -> None:
     """Check devices; end the command with exit code 1 if one is wrong."""
-    from gpusift.cli.self_check import check
+    from gpusift.cli.self_check import fault_of
     from gpusift.devices import cuda_info
     from gpusift.stream.processes import device_names
 
@@ -62,8 +64,8 @@ def _check(devices: str | None) -> None:
         raise click.ClickException(str(error)) from None
     wrong = 0
     for name in dict.fromkeys(names):
-        fault = check(name)
+        fault = fault_of(name)
         wrong += fault is not None
-        click.echo(f"{name}: {f'fails: {fault}' if fault else 'computes right'}")
+        click.echo(f"{name}: {f'fails: {fault}' if fault else 'computes correctly'}")
     if wrong:
         sys.exit(1)

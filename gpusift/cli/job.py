@@ -88,9 +88,10 @@ class Command:
         if self.options.get("no_exif"):
             chosen["exif_orientation"] = False
         if dask := self.options.get("dask"):
-            from gpusift.distributed import connect
+            from gpusift.distributed import connect, require_device
             from gpusift.distributed import extract as extract_on_cluster
 
+            require_device(self.given, self.options["decoder"])  # before a cluster is waited for
             with connect(dask, device=self.given.get("device", "auto")) as client:
                 return extract_on_cluster(images, client, output, self.given, **chosen)
         from gpusift.stream import extract

@@ -1,4 +1,4 @@
-"""`gpusift match`: two photographs, what matches in them, and the geometry that the matches obey."""
+"""`gpusift match`: the matches of two photographs, and the geometry that they obey."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ MEANING = {
 @click.argument("image_a", type=click.Path())
 @click.argument("image_b", type=click.Path())
 @click.option("-o", "--output", required=True, metavar="PNG", help="The picture to write.")
-@click.option("--json", "json_file", metavar="FILE", help="Write counts, matrix and inliers to this file too.")
+@click.option("--json", "json_file", metavar="FILE", help="Also write counts, matrix and inliers to this file.")
 @click.option(
     "--model",
     type=click.Choice(["auto", "homography", "fundamental"]),
     default="auto",
     show_default=True,
-    help="The geometry; auto takes a homography if it explains the matches as well.",
+    help="The geometry; auto is a homography if it explains the matches as well.",
 )
 @click.option(
     "--max-ratio",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.8,
     show_default=True,
-    help="Largest distance of a match, over that to the second nearest.",
+    help="Largest ratio of the distances to the nearest and the second nearest.",
 )
 @click.option("--symmetric-ratio", is_flag=True, help="Apply --max-ratio in both directions, as COLMAP does.")
 @click.option(
@@ -48,16 +48,16 @@ MEANING = {
     default=3.0,
     show_default=True,
     metavar="PIXELS",
-    help="How far a match may be from the geometry.",
+    help="Largest distance of a match from the geometry.",
 )
 @click.option(
     "--min-inliers",
     type=click.IntRange(0),
     default=15,
     show_default=True,
-    help="A geometry of fewer matches counts as chance.",
+    help="With fewer matches, a geometry counts as chance.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the files if they are there.")
+@click.option("--overwrite", is_flag=True, help="Replace the files if they exist.")
 @sift_options
 def match(
     image_a: str,
@@ -73,10 +73,10 @@ def match(
     no_exif: bool,
     **parameters: Any,
 ) -> None:
-    """Match the features of IMAGE_A and IMAGE_B and draw both, with lines between what matches.
+    """Match the features of IMAGE_A and IMAGE_B and draw both, with lines between matches.
 
-    Of the matches, those count as verified that obey one homography, or one epipolar geometry (a fundamental matrix);
-    it is printed. Where there is none, that is said, and the exit code is still 0.
+    Matches are verified if they obey one homography, or one epipolar geometry (a fundamental matrix), which is printed.
+    If no geometry is found, a line says so, and the exit code is still 0.
     """
     from gpusift.matching import match as match_features
     from gpusift.plot import draw_matches, write_png
@@ -87,13 +87,13 @@ def match(
     if json_file and Path(json_file).resolve() == Path(output).resolve():
         raise click.UsageError(f"picture and --json must be two files, got {escaped(output)} for both")
     sift = make_sift(parameters)
-    found = []
+    computed = []
     for path in (image_a, image_b):
         try:
-            found.append(compute(sift, Path(path), not no_exif))
+            computed.append(compute(sift, Path(path), not no_exif))
         except Exception as error:
             raise click.ClickException(f"{escaped(str(path))}: {reason_of(error)}") from None
-    (pixels_a, features_a), (pixels_b, features_b) = found
+    (pixels_a, features_a), (pixels_b, features_b) = computed
     try:
         matches = match_features(
             features_a,
@@ -127,7 +127,7 @@ def match(
 
 
 def _record(geometry: Geometry, points_a: np.ndarray, points_b: np.ndarray) -> dict[str, Any]:
-    """What --json says of the geometry of matches between (Q, 2) points x, y."""
+    """Return what --json records of the geometry of matches between (Q, 2) points x, y."""
     points = np.concatenate([points_a, points_b], axis=1)[geometry.inliers]
     return {
         "matches": len(points_a),
@@ -142,7 +142,7 @@ def _record(geometry: Geometry, points_a: np.ndarray, points_b: np.ndarray) -> d
 
 
 def _in_words(geometry: Geometry) -> list[str]:
-    """Lines that say what was found."""
+    """Return lines that describe a geometry."""
     if geometry.model is None or geometry.matrix is None:
         return [f"no geometry: {geometry.reason}"]
     inliers, n = int(geometry.inliers.sum()), len(geometry.inliers)

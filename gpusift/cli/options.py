@@ -1,4 +1,4 @@
-"""What the commands share: the options of SIFT, an image's features, and saying what is wrong."""
+"""What the commands share: the options of SIFT, an image's features, and messages."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ INTERRUPTED = 130  # exit code of a program that Ctrl-C ended, by the shells' co
 
 PARAMETER_HELP = {
     "upsampling": "Enlarge the image this many times first: 1, 2 or 4.",
-    "n_octaves": "Most octaves; small images have fewer.",
-    "n_scales": "Scales in each octave.",
+    "n_octaves": "Largest number of octaves; small images have fewer.",
+    "n_scales": "Number of scales in each octave.",
     "sigma_min": "Blur of the first scale, in input pixels.",
     "sigma_in": "Blur assumed to be in the image, in input pixels.",
-    "c_dog": "Least contrast of a keypoint (difference of Gaussians).",
-    "c_edge": "Largest ratio of curvatures of a keypoint, against edges.",
-    "n_bins": "Bins of the orientation histogram.",
-    "lambda_ori": "Window of the orientation histogram, in sigmas.",
-    "c_max": "Share of the highest peak that makes a further orientation.",
-    "lambda_descr": "Window of the descriptor, in sigmas.",
-    "n_hist": "Histograms along each side of the descriptor.",
-    "n_ori": "Bins in each histogram of the descriptor.",
-    "max_keypoints": "At most so many features.  [default: all]",
-    "keep": "Which these are: largest response, largest scale, or evenly over the image.",
-    "upright": "Assign no orientations.",
+    "c_dog": "Smallest contrast of a keypoint (difference of Gaussians).",
+    "c_edge": "Largest ratio of a keypoint's curvatures: excludes edges.",
+    "n_bins": "Number of bins of the orientation histogram.",
+    "lambda_ori": "Size of the orientation histogram's window, in sigmas.",
+    "c_max": "Fraction of the highest peak at which a peak is an orientation.",
+    "lambda_descr": "Size of the descriptor's window, in sigmas.",
+    "n_hist": "Number of histograms along each side of the descriptor.",
+    "n_ori": "Number of bins in each histogram of the descriptor.",
+    "max_keypoints": "Largest number of features.  [default: all]",
+    "keep": "Which features to keep: largest response, largest scale, or evenly spread.",
+    "upright": "Give all features the orientation 0.",
     "normalization": "root makes RootSIFT descriptors.",
-    "precise_upscale": "Take the bias of upsampling, 0.25 pixels, off the positions.",
-    "descriptor_layout": "Whose order of values, and angles: ubc is that of OpenCV and COLMAP.",
+    "precise_upscale": "Remove the bias of upsampling, 0.25 pixels, from positions.",
+    "descriptor_layout": "Order of the descriptor's values; ubc is OpenCV's and COLMAP's.",
 }
 CHOICES = {"keep": RULES, "normalization": NORMALIZATIONS, "descriptor_layout": LAYOUTS}
 TYPES: dict[Any, type] = {"int": int, "int | None": int, "float": float, "bool": bool}
 
 
 class MemoryLimit(click.ParamType):
-    """Bytes, with a unit or without, or a share of the device's memory."""
+    """Bytes, with a unit or without, or a fraction of the device's memory."""
 
-    name = "BYTES|SHARE"
+    name = "BYTES|FRACTION"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int | float:
-        """Return bytes as an integer, a share as a float."""
+        """Return bytes as an integer, a fraction as a float."""
         if not isinstance(value, str):
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B|B)?", value.strip())
         if found is None:
             self.fail(
-                f"must be bytes such as 2000000000, 2GB or 500MiB, or a share such as 0.5; got {value!r}", param, ctx
+                f"must be bytes such as 2000000000, 2GB or 500MiB, or a fraction such as 0.5; got {value!r}", param, ctx
             )
         number, unit = float(found[1]), found[2]
         if unit is None:
@@ -78,29 +78,29 @@ def sift_options(command: Callable[..., None]) -> Callable[..., None]:
             default="auto",
             metavar="auto|cuda|cuda:N|cpu",
             show_default=True,
-            help="Where to compute; auto takes a GPU if there is one.",
+            help="Where to compute; auto is a GPU if there is one.",
         ),
         click.option(
             "--dtype",
             type=click.Choice(["float32", "float64"]),
             default="float32",
             show_default=True,
-            help="Precision to compute in.",
+            help="Precision of the computation.",
         ),
         click.option(
             "--blur",
             type=click.Choice(["auto", "kernel", "ndimage"]),
             default="auto",
             show_default=True,
-            help="What blurs: gpusift's kernel, or SciPy's and CuPy's ndimage.",
+            help="How to blur: gpusift's kernel, or ndimage of SciPy and CuPy.",
         ),
-        click.option("--num-threads", type=int, help="CPU threads to compute with.  [default: all]"),
+        click.option("--num-threads", type=int, help="Number of CPU threads.  [default: all]"),
         click.option(
             "--memory-limit",
             type=MemoryLimit(),
-            help="Most memory for an image's scale space: bytes, 2GB, 500MiB, or a share such as 0.5.  [default: none]",
+            help="Memory for an image's scale space: bytes, 2GB, 500MiB, or a fraction: 0.5.  [default: no limit]",
         ),
-        click.option("--no-exif", is_flag=True, help="Leave the image as stored, whatever EXIF says of up."),
+        click.option("--no-exif", is_flag=True, help="Do not turn the image as EXIF says."),
     ]
     for parameter in fields(Parameters):
         name, default = parameter.name, parameter.default
@@ -116,7 +116,7 @@ def sift_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_sift(parameters: dict[str, Any]) -> SIFT:
-    """Make a SIFT from what its options gave; an error ends the command."""
+    """Make a SIFT from its options; an error ends the command."""
     from gpusift.sift import SIFT
 
     try:
@@ -126,7 +126,7 @@ def make_sift(parameters: dict[str, Any]) -> SIFT:
 
 
 def compute(sift: SIFT, path: Path, exif_orientation: bool) -> tuple[np.ndarray, Features]:
-    """Read an image and find its features; pass on what the decoder had to say.
+    """Read an image and compute its features; report what the decoder printed.
 
     Returns
     -------
@@ -142,28 +142,28 @@ def compute(sift: SIFT, path: Path, exif_orientation: bool) -> tuple[np.ndarray,
         with decoder_messages() as messages:
             image = read_image(path, exif_orientation=exif_orientation)
     except ImageReadError as error:
-        said = f" (decoder: {messages[0]})" if messages else ""
-        raise ImageReadError(path, error.reason + said) from None
+        printed = f" (decoder: {messages[0]})" if messages else ""
+        raise ImageReadError(path, error.reason + printed) from None
     for message in dict.fromkeys(messages):
         say(f"warning: {path}: decoder: {message}")
     return image, sift.compute(image).to_host()
 
 
 def check_new(output: str, overwrite: bool) -> None:
-    """End the command if a file is there that must not be replaced."""
+    """End the command if a file exists that must not be replaced."""
     if os.path.lexists(output) and not overwrite:
         raise click.ClickException(f"{escaped(output)} exists; choose another name (--overwrite)")
 
 
 def check_png(output: str) -> None:
-    """End the command if a picture is not to be a PNG file."""
+    """End the command unless the picture is to be a PNG file."""
     if not output.lower().endswith(".png"):
         raise click.UsageError(f"the picture must be a .png file, got {escaped(output)}")
 
 
 @contextmanager
 def writing(output: str) -> Iterator[None]:
-    """End the command with the reason if what is done cannot write this file."""
+    """End the command, with the reason, if this file cannot be written."""
     try:
         yield
     except OSError as error:

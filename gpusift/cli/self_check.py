@@ -1,4 +1,4 @@
-"""Whether a device computes right: a small image, whose features are the same bytes on every device."""
+"""A check that a device computes correctly: a small image has the same features, byte for byte, on every device."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 EXPECTED = "576f69ce529d1c57600b8e92db47f8c436c195e8eedee870be9231b9cfeb0e0e"
 
 
-def check(device: str) -> str | None:
-    """Compute a small image.
+def fault_of(device: str) -> str | None:
+    """Compute a small image, and compare its features with those that every device must give.
 
     Parameters
     ----------
@@ -22,14 +22,14 @@ def check(device: str) -> str | None:
     Returns
     -------
     fault : str or None
-        What is wrong with the device; None if it gives the features that it must.
+        What is wrong with the device; None if the features are identical.
     """
     try:
-        found = digest(device)
+        got = digest(device)
     except Exception as error:  # a device fails in many ways
         return " ".join(f"{type(error).__name__}: {error}".split())
-    if found != EXPECTED:
-        return f"the hash of the features must be {EXPECTED[:12]}..., got {found[:12]}...: do not use its results"
+    if got != EXPECTED:
+        return f"the hash of the features must be {EXPECTED[:12]}..., got {got[:12]}...: do not use its results"
     return None
 
 

@@ -18,13 +18,13 @@ MAX_ZOOM = 4
 @click.command(short_help="Draw the keypoints of a photograph.")
 @click.argument("image", type=click.Path())
 @click.option("-o", "--output", required=True, metavar="PNG", help="The picture to write.")
-@click.option("--zoom", type=click.IntRange(1, 16), help="Enlarge.  [default: small images only]")
-@click.option("--overwrite", is_flag=True, help="Replace the picture if it is there.")
+@click.option("--zoom", type=click.IntRange(1, 16), help="Enlarge this many times.  [default: small images only]")
+@click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
 @sift_options
 def show(image: str, output: str, zoom: int | None, overwrite: bool, no_exif: bool, **parameters: Any) -> None:
-    """Draw the keypoints of IMAGE: circles of their size, a line along their orientation.
+    """Draw the keypoints of IMAGE: a circle of their size, a line along their orientation.
 
-    Colours tell octaves apart.
+    Each octave has its colour.
     """
     from gpusift.plot import draw_keypoints, write_png
 

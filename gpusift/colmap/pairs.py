@@ -12,19 +12,19 @@ KINDS = ("exhaustive", "sequential", "pairs")
 
 
 def exhaustive(names: Iterable[str]) -> list[Pair]:
-    """Every pair of images, in the order of their names."""
+    """Return every pair of images, in the order of their names."""
     return list(combinations(sorted(names), 2))
 
 
 def sequential(names: Iterable[str], overlap: int = 10) -> list[Pair]:
-    """Each image with the next ones, in the order of names: COLMAP's sequential matcher without quadratic_overlap.
+    """Pair each image with the next ones in the order of names: COLMAP's sequential matcher without quadratic_overlap.
 
     Parameters
     ----------
     names : iterable of str
         The images' names.
     overlap : int, optional
-        With how many of the next ones.
+        The number of next images.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def choose(
     overlap: int = 10,
     pairs: str | os.PathLike[str] | Iterable[Pair] | None = None,
 ) -> list[Pair]:
-    """The pairs of a kind.
+    """Return the pairs of a kind.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def choose(
     Raises
     ------
     OSError, ValueError
-        See `sequential` and `read`; or the kind is unknown, or `pairs` is missing, or of names that there are not.
+        See `sequential` and `read`; or the kind is unknown, or `pairs` is missing, or has other names.
     """
     if match is not None and match not in KINDS:
         raise ValueError(f"match must be one of {', '.join(map(repr, KINDS))} or None, got {match!r}")
@@ -89,14 +89,14 @@ def choose(
 
 
 def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
-    """Read a list of pairs as COLMAP and hloc have it: on each line two names with a space between them.
+    """Read a list of pairs in the format of COLMAP and hloc: on each line two names with a space between them.
 
     Parameters
     ----------
     path : str or path-like
-        A text file. Empty lines and those that begin with # are left out.
+        A text file. Empty lines and lines that begin with # are skipped.
     names : iterable of str
-        The names there are; they may hold spaces.
+        The names of all images; they may contain spaces.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
     OSError
         The file cannot be read.
     ValueError
-        A line is not two different names of these.
+        A line is not two different names of these images.
     """
     known = set(names)
     pairs = []
@@ -128,14 +128,14 @@ def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
 
 
 def blocks(pairs: Iterable[Pair], size: int) -> Iterator[tuple[list[str], list[tuple[int, int]]]]:
-    """Cut pairs into groups, so that the descriptors of a few images at a time need be held.
+    """Divide pairs into groups, so that only the descriptors of a few images are in memory at a time.
 
     Parameters
     ----------
     pairs : iterable of (str, str)
         In any order.
     size : int
-        A group concerns at most twice as many images.
+        A group has at most twice as many images.
 
     Yields
     ------

@@ -118,7 +118,7 @@ def extract(
 
 
 def require_device(parameters: Mapping[str, Any], decoder: str) -> None:
-    """Raise if workers would choose a device, and with it the decoder's pixels, each for itself.
+    """Raise if each worker would choose a device for itself, and with it the decoder's pixels.
 
     Parameters
     ----------
@@ -187,14 +187,14 @@ def worker_on(
                 if tasks:
                     results, again = tasks.next()
                     if again and file_writer:
-                        file_writer.drop(key_of(again))  # what the last worker wrote before it ended
+                        file_writer.drop(key_of(again))  # that the last worker wrote before it died
                     suspects.extend(again)
                     for result in results:
                         give(result)
                 elif not suspects:
                     return
         except BaseException:
-            halt.set()  # before the end of the sources is waited for
+            halt.set()  # else the sources would not end
             raise
         finally:
             tasks.cancel()
@@ -214,7 +214,7 @@ def _wait_for_a_worker(client: Client, halt: threading.Event) -> None:
 
 
 class _SourceBatches:
-    """Takes sources in a thread of its own, so that results do not wait for them, and gives them in batches."""
+    """Takes sources in a thread of its own, so that results do not wait for them, and returns them in batches."""
 
     def __init__(self, take: Take, size: int) -> None:
         self.ended = False
@@ -233,7 +233,7 @@ class _SourceBatches:
         self._ready.put([])
 
     def next(self, wait: bool) -> list[Source]:
-        """Return the next batch; none at the end, or if there is none yet and `wait` is not set."""
+        """Return the next batch; an empty one at the end, or if none is ready and `wait` is not set."""
         if self.ended:
             return []
         try:
@@ -244,7 +244,7 @@ class _SourceBatches:
         return batch
 
     def drain(self) -> None:
-        """Drop what is still taken."""
+        """Drop the sources that are left."""
         while not self.ended:
             self.next(wait=True)
 
@@ -256,10 +256,10 @@ def connect(address: str, *, device: str = "auto") -> Iterator[Client]:
     Parameters
     ----------
     address : str
-        A scheduler's, "tcp://scheduler:8786" say; or "local:N" for N worker processes here: if there is a GPU, and
-        `device` is not "cpu", one a GPU, by dask-cuda.
+        A scheduler's address, such as "tcp://scheduler:8786"; or "local:N" for N worker processes on this machine: if
+        it has GPUs, and `device` is not "cpu", one for each GPU, by dask-cuda.
     device : str, optional
-        That SIFT will be asked for.
+        The device that SIFT will compute on.
 
     Yields
     ------
@@ -273,7 +273,7 @@ def connect(address: str, *, device: str = "auto") -> Iterator[Client]:
     OSError
         Nothing answers at the address.
     ValueError
-        The address is neither.
+        The address has neither form.
     """
     try:
         from distributed import Client

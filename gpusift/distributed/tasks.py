@@ -1,4 +1,4 @@
-"""The tasks that `distributed` sends to a Dask cluster: what a worker computes, and how its end is told."""
+"""The tasks that `gpusift.distributed` sends to a Dask cluster: what a worker computes, and how a task ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _log = logging.getLogger("gpusift")
 
 
 class WorkerError(RuntimeError):
-    """What is wrong with the cluster or a worker, and not with an image: other tasks would fail too."""
+    """An error of the cluster or of a worker, not of an image: other tasks would fail too."""
 
 
 def compute_task(
@@ -48,7 +48,7 @@ def compute_task(
     n_decoders: int | None = None,
     file_writer: FileWriter | None = None,
 ) -> list[Done | Failed]:
-    """Read, decode and compute some images: a task, as it runs on a worker.
+    """Read, decode and compute some images: one task, on a worker.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def compute_task(
     try:
         work = worker_here(sift, decoding=decoding, n_decoders=n_decoders, jpeg_decoder=jpeg_decoder)
         work(take, results.append, threading.Event())
-    except Exception as error:  # of the device: other errors are those of images
+    except Exception as error:  # of the device: errors of images are results
         _end_worker(error)
         raise WorkerError(f"a worker's device failed: {error}") from error
     if file_writer is None:
@@ -121,12 +121,12 @@ def _jpeg_decoder(parameters: tuple[tuple[str, Any], ...], n_decoders: int | Non
 
 
 def _of_number(n: int) -> Features:
-    """So many features without any values."""
+    """Return so many features without values."""
     return Features(**{field.name: np.empty((n, 0), np.float32) for field in fields(Features)})
 
 
 def _end_worker(error: Exception) -> None:
-    """End this worker process if Dask starts it anew: a GPU that failed is of no use to a process any more."""
+    """End this worker process if Dask starts it again: after an error of its GPU a process cannot use it any more."""
     from distributed import get_worker
 
     if get_worker().nanny:
@@ -135,7 +135,7 @@ def _end_worker(error: Exception) -> None:
 
 
 class Tasks:
-    """Tasks that were sent to a cluster and have not come back.
+    """Tasks that were sent to a cluster and whose results are not here yet.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class Tasks:
     task : callable
         What a worker does with a batch; see `compute_task`.
     halt : threading.Event
-        Once set, tasks are not waited for if there is no worker.
+        Once set, tasks are not waited for if the cluster has no worker.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Tasks:
         return len(self._sent)
 
     def send(self, batch: list[Source], *, alone: bool = False) -> None:
-        """Send a task; `alone` says that none is beside it until it comes back."""
+        """Send a task; `alone` says that no other is sent until its result is here."""
         future = self._client.submit(self._task, batch, key=next(self._keys))
         self._sent[future.key] = future, batch, alone
         self._completed.add(future)
@@ -174,12 +174,13 @@ class Tasks:
         results : list of Done or Failed
             One for each image of the task.
         suspects : list of Source
-            Or, if the task failed and was not one image alone, its images: one may be at fault, or a task beside it.
+            The images of a task that failed, unless it was one image, sent alone: one of them may be at fault, or
+            another task on the same worker.
 
         Raises
         ------
         WorkerError
-            The task, the worker or the scheduler failed in a way that is no image's fault.
+            The worker, the scheduler or the output failed, and no image is at fault.
         """
         while not self._completed.has_ready():
             time.sleep(READY_SECONDS)
@@ -197,11 +198,11 @@ class Tasks:
             raise WorkerError(f"the Dask scheduler was lost, or dropped a task: {error}") from error
         if alone and len(batch) == 1:
             return [Failed(batch[0], _reason(error))], []
-        _log.warning("a task of %d images failed, which are tried one by one: %s", len(batch), error)
+        _log.warning("a task of %d images failed; they are tried one by one: %s", len(batch), error)
         return [], batch
 
     def cancel(self) -> None:
-        """Take back all tasks."""
+        """Cancel all tasks."""
         self._client.cancel([future for future, _, _ in self._sent.values()])
         self._sent.clear()
 
@@ -211,7 +212,7 @@ def _reason(error: BaseException) -> str:
 
     if isinstance(error, KilledWorker):
         return (
-            f"must not end the process that computes it, but {error.allowed_failures + 1} workers ended with it "
+            f"must not end the process that computes it, but {error.allowed_failures + 1} workers died with it "
             "(out of memory, or a crash of a decoder)"
         )
     return reason_of(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -205,6 +205,40 @@ def settings_in(record: str | bytes) -> dict[str, Any] | None:
     if isinstance(content, dict) and content.get("made by") == FORMAT and isinstance(content.get("settings"), dict):
         return dict(content["settings"])
     return None
+
+
+def settings_in_folder(folder: Path, record: str, results: Iterator[Path]) -> dict[str, Any] | None:
+    """Return the settings that a folder's file records; None if it has neither that file nor results.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder has results without settings, or the file is another program's.
+    """
+    path = folder / record
+    if not path.exists():
+        if any(results):
+            raise OutputExistsError(folder)
+        return None
+    settings = settings_in(path.read_bytes())
+    if settings is None:
+        raise OutputExistsError(path)
+    return settings
+
+
+def is_file(path: Path) -> bool:
+    """Whether an output that is one file exists.
+
+    Raises
+    ------
+    OutputExistsError
+        Something else than a file is in its place.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        raise OutputExistsError(path)
+    return False
 
 
 def check_settings(output: str, recorded: dict[str, Any] | None, now: dict[str, Any]) -> None:

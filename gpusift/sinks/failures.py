@@ -1,4 +1,4 @@
-"""Images that gave no features, and why: a file of one JSON object a line, which survives the process at any moment."""
+"""Images that failed, and why: a file with one JSON object a line, of which a kill loses at most the last one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gpusift.storage.name_set import NameSet
 class Failures:
     """The file `failures.jsonl` of a sink: `name`, `url`, `reason` and `time` (UTC) of each image that failed.
 
-    `name in failures` says whether the image failed in an earlier run or this one; of earlier runs only unless they
-    are to be retried.
+    `name in failures` says whether the image failed, in an earlier run or in this one; earlier runs do not count if
+    their images are to be tried again.
 
     Parameters
     ----------
     path : str or path-like
         The file; it appears with the first failure.
     done : container of str, optional
-        Images that succeeded, after all, since they were recorded: they are taken out.
+        Images that have results: their records are removed.
     retry : bool, optional
-        Do not count those of earlier runs: they are to be tried again. Their records stay until they succeed.
+        Images that failed in earlier runs are to be tried again. Their records stay until they succeed.
 
     Raises
     ------
@@ -46,7 +46,7 @@ class Failures:
         return name in self._names
 
     def add(self, name: str, url: str, reason: str) -> None:
-        """Record a failure; it is on the disk after this.
+        """Record a failure; it is on the disk when this returns.
 
         Raises
         ------
@@ -62,20 +62,20 @@ class Failures:
             try:
                 write_at(descriptor, line.encode(), end)
                 os.fsync(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, end)
+            except BaseException:
+                os.ftruncate(descriptor, end)  # else the next record would follow half a line
                 raise
         finally:
             os.close(descriptor)
         self._names.update([name])
 
     def close(self) -> None:
-        """Take out what succeeded after all."""
+        """Remove the records of images that succeeded."""
         self._tidy()
         self._names.close()
 
     def _tidy(self) -> None:
-        """Keep each image's last record, and none of those that are done; also half a line is gone then."""
+        """Keep the last record of each image that has no result; drop half lines too."""
         remove_temporaries(self.path)
         if not self.path.exists():
             return
@@ -91,12 +91,12 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     Parameters
     ----------
     path : str or path-like
-        The file; without one there are no records.
+        The file; if it does not exist, there are no records.
 
     Yields
     ------
     record : dict
-        `name`, `url`, `reason`, `time`, all str. A line that is not whole is left out.
+        `name`, `url`, `reason`, `time`, all str. Half lines are left out.
     """
     if not os.path.exists(path):
         return

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpusift.features import Features
 from gpusift.hdf5 import SUFFIXES, hloc_data, recover, write_group
-from gpusift.sinks.base import OutputExistsError, RefusedImageError, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, write_whole
 from gpusift.storage.transaction import TransactionalFile, journal_of
 
@@ -44,10 +44,8 @@ class Hdf5Format:
         """Return the settings of the run that made this file; None if there is no file yet."""
         import h5py
 
-        if not os.path.lexists(path):
+        if not is_file(path):
             return None
-        if not path.is_file():
-            raise OutputExistsError(path)
         recover(path)
         try:
             with h5py.File(path) as file:
@@ -62,9 +60,8 @@ class Hdf5Format:
 
     def clear(self, path: Path) -> None:
         """Remove the file."""
-        if os.path.lexists(path) and not path.is_file():
-            raise OutputExistsError(path)
-        path.unlink(missing_ok=True)
+        if is_file(path):
+            path.unlink()
         journal_of(path).unlink(missing_ok=True)
 
     def open_store(self, path: Path, settings: dict[str, Any]) -> Hdf5Store:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpusift import npz
 from gpusift.features import Features
-from gpusift.sinks.base import OutputExistsError, RefusedImageError, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, RefusedImageError, record_of, settings_in_folder
 from gpusift.storage.atomic import remove_temporaries, sync_folder, write_whole
 
 SETTINGS = "gpusift.json"
@@ -37,14 +37,7 @@ class NpzFormat:
 
     def recorded_settings(self, path: Path) -> dict[str, Any] | None:
         """Return the settings of the run that made this folder; None if it has neither settings nor `.npz` files."""
-        if not (path / SETTINGS).exists():
-            if any(_npz_files(path)):
-                raise OutputExistsError(path)
-            return None
-        settings = settings_in((path / SETTINGS).read_bytes())
-        if settings is None:
-            raise OutputExistsError(path / SETTINGS)
-        return settings
+        return settings_in_folder(path, SETTINGS, _npz_files(path))
 
     def clear(self, path: Path) -> None:
         """Remove the `.npz` files and the settings, unless some file is not gpusift's."""

@@ -6,6 +6,7 @@ whose existence ends the journal.
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ from gpusift.parquet import (
     read_journal,
     schema_of,
 )
-from gpusift.sinks.base import OutputExistsError, RefusedImageError, Row, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, RefusedImageError, Row, record_of, settings_in_folder
 from gpusift.storage.atomic import replacing, sync_folder, write_at, write_whole
 from gpusift.storage.name_set import NameSet
 
@@ -40,6 +41,8 @@ FAILURES = "_failures.jsonl"
 
 FILE_BYTES = 128 << 20  # of a file's rows before compression; so much is in memory
 DIGITS = 8  # of a file's number
+
+_log = logging.getLogger("gpusift")
 
 
 class ParquetFormat:
@@ -58,14 +61,7 @@ class ParquetFormat:
 
     def recorded_settings(self, path: Path) -> dict[str, Any] | None:
         """Return the settings of the run that made this folder; None if it has neither settings nor Parquet files."""
-        if not (path / SETTINGS).exists():
-            if any(path.glob("*.parquet")):
-                raise OutputExistsError(path)
-            return None
-        settings = settings_in((path / SETTINGS).read_bytes())
-        if settings is None:
-            raise OutputExistsError(path / SETTINGS)
-        return settings
+        return settings_in_folder(path, SETTINGS, path.glob("*.parquet"))
 
     def clear(self, path: Path) -> None:
         """Remove the Parquet files, journals and settings, unless some file is not gpusift's."""
@@ -178,7 +174,14 @@ class ParquetStore:
         for file in self._folder.glob(f"{FILE}*.parquet"):
             with parquet.ParquetFile(file) as opened:
                 for batch in opened.iter_batches(columns=["name"]):
-                    self._names.update(batch["name"].to_pylist())
+                    self._add_names(batch["name"].to_pylist())
+
+    def _add_names(self, names: list[str]) -> None:
+        """Note images that are there, and warn of those that are there twice."""
+        before = len(self._names)
+        self._names.update(names)
+        if doubled := before + len(names) - len(self._names):
+            _log.warning("%s has %d results of images that it has already; readers drop them", self._folder, doubled)
 
     def _journal_number(self) -> int:
         """Return the number of the journal to resume, or of the next one; remove journals that became files."""
@@ -197,7 +200,7 @@ class ParquetStore:
         sync_folder(self._folder)
         self._batches = list(read_journal(path, self._schema))
         for batch in self._batches:
-            self._names.update(batch["name"].to_pylist())
+            self._add_names(batch["name"].to_pylist())
         self._end = sum(FRAME.size + len(data) for data in frames(path))
         os.ftruncate(self._journal, self._end)
 

@@ -1,8 +1,8 @@
 """Several devices of one machine, a process for each: workers for `gpusift.stream.run`.
 
-The parent gives each process some images in advance and takes its results, over one pipe. A process that dies, of a
-decoder's crash or for want of memory, costs no image: it is started anew, and gets the images that it had in hand one
-at a time. Only an image that it dies of alone, twice, has failed.
+The parent sends each process some images in advance and receives its results, over one pipe. A process that dies, by a
+crash of a decoder or out of memory, costs no image: it is started again, and gets the images that it had in hand one at
+a time. Only an image with which it dies alone, twice, has failed.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ from gpusift.stream.worker import (
 if TYPE_CHECKING:
     from gpusift.sources import Source
 
-IN_HAND = 2  # batches that a process has besides those that its readers are at
-DEATHS = 2  # of a process with one image in hand, or none, until that image, or the device, is given up
-POLL_SECONDS = 0.05
-QUIET = (signal.SIGINT, signal.SIGTERM)  # which a terminal or a service manager sends to all: the parent answers
+IN_HAND = 2  # batches that a process has besides the images that its readers read
+DEATHS = 2  # deaths of a process with one image in hand, or none, after which the image, or the device, has failed
+ANSWER_SECONDS = 0.05  # that the parent waits for an answer before it looks for more images
+
+# Signals that a terminal or a service manager sends to all processes; the parent alone acts on them.
+QUIET = (signal.SIGINT, signal.SIGTERM)
 
 _END, _HALT, _READY = "end", "halt", "ready"
 
@@ -51,7 +53,7 @@ def device_names(text: str) -> list[str]:
     Raises
     ------
     ValueError
-        It stands for none, or for a GPU that is not there.
+        The text names no devices, or a GPU that does not exist.
     """
     count = _gpu_count()
     if text.strip() == "all":
@@ -65,18 +67,18 @@ def device_names(text: str) -> list[str]:
             raise ValueError(f"devices must be 'all' or numbers of GPUs and 'cpu', such as '0,1', got {text!r}")
         if name != "cpu" and int(name.removeprefix("cuda:")) >= count:
             why = cuda_info().get("error") or f"there are {count}, numbered from 0"
-            raise ValueError(f"devices must be there, got {part!r}: {why}")
+            raise ValueError(f"devices must exist, got {part!r}: {why}")
         names.append(name)
     return names
 
 
 def _gpu_count() -> int:
-    """The number of GPUs, without taking memory on each of them, as `cuda_info` does."""
+    """Return the number of GPUs; unlike `cuda_info`, this takes no memory on each of them."""
     try:
         import cupy
 
         return cupy.cuda.runtime.getDeviceCount()
-    except Exception:  # `cuda_info` says which
+    except Exception:  # `cuda_info` reports which
         return 0
 
 
@@ -89,7 +91,7 @@ def workers(
     n_decoders: int | None = None,
     listen: bool = False,
 ) -> list[Worker]:
-    """Return a worker for each device; the same one may be there several times.
+    """Return a worker for each device; a device may be named several times.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ def workers(
     decoding, batch_size, n_decoders
         As for `gpusift.stream.worker.worker_here`, for each device.
     listen : bool
-        Whether to hear what decoders print.
+        Whether to collect what decoders print.
 
     Raises
     ------
@@ -117,15 +119,16 @@ def workers(
     processors = len(os.sched_getaffinity(0))
     if parameters.get("num_threads") is None and "cpu" in devices:
         parameters = {**parameters, "num_threads": max(processors // devices.count("cpu"), 1)}
-    share = n_decoders or (None if set(devices) == {"cpu"} else max(processors // len(devices), 1))
+    n_readers = n_decoders or (None if set(devices) == {"cpu"} else max(processors // len(devices), 1))
     return [
-        DeviceWorker(_Job({**parameters, "device": device}, decoding, batch_size, share, listen)) for device in devices
+        DeviceWorker(_Job({**parameters, "device": device}, decoding, batch_size, n_readers, listen))
+        for device in devices
     ]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process is told."""
+    """What a process computes, and how."""
 
     parameters: dict[str, Any]
     decoding: Decoding
@@ -136,14 +139,14 @@ class _Job:
 
 @dataclass
 class DeviceWorker:
-    """A process that computes on one device, seen from the thread of the parent that it is a worker for.
+    """A worker that has a process compute on one device; runs in a thread of the parent.
 
     Attributes
     ----------
     job : _Job
-        What the process is told.
+        What the process computes.
     pids : list of int
-        Of the processes so far; the last one may be running.
+        The processes so far; the last one may be running.
     """
 
     job: _Job
@@ -155,19 +158,19 @@ class DeviceWorker:
         return str(self.job.parameters["device"])
 
     def __call__(self, take: Take, give: Give, halt: threading.Event) -> None:
-        """Have images computed until there are no more; see `gpusift.stream.worker.Worker`.
+        """Compute images until there are no more; see `gpusift.stream.worker.Worker`.
 
         Raises
         ------
         RuntimeError
-            The process says that its device cannot be had or fails, or ends before it is ready.
+            The device is not available, or fails; or the process dies before it is ready.
         """
-        suspects: deque[Source] = deque()  # in hand of a process that died
+        suspects: deque[Source] = deque()  # images that a process had in hand when it died
         deaths: dict[str | None, int] = {}
         over = False
 
         def give_on(result: Done | Failed) -> None:
-            deaths.pop(None, None)  # a process that gets on is none of a broken device
+            deaths.pop(None, None)  # a process that gives a result has no broken device
             give(result)
 
         while not over and not halt.is_set():
@@ -186,14 +189,14 @@ class DeviceWorker:
                     if deaths[name] == DEATHS:
                         if name is None:
                             raise RuntimeError(f"device {self.device}: its process dies ({how})") from None
-                        give(Failed(in_hand.pop(name), f"the process that computes it dies of it ({how})"))
+                        give(Failed(in_hand.pop(name), f"the process that computes it dies ({how})"))
                 suspects.extend(in_hand.values())
             finally:
-                pipe.close()  # of which the process ends, if it has not yet
+                pipe.close()  # which ends the process, if it is running
                 process.join()
 
     def _start(self) -> tuple[Any, Connection]:
-        """Start a process; return it, and the pipe to it."""
+        """Start a process; return it and the pipe to it."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_main, args=(theirs, self.job), daemon=True)
@@ -221,12 +224,12 @@ class DeviceWorker:
         give: Give,
         halt: threading.Event,
     ) -> None:
-        """Give images and take results until all is done."""
+        """Send images and receive results until all are done."""
         on_cpu = self.device == "cpu"
         limit = IN_HAND * (self.job.batch_size or (1 if on_cpu else BATCH_ON_GPU))
         limit += self.job.n_decoders or READERS_FOR_CPU
         no_more = halted = False
-        alone: str | None = None  # a suspect in hand: of whatever the process dies now, it is known
+        alone: str | None = None  # a suspect in hand: if the process dies now, it is known which image it had
         while True:
             if suspects and not in_hand and not halt.is_set():
                 alone = suspects[0].name
@@ -247,7 +250,7 @@ class DeviceWorker:
             elif no_more and not suspects and not in_hand and not halted:
                 pipe.send(_END)
                 halted = True
-            if not pipe.poll(POLL_SECONDS):
+            if not pipe.poll(ANSWER_SECONDS):
                 continue
             answer = pipe.recv()
             if answer == _END:
@@ -269,7 +272,7 @@ def _death(process: Any) -> str:
 
 
 def _main(pipe: Connection, job: _Job) -> None:
-    """The process: computes what comes through the pipe until the parent says so, or is gone."""
+    """Compute what comes through the pipe, in a process of its own, until the parent ends it or is gone."""
     for number in QUIET:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
@@ -280,7 +283,7 @@ def _main(pipe: Connection, job: _Job) -> None:
     except Exception as error:
         pipe.send(reason_of(error))
         return
-    tasks: Queue[Source | None] = Queue()  # as long as the parent lets it become
+    tasks: Queue[Source | None] = Queue()  # the parent limits its length
     halt = threading.Event()
 
     def receive() -> None:

@@ -1,9 +1,9 @@
 """One device's part of a stream of images: threads that read them, and the thread that computes what is read.
 
-    take -> readers (fetch, check, decode by OpenCV) -> [the thread of nvImageCodec] -> computing -> give
+    take -> readers (fetch, check, decode by OpenCV) -> [nvImageCodec's thread] -> computing -> give
 
-With `decoder="nvimgcodec"` readers leave plain JPEG files as they are, and one more thread decodes what is there of
-them at once, on the device, while the batch before is computed.
+With `decoder="nvimgcodec"`, readers do not decode plain JPEG files. One more thread decodes those that wait, together,
+on the device, while the batch before is computed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,21 @@ DECLINED = "nvImageCodec declines this file, so OpenCV decoded it"
 
 @dataclass(frozen=True)
 class Done:
-    """An image's features on the host, in pixels of the file's picture; its (rows, cols); what its decoder printed."""
+    """The result of an image.
+
+    Attributes
+    ----------
+    source : Source
+        The image.
+    features : Features
+        On the host, in pixels of the file's picture.
+    shape : (int, int)
+        Rows and columns of the file's picture.
+    messages : list of str
+        What the decoder printed.
+    read_seconds, compute_seconds : float
+        Time spent on it.
+    """
 
     source: Source
     features: Features
@@ -54,7 +68,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """An image without features, and why."""
+    """An image that could not be computed, and why."""
 
     source: Source
     reason: str
@@ -65,11 +79,12 @@ class Take(Protocol):
     """Gives a worker its sources."""
 
     def __call__(self, wait: bool = True) -> Source | None:
-        """Return the next one or, at the end or after a stop, None; `queue.Empty` if it is not to be waited for."""
+        """Return the next source, or None at the end or after a stop; without `wait`, it may raise `queue.Empty`."""
 
 
 Give = Callable[["Done | Failed"], None]  # takes the result of a source; may wait
-# Takes sources and gives a result for each, until there is no more; once the event is set, for what it computes then.
+# Takes sources and gives a result for each, until there are no more. Once the event is set, it finishes only the images
+# that it is computing.
 Worker = Callable[[Take, Give, threading.Event], None]
 
 
@@ -95,9 +110,9 @@ def worker_here(
     n_decoders : int, optional
         Threads that read, by default one for each processor on a GPU and 2 on the CPU.
     listener : Listener, optional
-        Hears what decoders print.
+        Collects what decoders print.
     jpeg_decoder : JpegDecoder, optional
-        With the decoder "nvimgcodec", that of the device; by default one is made by the thread that computes.
+        For the decoder "nvimgcodec", on the same device; by default the thread that computes makes one.
     """
 
     def work(take: Take, give: Give, halt: threading.Event) -> None:
@@ -145,18 +160,18 @@ class _Encoded:
     seconds: float
 
 
-# What one thread hands to the next: None at the end of each that gives, an exception if none can go on.
+# What one thread passes to the next: None when a thread ends, an exception when the run cannot continue.
 Items = Queue["_Picture | _Encoded | Failed | Exception | None"]
 
 
 def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event) -> None:
-    """Read what there is to take, with None at the end."""
+    """Read images until there are no more, with None at the end."""
     while (source := take()) is not None:
         begun = time.perf_counter()
         item: _Picture | _Encoded | Failed
         try:
             picture, messages = reader.read(source)
-        except Exception as error:  # whatever is wrong with one image, the others go on
+        except Exception as error:  # whatever is wrong with one image does not stop the others
             item = Failed(source, reason_of(error), time.perf_counter() - begun)
         else:
             seconds = time.perf_counter() - begun
@@ -172,7 +187,7 @@ def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event
 def _decode_all(
     decoder: JpegDecoder, reader: Reader, read: Items, n_readers: int, pictures: Items, halt: threading.Event
 ) -> None:
-    """Decode what the readers have left to nvImageCodec, as many files at once as are there; pass on all else."""
+    """Decode JPEG files by nvImageCodec, as many together as wait; pass on all other items."""
     try:
         for batch in _batches(read, read.maxsize, n_readers, lambda failed: enqueue(pictures, failed, halt), halt):
             for item in _decode(decoder, reader, batch):
@@ -185,13 +200,13 @@ def _decode_all(
 
 
 def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[_Picture | Failed]:
-    """Give the pictures of a batch, of which some may be encoded; OpenCV decodes what nvImageCodec does not."""
+    """Yield the pictures of a batch, of which some may be encoded; OpenCV decodes what nvImageCodec declines."""
     yield from (item for item in batch if isinstance(item, _Picture))
     encoded = [item for item in batch if isinstance(item, _Encoded)]
     begun = time.perf_counter()
     try:
         several, printed = reader.listen_to(lambda: decoder.decode([item.jpeg for item in encoded], reader.max_size))
-    except Exception as error:  # for want of memory, say
+    except Exception as error:  # out of memory, for example
         if _is_of_the_device(error):
             raise
         several, printed = [None] * len(encoded), []
@@ -212,11 +227,11 @@ def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[
 
 
 def _batches(
-    items: Items, size: int, n_givers: int, give: Callable[[Failed], object], halt: threading.Event
+    items: Items, size: int, n_readers: int, give: Callable[[Failed], object], halt: threading.Event
 ) -> Iterator[list[Any]]:
-    """Take what there is, up to `size` pictures at once, until all who give them have ended."""
+    """Yield batches of the pictures that wait, up to `size`, until all threads that read them have ended."""
     batch: list[Any] = []
-    while n_givers and not halt.is_set():
+    while n_readers and not halt.is_set():
         try:
             item = items.get(not batch, POLL_SECONDS)
         except Empty:
@@ -225,7 +240,7 @@ def _batches(
             batch = []
             continue
         if item is None:
-            n_givers -= 1
+            n_readers -= 1
         elif isinstance(item, Exception):
             raise item
         elif isinstance(item, Failed):
@@ -240,7 +255,7 @@ def _batches(
 
 
 def enqueue(queue: Queue, item: Any, halt: threading.Event) -> bool:
-    """Put something into a queue; False if a stop came first."""
+    """Put an item into a queue; return False if a stop came first."""
     while not halt.is_set():
         try:
             queue.put(item, timeout=POLL_SECONDS)
@@ -265,12 +280,12 @@ def _compute(sift: SIFT, batch: list[_Picture]) -> Iterator[Done | Failed]:
 
 
 def _is_of_the_device(error: Exception) -> bool:
-    """Whether the GPU itself fails, and so all that comes next: an error of CUDA's other than memory that runs out."""
+    """Whether the GPU itself failed, and with it all later work: an error of CUDA other than memory that runs out."""
     return type(error).__module__.startswith("cupy") and not isinstance(error, MemoryError)
 
 
 def in_file(features: Features, decoded: Decoded) -> Features:
-    """Return features, on the host, of a picture that was made smaller, in pixels of the file's picture."""
+    """Convert features on the host from pixels of a picture that was made smaller to pixels of the file's picture."""
     if decoded.image.shape == decoded.shape:
         return features
     ratio = np.divide(decoded.shape, decoded.image.shape)

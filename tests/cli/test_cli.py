@@ -98,7 +98,7 @@ def test_info(monkeypatch):
 def test_info_check_computes_on_a_device():
     result = run("info", "--check", "--devices", "cpu")
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1] == "cpu: computes right"
+    assert result.stdout.splitlines()[-1] == "cpu: computes correctly"
 
 
 def test_info_check_tells_a_wrong_device(monkeypatch):
@@ -123,11 +123,11 @@ def test_info_check_of_gpus_where_there_is_none():
 
 def test_the_check_holds_on_every_device(device):
     """Also float32's promise of the same bytes, on an image that the package carries."""
-    assert self_check.check(device) is None
+    assert self_check.fault_of(device) is None
 
 
 def test_the_check_says_how_a_device_fails():
-    assert self_check.check("gpu").startswith("ValueError: device must be")
+    assert self_check.fault_of("gpu").startswith("ValueError: device must be")
 
 
 def test_version_and_help():

@@ -435,7 +435,7 @@ def test_memory_limits_are_bytes_or_shares(text, expected):
 def test_wrong_memory_limits(photos, text):
     result = run("extract", photos, "-o", "out", "--memory-limit", text)
     assert result.exit_code == 2
-    assert "must be bytes such as 2000000000, 2GB or 500MiB, or a share such as 0.5" in result.output
+    assert "must be bytes such as 2000000000, 2GB or 500MiB, or a fraction such as 0.5" in result.output
 
 
 def test_a_memory_limit_changes_no_result_and_no_setting(photos):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from gpusift import SIFT, npz, stream
+from gpusift import SIFT, npz, pipeline, stream
 from gpusift.distributed import connect, extract, worker_on
 from gpusift.images.reader import Decoding
 from gpusift.parquet import read
@@ -188,15 +188,15 @@ class Broken(distributed.WorkerPlugin):
         class CUDARuntimeError(RuntimeError):
             __module__ = "cupy_backends.cuda.api.runtime"
 
-        real, fails = SIFT.compute_batch, not os.path.exists(self.marker)
+        real, fails = pipeline.compute, not os.path.exists(self.marker)
 
-        def compute_batch(sift, images, *arguments, **options):
+        def compute(plans, images, *arguments, **options):
             if fails:
                 open(self.marker, "w").close()
                 raise CUDARuntimeError("cudaErrorIllegalAddress")
-            return real(sift, images, *arguments, **options)
+            return real(plans, images, *arguments, **options)
 
-        SIFT.compute_batch = compute_batch
+        pipeline.compute = compute
 
 
 def test_a_worker_whose_device_fails_is_started_anew(client, photographs, expected, tmp_path):

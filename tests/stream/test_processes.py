@@ -133,7 +133,7 @@ def test_an_image_of_which_its_process_dies_fails_and_the_others_do_not(items, e
             summary = stream.run([*items[:7], deadly, *items[7:]], sink, started)
         finally:
             server.shutdown()
-    assert sink.failed == {"deadly.png": "the process that computes it dies of it (SIGKILL)"}
+    assert sink.failed == {"deadly.png": "the process that computes it dies (SIGKILL)"}
     assert sink.written == expected
     assert summary.images == N_IMAGES
     assert len(started[0].pids) >= 1 + DEATHS
@@ -182,7 +182,7 @@ def test_device_names(monkeypatch):
     for text in ("", "gpu", "0,,1", "cuda", "-1"):
         with pytest.raises(ValueError, match="devices must be 'all' or numbers"):
             device_names(text)
-    with pytest.raises(ValueError, match="devices must be there, got '3'"):
+    with pytest.raises(ValueError, match="devices must exist, got '3'"):
         device_names("0,3")
 
 
@@ -191,7 +191,7 @@ def test_all_needs_a_gpu():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="devices='all' needs a GPU, but there is none: "):
         device_names("all")
-    with pytest.raises(ValueError, match="devices must be there, got '0': "):
+    with pytest.raises(ValueError, match="devices must exist, got '0': "):
         device_names("0")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.features import Features
-from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL, SINGLE, UNKNOWN, CameraReader, ImageFile, import_pycolmap
 from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS, check_descriptors, keypoint_rows, side_files
 from gpusift.storage.atomic import sync_folder
@@ -57,10 +57,8 @@ class ColmapFormat:
 
     def recorded_settings(self, path: Path) -> dict[str, Any] | None:
         """Return the settings of the run that made this database; None if there is none yet."""
-        if not os.path.lexists(path):
+        if not is_file(path):
             return None
-        if not path.is_file():
-            raise OutputExistsError(path)
         try:
             with closing(sqlite3.connect(path, timeout=1)) as database:
                 record = database.execute("SELECT record FROM gpusift").fetchone()
@@ -78,8 +76,7 @@ class ColmapFormat:
 
     def clear(self, path: Path) -> None:
         """Remove the database."""
-        if os.path.lexists(path) and not path.is_file():
-            raise OutputExistsError(path)
+        is_file(path)
         for file in side_files(path):
             file.unlink(missing_ok=True)
 
