@@ -11,6 +11,7 @@ import click
 from gpusift.cli.config import config_option
 from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, given_parameters
 from gpusift.cli.options import say, sift_options
+from gpusift.images.formats import UNBOUNDED
 from gpusift.images.reader import DECODERS, OPENCV
 
 
@@ -22,6 +23,14 @@ from gpusift.images.reader import DECODERS, OPENCV
 @click.option("--root", metavar="FOLDER", help="Name images by their path in this folder.")
 @click.option("--max-size", type=click.IntRange(1), metavar="PIXELS", help="Shrink images whose longer side is larger.")
 @click.option("--max-pixels", type=click.IntRange(1), help="Refuse larger images.  [default: 500 million]")
+@click.option("--max-scans", type=click.IntRange(1), help="Refuse large JPEGs of more scans.  [default: 20]")
+@click.option(
+    "--allow-format",
+    "allow_formats",
+    type=click.Choice(UNBOUNDED, case_sensitive=False),
+    multiple=True,
+    help="Decode a format whose header does not bound the work; only for files that you trust.",
+)
 @click.option("--devices", metavar="all|0,1,...", help="GPUs to compute on, each by a process; or cpu,cpu.")
 @click.option("--dask", metavar="ADDRESS|local:N", help="Compute on a Dask cluster: tcp://HOST:8786.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images computed at once.  [default: 16 on a GPU]")

@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = 128  # plus the signal's number: exit code of a program that a signal ended, by the shells' convention
 
 SIFT_OPTIONS = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads", "memory_limit")
-READING_OPTIONS = ("max_pixels", "max_size", "decoder", "batch_size")
+READING_OPTIONS = ("max_pixels", "max_scans", "allow_formats", "max_size", "decoder", "batch_size")
 
 
 @dataclass(frozen=True)

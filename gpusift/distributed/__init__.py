@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from queue import Empty, Queue
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpusift import stream
 from gpusift.distributed.tasks import Tasks, WorkerError, compute_task, key_of
-from gpusift.images import DEFAULT_MAX_PIXELS
+from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.sift import SIFT
 from gpusift.sources import Source
@@ -57,6 +57,8 @@ def extract(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_size: int | None = None,
     decoder: str = OPENCV,
+    max_scans: int = DEFAULT_MAX_SCANS,
+    allow_formats: Collection[str] = (),
     format_settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -77,7 +79,7 @@ def extract(
         Keyword arguments of `SIFT`, as for `gpusift.stream.extract`.
     batch_size : int, optional
         Images of a task.
-    n_decoders, exif_orientation, max_pixels, max_size, decoder, format_settings : optional
+    n_decoders, exif_orientation, max_pixels, max_size, decoder, max_scans, allow_formats, format_settings : optional
         As for `gpusift.stream.extract`, on each worker. With the decoder "nvimgcodec", `parameters` must say whether
         the device is "cuda" or "cpu".
     overwrite, retry_failed, on_event, stop : optional
@@ -102,6 +104,8 @@ def extract(
         max_pixels=max_pixels,
         max_size=max_size,
         decoder=decoder,
+        max_scans=max_scans,
+        allow_formats=allow_formats,
         format_settings=format_settings,
     )
     require_device(job.arguments, decoder)

@@ -9,14 +9,14 @@ order, one for each image. After a stop, workers finish what they are computing;
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, Queue
 from typing import Any
 
-from gpusift.images import DEFAULT_MAX_PIXELS
+from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.images.stderr import Listener
 from gpusift.sift import SIFT
@@ -46,6 +46,8 @@ def extract(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_size: int | None = None,
     decoder: str = OPENCV,
+    max_scans: int = DEFAULT_MAX_SCANS,
+    allow_formats: Collection[str] = (),
     format_settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -79,6 +81,8 @@ def extract(
     decoder : str, optional
         "nvimgcodec" decodes plain JPEG files by NVIDIA's nvImageCodec (`pip install "gpusift[nvimgcodec]"`) where SIFT
         computes: on a GPU, without a copy through the host.
+    max_scans, allow_formats : optional
+        See `gpusift.images.decode`.
     format_settings : mapping, optional
         Settings of the output's format: for COLMAP `camera_model`, `camera_params` and `single_camera`.
     overwrite : bool, optional
@@ -121,6 +125,8 @@ def extract(
         max_pixels=max_pixels,
         max_size=max_size,
         decoder=decoder,
+        max_scans=max_scans,
+        allow_formats=allow_formats,
         format_settings=format_settings,
     )
     reading: dict[str, Any] = {"decoding": job.decoding, "batch_size": batch_size, "n_decoders": n_decoders}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from gpusift import __version__
-from gpusift.images import DEFAULT_MAX_PIXELS
+from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.parameters import Parameters
 from gpusift.sift import SIFT
@@ -93,6 +93,8 @@ class Job:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         max_size: int | None = None,
         decoder: str = OPENCV,
+        max_scans: int = DEFAULT_MAX_SCANS,
+        allow_formats: Collection[str] = (),
         format_settings: Mapping[str, Any] | None = None,
     ) -> Job:
         """Derive a job from the arguments of `extract`; what is not given follows from the output's format."""
@@ -100,7 +102,7 @@ class Job:
         arguments = arguments_of(sift) if isinstance(sift, SIFT) else {**format_.sift_parameters, **(sift or {})}
         if exif_orientation is None:
             exif_orientation = format_.exif_orientation
-        decoding = Decoding(exif_orientation, max_pixels, max_size, decoder)
+        decoding = Decoding(exif_orientation, max_pixels, max_size, decoder, max_scans, tuple(allow_formats))
         return cls(os.fspath(output), arguments, decoding, dict(format_settings or {}))
 
     def settings(self, device: str) -> dict[str, Any]:

@@ -331,6 +331,27 @@ def test_too_large_images_are_refused(photos):
     assert "pixels" in result.stderr
 
 
+def test_scans_of_a_jpeg_are_limited(photos):
+    data = cv2.imencode(".jpg", blobs(0), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = data[data.rindex(b"\xff\xc4") : -2]  # tables and a scan
+    Path("many.jpg").write_bytes(data[:-2] + last * 3000 + data[-2:])
+    few = ("--device", "cpu", "--max-pixels", 5000)
+    result = run("extract", "many.jpg", "-o", "few", *few, "--max-scans", 1)
+    assert result.exit_code == 1
+    assert "must not have so many scans (max_scans)" in result.stderr
+    assert "so many scans" not in run("extract", "many.jpg", "-o", "many", *few).stderr
+
+
+def test_a_format_without_bounds_must_be_allowed(photos):
+    Path("a.jxl").write_bytes(b"\xff\x0a" + bytes(99))
+    result = run("extract", "a.jxl", "-o", "no", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "it is JPEG XL; if you trust where it comes from, allow it" in result.stderr
+    result = run("extract", "a.jxl", "-o", "yes", "--device", "cpu", "--allow-format", "jpeg xl")
+    assert result.exit_code == 1
+    assert "must be a whole image that OpenCV reads" in result.stderr
+
+
 def test_a_pattern(photos):
     cv2.imwrite(str(photos / "b.jpg"), blobs(2))
     assert run("extract", photos, "-o", "out", "--device", "cpu", "--pattern", "*.jpg").exit_code == 0

@@ -185,7 +185,7 @@ def test_on_a_gpu_its_stream_is_waited_for(codec, monkeypatch):
         told.append("on the device")
         yield
 
-    device = SimpleNamespace(name="cuda:3", index=3, xp=np, active=active, stream=Stream, to_host=np.asarray)
+    device = SimpleNamespace(name="cuda:3", cuda_index=3, xp=np, active=active, stream=Stream, to_host=np.asarray)
     device.synchronize = lambda: told.append("waited")
     names = ("BackendKind", "ColorSpec", "DecodeParams", "CodeStream", "NVIMGCODEC_DEVICE_CPU_ONLY")
     fake = SimpleNamespace(Decoder=Decoder, Backend=str, **{name: getattr(codec, name) for name in names})
@@ -210,7 +210,7 @@ def test_a_device_that_it_cannot_decode_on_is_an_error(codec):
     def active():
         yield
 
-    device = SimpleNamespace(name="cuda:0", index=0, xp=np, active=active, stream=active)
+    device = SimpleNamespace(name="cuda:0", cuda_index=0, xp=np, active=active, stream=active)
     with pytest.raises(RuntimeError, match=r"must decode JPEG on cuda:0, but does not .*pip install"):
         JpegDecoder(device, 1)
 
