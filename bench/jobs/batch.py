@@ -3,13 +3,13 @@
 
     python -m bench.jobs.batch [--images N] [--device cpu|cuda] [--decoders NAMES] [--memory N] [--out DIR] [--quick]
 
-What is measured is the command, in a process of its own: images a second from its start to its end, and the seconds
-spent in reading (fetching and decoding), computing and writing, summed over threads and processes. Four tasks:
+The command runs in a process of its own. A row has the images a second from its start to its end, and the seconds of
+reading (fetching and decoding), computing and writing, summed over threads and processes. There are four tasks:
 
-- sinks: the same photographs to each sink, with each decoder of --decoders; the other tasks take OpenCV;
+- sinks: the same photographs to each sink, with each decoder of --decoders; the other tasks use OpenCV;
 - processes: to `.npz` files, by 1 to N processes of this machine, and by 1 to N workers of a local Dask cluster;
-- resume: the same command again on what is done, and a run that is killed half way and the one that goes on with it;
-- memory: many small images; the resident memory of the command, sampled while it runs.
+- resume: the same command again on a finished result, and a run that is killed half way and then resumed;
+- memory: many small images; the resident memory of the command is sampled while it runs.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ SINKS = {"HDF5": "features.h5", "COLMAP": "database.db", "Parquet": "features.pa
 SHAPE = 1080, 1920
 QUICK_SHAPE = 270, 480
 QUALITY = 90
-SMALL = 64  # rows and columns of the images of which there are many
-DIFFERENT = 256  # of these; the others are links to them
+SMALL = 64  # rows and columns of the many small images
+DIFFERENT = 256  # distinct small images; the others are hard links to them
 SAMPLE_S = 0.25
 COMMAND = [sys.executable, "-c", "from gpusift.cli import main; main()", "extract"]
 
 
 def write_photographs(folder: Path, number: int, shape: tuple[int, int]) -> None:
-    """Write JPEG files of this shape, each a mosaic of photographs moved another way."""
+    """Write JPEG files of a shape: a mosaic of photographs, shifted differently in each."""
     folder.mkdir()
     mosaic = photographs.mosaic(*shape)
     for index in range(number):
-        moved = np.roll(mosaic, (37 * index, 91 * index), axis=(0, 1))
-        cv2.imwrite(str(folder / f"{index:05}.jpg"), moved, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        shifted = np.roll(mosaic, (37 * index, 91 * index), axis=(0, 1))
+        cv2.imwrite(str(folder / f"{index:05}.jpg"), shifted, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 def write_small(folder: Path, number: int) -> None:
@@ -63,19 +63,19 @@ def write_small(folder: Path, number: int) -> None:
         row, column = (int(rng.integers(0, size - SMALL)) for size in SHAPE)
         cv2.imwrite(str(first / f"{index}.jpg"), mosaic[row : row + SMALL, column : column + SMALL])
     for index in range(DIFFERENT, number):
-        place = folder / f"{index // 1000:03}"
-        place.mkdir(exist_ok=True)
-        os.link(first / f"{index % DIFFERENT}.jpg", place / f"{index:06}.jpg")
+        subfolder = folder / f"{index // 1000:03}"
+        subfolder.mkdir(exist_ok=True)
+        os.link(first / f"{index % DIFFERENT}.jpg", subfolder / f"{index:06}.jpg")
 
 
 def start(images: Path, output: Path, options: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start the command, its events going to a file."""
+    """Start the command, which writes its events to a file."""
     command = [*COMMAND, str(images), "-o", str(output), "--quiet", "--log-json", str(log), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
 def events(log: Path) -> list[dict[str, Any]]:
-    """Return what a run told; a line that a kill cut short is left out."""
+    """Return the events of a run; a line truncated by a kill is left out."""
     lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return [json.loads(line) for line in lines]
 
@@ -86,15 +86,15 @@ def extract(images: Path, output: Path, options: Sequence[str] = ()) -> dict[str
         log = Path(folder) / "events.jsonl"
         begun = time.perf_counter()
         process = start(images, output, options, log)
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         seconds = time.perf_counter() - begun
         if process.returncode:
-            sys.exit(f"gpusift extract failed with {process.returncode}: {said.decode()}")
+            sys.exit(f"gpusift extract failed with {process.returncode}: {stderr.decode()}")
         return measured(events(log)[-1], seconds)
 
 
 def measured(end: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return what a run's last event and its duration make of a row."""
+    """Return the keys of a row for a run: from its last event and its duration."""
     spent = {part: end["seconds"][part] for part in ("read", "compute", "write")}
     whole = sum(spent.values()) or 1.0
     return {
@@ -135,15 +135,15 @@ def processes(images: Path, folder: Path, options: argparse.Namespace) -> Iterat
         row = extract(images, folder / f"devices{number}", ["--devices", ",".join([device] * number)])
         yield {"task": "processes", "case": f"--devices, {number}", "processes": number, **row}
     for number in range(1, options.processes + 1 if device == "cpu" else 2):
-        given = ["--dask", f"local:{number}", "--device", options.device, "--batch-size", str(options.task)]
+        arguments = ["--dask", f"local:{number}", "--device", options.device, "--batch-size", str(options.task)]
         if device == "cpu":
-            given += ["--num-threads", str(max(cores // number, 1))]
-        row = extract(images, folder / f"dask{number}", given)
+            arguments += ["--num-threads", str(max(cores // number, 1))]
+        row = extract(images, folder / f"dask{number}", arguments)
         yield {"task": "processes", "case": f"--dask local:{number}", "processes": number, **row}
 
 
 def resume(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measure a run on what is done, and one after a kill half way."""
+    """Measure a run on a finished result, and one that resumes after a kill half way."""
     for sink in ("HDF5", "npz"):
         output = folder / OPENCV / SINKS[sink]  # of `sinks`
         yield {"task": "resume", "case": f"{sink}, all done", **extract(images, output, ["--device", options.device])}
@@ -156,9 +156,9 @@ def resume(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[
     process.send_signal(signal.SIGKILL)
     process.communicate()
     seconds = time.perf_counter() - begun
-    told = sum(event["event"] == "image" for event in events(log))
+    reported = sum(event["event"] == "image" for event in events(log))
     row = extract(images, output, ["--device", options.device])
-    lost = told - row["skipped"]
+    lost = reported - row["skipped"]
     yield {"task": "resume", "case": "HDF5, killed half way", **row, "seconds_before": seconds, "computed_twice": lost}
 
 
@@ -166,25 +166,25 @@ def memory(images: Path, folder: Path, options: argparse.Namespace) -> Iterator[
     """Sample the resident memory of runs over many small images."""
     for sink in options.memory_sinks:
         log, output = folder / f"{sink}.jsonl", folder / f"many-{SINKS[sink]}"
-        begun, told = time.perf_counter(), 0
+        begun, reported = time.perf_counter(), 0
         samples: list[tuple[int, int]] = []  # images, bytes
         log.touch()
         with log.open("rb") as growing:
             process = start(images, output, ["--device", options.device, "--n-octaves", "2"], log)
             while process.poll() is None:
                 time.sleep(SAMPLE_S)
-                told += growing.read().count(b'"event": "image"')
-                samples.append((told, resident(process.pid)))
+                reported += growing.read().count(b'"event": "image"')
+                samples.append((reported, resident(process.pid)))
         seconds = time.perf_counter() - begun
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         if process.returncode:
-            sys.exit(f"gpusift extract failed with {process.returncode}: {said.decode()}")
+            sys.exit(f"gpusift extract failed with {process.returncode}: {stderr.decode()}")
         row = measured(json.loads(log.read_bytes().rsplit(b"\n", 2)[-2]), seconds)
         yield {"task": "memory", "case": sink, **row, "output_bytes": size_of(output), **growth(samples)}
 
 
 def growth(samples: list[tuple[int, int]]) -> dict[str, Any]:
-    """Return the memory at tenths of a run, and its growth over the last nine by least squares, bytes an image."""
+    """Return the memory at each tenth of a run, and its growth over the last nine tenths, bytes an image."""
     kept = [sample for sample in samples if all(sample)]
     if not kept:
         return {"resident_bytes": [], "growth_bytes_per_image": None}
@@ -212,12 +212,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=64, help="photographs of 1080 x 1920 pixels")
     parser.add_argument("--memory", type=int, default=100_000, help="small images of the task memory")
     parser.add_argument("--memory-sinks", default="HDF5,Parquet", help="comma-separated")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="at most so many")
+    parser.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="maximum number of processes"
+    )
     parser.add_argument("--task", type=int, default=4, help="images of a Dask task")
     parser.add_argument("--tasks", default=",".join(tasks), help="comma-separated; resume comes after sinks")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--decoders", default=OPENCV, help=f"of the task sinks, comma-separated: {','.join(DECODERS)}")
-    parser.add_argument("--folder", type=Path, help="where images and outputs go meanwhile; a fast disk")
+    parser.add_argument("--folder", type=Path, help="temporary folder for images and outputs, on a fast disk")
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     parser.add_argument("--quick", action="store_true", help="few and small images, for a first look")
     options = parser.parse_args()
@@ -228,10 +230,10 @@ def arguments() -> argparse.Namespace:
         ("memory-sinks", options.memory_sinks, SINKS),
         ("decoders", options.decoders, DECODERS),
     )
-    for name, given, known in lists:
-        unknown = sorted(set(given) - set(known))
+    for name, chosen, possible in lists:
+        unknown = sorted(set(chosen) - set(possible))
         if unknown:
-            parser.error(f"--{name} must be among {', '.join(known)}; got {unknown[0]!r}")
+            parser.error(f"--{name} must be among {', '.join(possible)}; got {unknown[0]!r}")
     options.shape = QUICK_SHAPE if options.quick else SHAPE
     if options.quick:
         options.images, options.memory = min(options.images, 4), min(options.memory, 1000)

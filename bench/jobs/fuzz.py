@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Give gpusift broken picture files, odd arrays and odd parameters, and see whether it dies, hangs or eats memory.
+"""Fuzz gpusift with broken image files, odd arrays and parameters: crashes, hangs, memory and errors are findings.
 
     python -m bench.jobs.fuzz [--inputs 10000] [--seed 0] [--only N] [--keep DIR] [--out DIR] [--device cpu]
 

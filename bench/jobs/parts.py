@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Measure images that are computed in parts, within a memory limit; keep one JSON row per measurement.
+"""Measure images that are computed in strips, within a memory limit; keep one JSON row per measurement.
 
     python -m bench.jobs.parts [--tasks parts,sinks] [--device cpu|cuda] [--out DIR] [--quick]
 
-Two tasks:
+There are two tasks:
 
-- parts: a mosaic of 9 MP without a limit and with smaller and smaller ones, and one of 108 MP (9000 x 12000) within
-  800 MB. Each in a process of its own, whose largest resident size, above that with the imports done and the image
-  read, is kept. The features of one image must be the same bytes.
-- sinks: `gpusift extract` from a PNG file of 108 MP with 2.3 million features to each sink, within 800 MB; the largest
-  resident size of the whole command.
+- parts: a mosaic of 9 MP without a limit and with ever smaller ones, and one of 108 MP (9000 x 12000) within 800 MB.
+  Each runs in a process of its own; a row has its peak resident size minus that after the imports, with the image read.
+  All features of one image must be the same bytes.
+- sinks: `gpusift extract` from a PNG file of 108 MP with 2.3 million features to each sink, within 800 MB; a row has
+  the peak resident size of the whole command.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ CASES: Cases = (
 QUICK_CASES: Cases = (((600, 800), (None, 20_000_000)),)
 LARGE = (9000, 12000), 800_000_000
 QUICK_LARGE = (600, 800), 20_000_000
-ALL_KEYPOINTS = {"COLMAP": ("--max-keypoints", "10000000")}  # of which it takes 12288 otherwise
+ALL_KEYPOINTS = {"COLMAP": ("--max-keypoints", "10000000")}  # its default is 12288
 
 
 def measure(shape: tuple[int, int], limit: int | None, device: str) -> dict[str, Any]:
-    """Return what one call takes, and the hash of its features."""
+    """Return time and memory of one call, and the hash of its features."""
     from gpusift import SIFT
 
     image = photographs.mosaic(*shape)
@@ -82,7 +82,7 @@ def parts(cases: Cases, device: str) -> Iterator[dict[str, Any]]:
             hashes.add(row["hash"])
             yield {"task": "parts", **row}
         if len(hashes) > 1:
-            sys.exit(f"the features of {shape} must not depend on the limit, but do")
+            sys.exit(f"the features of the image of {shape} differ between memory limits; they must be identical")
 
 
 def sinks(shape: tuple[int, int], limit: int, device: str) -> Iterator[dict[str, Any]]:
