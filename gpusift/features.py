@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -45,7 +46,8 @@ class Features:
     @property
     def keypoints(self) -> Any:
         """(N, 2) array of int64: the positions rounded to pixels, as (row, column)."""
-        return self.positions.round().astype("int64")
+        with on_device_of(self.positions):
+            return self.positions.round().astype("int64")
 
     @property
     def angles(self) -> Any:
@@ -53,9 +55,10 @@ class Features:
 
         This is clockwise in the picture, the convention of OpenCV, VLFeat and COLMAP.
         """
-        degrees = (90 - self.orientations.astype("float64") * (180 / np.pi)) % 360
-        degrees = degrees.astype(self.orientations.dtype)
-        return degrees * (degrees < 360)  # float32 may round up to 360
+        with on_device_of(self.orientations):
+            degrees = (90 - self.orientations.astype("float64") * (180 / np.pi)) % 360
+            degrees = degrees.astype(self.orientations.dtype)
+            return degrees * (degrees < 360)  # float32 may round up to 360
 
     def __len__(self) -> int:
         return int(self.positions.shape[0])
@@ -76,8 +79,15 @@ class Features:
 
     def shifted(self, distance: float) -> Features:
         """The same keypoints, shifted down and to the right by this many input pixels."""
-        return replace(self, positions=self.positions + self.positions.dtype.type(distance)) if distance else self
+        with on_device_of(self.positions):
+            return replace(self, positions=self.positions + self.positions.dtype.type(distance)) if distance else self
 
     def _map(self, function: Any) -> Features:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return Features(**{name: None if value is None else function(value) for name, value in values})
+        with on_device_of(self.positions):
+            return Features(**{name: None if value is None else function(value) for name, value in values})
+
+
+def on_device_of(array: Any) -> AbstractContextManager[Any]:
+    """A context in which the GPU that an array lies on, if it lies on one, is the current device."""
+    return array.device if hasattr(array, "get") else nullcontext()

@@ -408,7 +408,8 @@ class SIFT(Configuration):
         self.keypoints = features.keypoints
         for field in fields(Features):
             setattr(self, field.name, getattr(features, field.name))
-        self.scales, self.octaves = self.scales.astype(np.int64), self.octaves.astype(np.int64)
+        with self.device.active():
+            self.scales, self.octaves = self.scales.astype(np.int64), self.octaves.astype(np.int64)
 
     def _set_octaves(self, image_shape: tuple[int, int]) -> None:
         self._n_octaves = self.parameters.n_octaves_of(image_shape)

@@ -225,17 +225,27 @@ class Computation:
 
     def _launch(self) -> None:
         """Takes a memory, copies the images to the device and launches the stages."""
-        self._memory = self.plans.take(self.own_stream)
+        device, images = self.plans.device, self.batch.images
+        with device.active():
+            self._memory = self.plans.take(self.own_stream)
         with self._current():
             self._plan = plan = self._memory.plan(self._key)
-            self._memory.load_batch(plan, self.batch.images, self.batch.mask)
-            if self.wanted.on_stage is None:
-                plan.run()
-                return
-            self._ended("upload", self.wanted.on_stage)
-            for stage in plan.stages:
-                plan.run(stage)
-                self._ended(stage, self.wanted.on_stage)
+            self._memory.load_batch(plan, images, self.batch.mask)
+            loaded = device.mark()
+            self._run(plan)
+        if self.own_stream and not images[0].on_host:
+            with device.active():
+                device.wait_for(loaded)  # the caller may write to its arrays again, in its own stream
+
+    def _run(self, plan: Plan) -> None:
+        """Launches all stages; one by one, waiting for each, if they are measured."""
+        if self.wanted.on_stage is None:
+            plan.run()
+            return
+        self._ended("upload", self.wanted.on_stage)
+        for stage in plan.stages:
+            plan.run(stage)
+            self._ended(stage, self.wanted.on_stage)
 
     def _ended(self, stage: str, on_stage: Callable[[str], None]) -> None:
         self.plans.device.synchronize()
@@ -259,7 +269,8 @@ class Computation:
         except self.plans.device.OutOfMemoryError:
             pass
         if self._memory is not None:
-            self._memory.drop()
+            with self._current():
+                self._memory.drop()
         self.end()
         self.plans.forget()
         self.way = way_of(self.plans, self._key, memory_left=False)

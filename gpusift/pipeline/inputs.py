@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ def open_image(plans: Plans, image: Any) -> Image | Unfit:
     if max(array.shape) > largest:
         return Unfit(ValueError, f"image must have at most {largest} pixels a side, got shape {tuple(array.shape)}")
     with device.active():
-        return image_of(array, from_gpu)
+        opened = image_of(array)
+        return replace(opened, from_gpu=True, ready=device.mark()) if from_gpu else opened
 
 
 def open_mask(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:

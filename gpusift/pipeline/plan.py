@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -205,13 +205,19 @@ class Memory:
         return plan
 
     def load_batch(self, plan: Plan, images: Sequence[Image], mask: Any = None) -> None:
-        """Copies images, of the plan's shape and all on the host or all on the device, and a mask, to a plan."""
+        """Copies images, of the plan's shape and all on the host or all on the device, and a mask, to a plan.
+
+        The current stream waits for images on the device, which another stream may still be writing.
+        """
         if mask is not None:
             plan.mask[...] = mask != 0
         pixels = [image.pixels for image in images]
         if images[0].on_host:
             uploaded = self.device.upload(pixels, self.staging)
         else:
+            for image in images:
+                if image.ready is not None:
+                    self.device.wait_for(image.ready)
             uploaded = [self.device.asarray(array) for array in pixels]
         plan.load_images([Image(array, image.is_bool) for array, image in zip(uploaded, images, strict=True)])
 
@@ -231,16 +237,21 @@ class Memory:
         """(size,) bytes of the block of this name. A new block drops the plans, which use the old one."""
         kept = self._blocks.get(name)
         if kept is None or not size <= len(kept) <= KEPT_AT_MOST * size:
-            self._plans.clear()
-            self._blocks.pop(name, None)
+            self.drop(name)
             del kept  # before the new block is allocated
             self._blocks[name] = kept = self.device.memory(size)
         return kept[:size]
 
-    def drop(self) -> None:
-        """Drops all plans and blocks."""
+    def drop(self, *names: str) -> None:
+        """Frees the blocks of these names, by default all, and drops the plans, which use them.
+
+        Waits for the current stream first: a block that is freed may be allocated again at once, for another stream.
+        """
+        if self._blocks:
+            self.device.synchronize()
         self._plans.clear()
-        self._blocks.clear()
+        for name in names or tuple(self._blocks):
+            self._blocks.pop(name, None)
 
     def _make(self, key: Key) -> Plan:
         shapes = tuple(key.shapes(self.parameters))
@@ -291,8 +302,11 @@ class Plans:
         memory = self.take()
         try:
             yield memory
-        finally:
-            self.give_back(memory)
+        except BaseException:
+            with suppress(Exception):  # a device that has failed fails again, and the first error is the one to tell
+                self.give_back(memory)
+            raise
+        self.give_back(memory)
 
     def exceeds_limit(self, key: Key) -> bool:
         """Whether a plan would take more memory than allowed."""
@@ -308,6 +322,14 @@ class Plans:
 
     def forget(self) -> None:
         """Frees the memory that no call uses, and chooses batch sizes anew."""
-        self._free.clear()
+        with self.device.active():
+            while self._free:
+                memory = self._free.pop()
+                self.device.wait_for(memory.free_from)
+                memory.drop()
         self._batch_sizes.clear()
         self.device.free_memory()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of the interpreter
+            self.forget()

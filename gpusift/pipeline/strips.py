@@ -197,7 +197,7 @@ class _Strips:
         if strip.first == 0:
             factor = self.parameters.upsampling
             rows = self.image.pixels[strip.start // factor : (strip.start + strip.rows) // factor]
-            self.memory.load_batch(plan, [Image(rows, self.image.is_bool)], self.mask)
+            self.memory.load_batch(plan, [replace(self.image, pixels=rows)], self.mask)
             return
         if plan.mask is not None:
             plan.mask[...] = self.mask != 0

@@ -27,11 +27,14 @@ class Image:
         Whether the pixels, of uint8, are booleans.
     from_gpu : bool
         Whether the image was passed as an array of a GPU.
+    ready : mark or None
+        The mark from which on pixels on the device can be read; None if they are on the host.
     """
 
     pixels: Any
     is_bool: bool = False
     from_gpu: bool = False
+    ready: Any = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -44,14 +47,14 @@ class Image:
         return isinstance(self.pixels, np.ndarray)
 
 
-def image_of(array: Any, from_gpu: bool = False) -> Image:
+def image_of(array: Any) -> Image:
     """A 2-D array of real numbers as an image: booleans become bytes, half precision single, long double double."""
     if array.dtype.kind == "b":
-        return Image(array.view(np.uint8), True, from_gpu)
+        return Image(array.view(np.uint8), is_bool=True)
     if array.dtype.kind == "f" and array.dtype.name not in DTYPES:
         with np.errstate(over="ignore"):  # infinity is unfit, as the value itself is
             array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
-    return Image(array, from_gpu=from_gpu)
+    return Image(array)
 
 
 def load_image(device: Device, pixels: Any, is_bool: bool, out: Any, unfit: Any) -> None:

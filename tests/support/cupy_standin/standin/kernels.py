@@ -107,4 +107,4 @@ def require_source(code: str, options: tuple[str, ...]) -> None:
 
 @cache
 def _sources() -> set[str]:
-    return {kernel_sources.text(stage) for stage in kernel_sources.STAGES}
+    return {kernel_sources.text(stage) for stage in kernel_sources.stages()}
