@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from cupy import _array, _evaluate, cuda
-from cupy._array import Capsule, ndarray
+from cupy._array import _Capsule, ndarray
 from cupy._functions import (
     arange,
     array,
@@ -27,7 +27,7 @@ from cupy._functions import (
     zeros,
 )
 from cupy._raw import RawKernel, RawModule
-from cupy._ufuncs import ufunc
+from cupy._ufuncs import ufunc as _ufunc
 from numpy import (
     bool_,
     float16,
@@ -47,12 +47,12 @@ __version__ = "14.2.0"
 
 _evaluate.add_operators(ndarray)
 
-abs = absolute = ufunc(np.absolute)
-floor = ufunc(np.floor)
-sqrt = ufunc(np.sqrt)
-minimum = ufunc(np.minimum)
-maximum = ufunc(np.maximum)
-isfinite = ufunc(np.isfinite)
+abs = absolute = _ufunc(np.absolute)
+floor = _ufunc(np.floor)
+sqrt = _ufunc(np.sqrt)
+minimum = _ufunc(np.minimum)
+maximum = _ufunc(np.maximum)
+isfinite = _ufunc(np.isfinite)
 
 
 def _array_ufunc(self, ufunc, method, *inputs, **kwargs):
@@ -66,12 +66,12 @@ ndarray.__array_ufunc__ = _array_ufunc
 
 def get_default_memory_pool():
     """The pool of device memory."""
-    return cuda.memory.default_pool
+    return cuda.memory._default_pool
 
 
 def get_default_pinned_memory_pool():
     """The pool of pinned memory."""
-    return cuda.pinned_memory.default_pool
+    return cuda.pinned_memory._default_pool
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,7 @@ class ndarray:
 
     Attributes
     ----------
-    host : numpy.ndarray
+    _host : numpy.ndarray
         The bytes. Not CuPy's: for operations that run.
     """
 
@@ -44,7 +44,7 @@ class ndarray:
         self._set(np.ndarray(shape, dtype, memptr.mem.block.bytes, offset, strides, order), memptr, None)
 
     def _set(self, host: np.ndarray, memptr: Any, base: Any) -> None:
-        self.host, self.data, self.base = host, memptr, base
+        self._host, self.data, self.base = host, memptr, base
 
     def _view(self, host: np.ndarray) -> ndarray:
         """An array in the same memory."""
@@ -53,23 +53,23 @@ class ndarray:
         array._set(host, memory.MemoryPointer(self.data.mem, start - self.data.mem.ptr), self)
         return array
 
-    def byte_bounds(self) -> tuple[int, int]:
+    def _byte_bounds(self) -> tuple[int, int]:
         """Where its bytes begin and end in its block."""
-        if not self.host.size:
+        if not self._host.size:
             return 0, 0
-        low, high = np.lib.array_utils.byte_bounds(self.host)
+        low, high = np.lib.array_utils.byte_bounds(self._host)
         return low - self.data.mem.block.address, high - self.data.mem.block.address
 
-    shape = property(lambda self: self.host.shape)
-    strides = property(lambda self: self.host.strides)
-    dtype = property(lambda self: self.host.dtype)
-    ndim = property(lambda self: self.host.ndim)
-    size = property(lambda self: self.host.size)
-    itemsize = property(lambda self: self.host.itemsize)
-    nbytes = property(lambda self: self.host.nbytes)
-    flags = property(lambda self: _Flags(self.host, self.base is None))
+    shape = property(lambda self: self._host.shape)
+    strides = property(lambda self: self._host.strides)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    itemsize = property(lambda self: self._host.itemsize)
+    nbytes = property(lambda self: self._host.nbytes)
+    flags = property(lambda self: _Flags(self._host, self.base is None))
     device = property(lambda self: Device(self.data.device_id))
-    T = property(lambda self: self._view(self.host.T))
+    T = property(lambda self: self._view(self._host.T))
 
     def __getattr__(self, name):
         if hasattr(np.ndarray, name) and not name.startswith("__"):
@@ -94,7 +94,7 @@ class ndarray:
         before = machine().device
         machine().set_device(self.data.device_id)
         try:
-            if not self.host.flags.c_contiguous:
+            if not self._host.flags.c_contiguous:
                 with stream:
                     source = _evaluate.ascontiguousarray(self)
             target = np.empty(self.shape, self.dtype) if out is None else out
@@ -114,7 +114,7 @@ class ndarray:
             raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
         if self.shape != arr.shape:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
-        if not self.host.flags.c_contiguous:
+        if not self._host.flags.c_contiguous:
             raise RuntimeError("Cannot set to non-contiguous array")
         stream = streams.get_current_stream() if stream is None else stream
         if self.size:
@@ -177,10 +177,10 @@ class ndarray:
             wanted = 0 if stream in (None, 1) else stream
             if stream != -1 and wanted != current.ptr:
                 event = current.record()
-                machine().stream_of(wanted).follow(event.operation)
+                machine().stream_of(wanted).follow(event._operation)
         finally:
             machine().set_device(before)
-        return Capsule(self)
+        return _Capsule(self)
 
     def __dlpack_device__(self):
         return 2, self.data.device_id
@@ -203,13 +203,13 @@ class ndarray:
 
     def view(self, dtype=None, type=None):
         """The same bytes as another dtype."""
-        return self._view(self.host.view() if dtype is None else self.host.view(dtype))
+        return self._view(self._host.view() if dtype is None else self._host.view(dtype))
 
     def reshape(self, *shape, order="C", copy=None):
         """The same elements in another shape; a copy if the strides do not allow a view."""
         shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        reshaped = self.host.reshape(shape, order=order)
-        if not self.size or np.shares_memory(reshaped, self.host):
+        reshaped = self._host.reshape(shape, order=order)
+        if not self.size or np.shares_memory(reshaped, self._host):
             return self._view(reshaped)
         return _evaluate.ascontiguousarray(self).reshape(shape)
 
@@ -219,7 +219,7 @@ class ndarray:
 
     def transpose(self, *axes):
         """A view with its axes permuted."""
-        return self._view(self.host.transpose(*axes))
+        return self._view(self._host.transpose(*axes))
 
     # Operations
 
@@ -273,7 +273,7 @@ def _sum(self, axis=None, dtype=None, out=None, keepdims=False):
 ndarray.sum = _sum
 
 
-class Capsule:
+class _Capsule:
     """What stands for a DLPack capsule: it may be consumed once."""
 
     def __init__(self, array: ndarray) -> None:
@@ -284,7 +284,7 @@ class Capsule:
         array, self.array = self.array, None
         if array is None:
             raise ValueError("A DLPack tensor object cannot be consumed multiple times")
-        return array._view(array.host)
+        return array._view(array._host)
 
 
 def from_interface(source: Any) -> ndarray:
@@ -301,5 +301,5 @@ def from_interface(source: Any) -> ndarray:
         raise report(UseAfterFreeError(f"an interface names {block}, which was freed at {block.freed_at}"))
     if described.get("stream") is not None:
         machine().wait_for_stream(machine().stream_of(described["stream"]))
-    pointer = memory.MemoryPointer(memory.UnownedMemory(block, source), address - block.address)
+    pointer = memory.MemoryPointer(memory._UnownedMemory(block, source), address - block.address)
     return ndarray(shape, dtype, pointer, described.get("strides"))

@@ -47,14 +47,14 @@ def _operands(what: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(operand for operand in operands if isinstance(operand, cupy.ndarray))
 
 
-def _host(operand: Any) -> Any:
-    return operand.host if isinstance(operand, cupy.ndarray) else operand
+def _host_of(operand: Any) -> Any:
+    return operand._host if isinstance(operand, cupy.ndarray) else operand
 
 
 def _into(what: str, function: Any, operands: tuple[Any, ...], shape: Any, dtype: Any, out: Any) -> Any:
     arrays = _operands(what, operands)
     out = cupy.ndarray(shape, dtype) if out is None else out
-    target, sources = out.host, tuple(map(_host, operands))  # which, unlike arrays, keep no memory from being freed
+    target, sources = out._host, tuple(map(_host_of, operands))  # which, unlike arrays, keep no memory from being freed
 
     def run() -> None:
         target[...] = function(*sources)
@@ -93,7 +93,7 @@ def assign(target: Any, value: Any) -> None:
             shape = shape[1:]
         np.broadcast_to(np.empty(shape, bool), target.shape)
 
-    host, source = target.host, _host(value)
+    host, source = target._host, _host_of(value)
 
     def run() -> None:
         host[...] = source
@@ -110,7 +110,7 @@ def copy(array: Any) -> Any:
     target = cupy.ndarray(array.shape, array.dtype)
     array.data.mem.block.require_alive(array.data.mem.generation, "copy between devices")
 
-    host, source = target.host, array.host
+    host, source = target._host, array._host
 
     def run() -> None:
         host[...] = source
@@ -161,7 +161,7 @@ def getitem(array: Any, key: Any) -> Any:
     """A view, or for a key with arrays a copy."""
     is_basic, parts = _index(key)
     if is_basic:
-        return array._view(array.host[parts if Ellipsis in parts else (*parts, Ellipsis)])
+        return array._view(array._host[parts if Ellipsis in parts else (*parts, Ellipsis)])
     if array.ndim == 1 and len(parts) == 1 and array.size:  # CuPy wraps indices that are out of bounds
         return whole("take", lambda a, i: a[i % len(a)], array, parts[0])
     held = [number for number, part in enumerate(parts) if isinstance(part, cupy.ndarray)]
@@ -185,7 +185,7 @@ def setitem(array: Any, key: Any, value: Any) -> None:
         value = cupy.asarray(value)
     reads = tuple(part for part in (*parts, value) if isinstance(part, cupy.ndarray))
 
-    host, at, source = array.host, tuple(map(_host, parts)), _host(value)
+    host, at, source = array._host, tuple(map(_host_of, parts)), _host_of(value)
 
     def run() -> None:
         host[at] = source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from cupy import _evaluate
-from cupy._array import Capsule, from_interface, ndarray
+from cupy._array import _Capsule, from_interface, ndarray
 from standin.machine import machine
 
 
@@ -40,7 +40,7 @@ def arange(start, stop=None, step=1, dtype=None):
     begin, end = (0, start) if stop is None else (start, stop)
     numbers = np.arange(begin, end, step, dtype)
     made = ndarray(numbers.shape, numbers.dtype)
-    host = made.host
+    host = made._host
 
     def run() -> None:
         host[...] = numbers
@@ -88,7 +88,7 @@ def from_dlpack(array, *, device=None, copy=None):
     """The array in the memory that an object exports, in order with the stream that is current on its device."""
     if device is not None or copy is not None:
         raise NotImplementedError("the stand-in imports with neither device nor copy")
-    if isinstance(array, Capsule):
+    if isinstance(array, _Capsule):
         return array.consume()
     kind, number = array.__dlpack_device__()
     if kind != 2:

@@ -16,8 +16,8 @@ class RawKernel:
         name,
         options=(),
         backend="nvrtc",
-        *,
         translate_cucomplex=False,
+        *,
         enable_cooperative_groups=False,
         jitify=None,
     ):

@@ -20,7 +20,7 @@ def to_device(target, source: np.ndarray, stream: Stream) -> None:
     use = use_of_array(target, True)
     source = np.asarray(source)
     pinned = pinned_pool().use_of(source.ctypes.data, source.nbytes, False)
-    before, host, here = source.copy(), target.host, place()
+    before, host, here = source.copy(), target._host, place()
 
     def run() -> None:
         if pinned is not None and source.tobytes() != before.tobytes():
@@ -35,7 +35,7 @@ def to_host(source, target: np.ndarray, stream: Stream) -> None:
     _begin(stream, "D2H transfers")
     target = np.asarray(target)
     pinned = pinned_pool().use_of(target.ctypes.data, target.nbytes, True)
-    host = source.host
+    host = source._host
 
     def run() -> None:
         target[...] = host

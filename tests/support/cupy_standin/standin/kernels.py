@@ -74,7 +74,7 @@ class Kernel:
             )
         uses, codes, values, kept = [], "", [], []
         for (dtype, is_array, is_written), argument in zip(self.parameters, arguments):
-            is_pointer = hasattr(argument, "byte_bounds")
+            is_pointer = hasattr(argument, "_byte_bounds")
             if is_pointer != is_array or getattr(argument, "dtype", None) != dtype:
                 wanted = f"{'an array' if is_array else 'a scalar'} of {dtype}"
                 raise report(Violation(f"kernel {self.name} must get {wanted}, got {argument!r}"))

@@ -196,5 +196,5 @@ def pinned_pool() -> PinnedPool:
 
 def use_of_array(array: Any, writes: bool) -> Use:
     """The use of all bytes that a device array spans."""
-    low, high = array.byte_bounds()
+    low, high = array._byte_bounds()
     return Use(array.data.mem.block, low, high, writes)

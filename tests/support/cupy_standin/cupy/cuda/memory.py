@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cupy.cuda.device import Device
+from cupy.cuda.device import Device as _Device
 from standin.errors import OutOfMemoryError as OutOfMemoryError
 from standin.machine import machine
 from standin.pools import device_pool
 
 
-class UnownedMemory:
+class _UnownedMemory:
     """Memory that another object owns, which is kept."""
 
     def __init__(self, block, owner):
@@ -30,7 +30,7 @@ class MemoryPointer:
     @property
     def device(self):
         """The device that it lies on."""
-        return Device(self.mem.device_id)
+        return _Device(self.mem.device_id)
 
     def __int__(self):
         return self.ptr
@@ -70,4 +70,4 @@ class MemoryPool:
         return self.total_bytes() - self.free_bytes()
 
 
-default_pool = MemoryPool()
+_default_pool = MemoryPool()

@@ -18,4 +18,4 @@ class PinnedMemoryPool:
         pinned_pool().free_all_blocks()
 
 
-default_pool = PinnedMemoryPool()
+_default_pool = PinnedMemoryPool()

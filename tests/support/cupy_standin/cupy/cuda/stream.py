@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from cupy.cuda.graph import Graph
-from standin.errors import CUDARuntimeError
+from cupy.cuda.graph import Graph as _Graph
+from standin.errors import CUDARuntimeError as _CUDARuntimeError
 from standin.machine import machine
 from standin.violations import CaptureError, place, report
 
@@ -39,36 +39,36 @@ class Event:
         if interprocess and not disable_timing:
             raise ValueError("Timing must be disabled for interprocess events")
         machine().make_context()
-        self.operation = None
+        self._operation = None
         self._device = machine().device
         self._capture = None
 
     @property
     def done(self):
         """Whether it has been reached."""
-        return machine().has_ended(self.operation)
+        return machine().has_ended(self._operation)
 
     def record(self, stream=None):
         """Puts the point behind what a stream, by default the current one, holds."""
         of_machine = machine().stream_of((get_current_stream() if stream is None else stream).ptr)
         if of_machine.device != self._device:
-            raise CUDARuntimeError(400)
+            raise _CUDARuntimeError(400)
         self._capture = of_machine.capture
-        self.operation = machine().enqueue(of_machine, "event", lambda: None)
+        self._operation = machine().enqueue(of_machine, "event", lambda: None)
 
     def synchronize(self):
         """Waits for the point."""
         if self._capture is not None:
-            raise CUDARuntimeError(907)
-        if self.operation is not None:
-            machine().wait_for_operation(self.operation)
+            raise _CUDARuntimeError(907)
+        if self._operation is not None:
+            machine().wait_for_operation(self._operation)
 
 
 def get_elapsed_time(start_event, end_event):
     """Milliseconds between two events: the stand-in knows no time, and counts nothing."""
     for event in (start_event, end_event):
-        if event.operation is None or not event.operation.is_known:
-            raise CUDARuntimeError(600)
+        if event._operation is None or not event._operation.is_known:
+            raise _CUDARuntimeError(600)
     return 1.0
 
 
@@ -138,12 +138,12 @@ class _BaseStream:
         stream = machine().stream_of(self.ptr)
         if stream.capture is not None and event._capture is not stream.capture:
             stream.capture.is_valid = False
-            raise CUDARuntimeError(905)
+            raise _CUDARuntimeError(905)
         if event._capture is not None and stream.capture is None:
             raise report(CaptureError(f"{stream} would join a capture at {place()}, which the stand-in does not have"))
-        if event.operation is not None and stream.capture is None:
+        if event._operation is not None and stream.capture is None:
             with machine().lock:
-                stream.follow(event.operation)
+                stream.follow(event._operation)
 
     def begin_capture(self, mode=None):
         """Begins to capture a graph."""
@@ -153,7 +153,7 @@ class _BaseStream:
 
     def end_capture(self):
         """The graph that was captured."""
-        return Graph._of(machine().end_capture(machine().stream_of(self.ptr)))
+        return _Graph._of(machine().end_capture(machine().stream_of(self.ptr)))
 
     def is_capturing(self):
         """Whether it captures."""
