@@ -36,10 +36,7 @@ class FakeRuntime:
         return self.devices
 
     def getDeviceProperties(self, index):
-        return {"name": f"GPU {index}".encode(), "major": 9, "minor": index}
-
-    def memGetInfo(self):
-        return 3, 4
+        return {"name": f"GPU {index}".encode(), "major": 9, "minor": index, "totalGlobalMem": 4}
 
     def driverGetVersion(self):
         return 13010
@@ -62,6 +59,7 @@ def cupy(monkeypatch):
                 cuda=SimpleNamespace(runtime=runtime, Device=lambda index: nullcontext()),
             )
         monkeypatch.setitem(sys.modules, "cupy", fake)
+        monkeypatch.setitem(sys.modules, "cupyx", fake and SimpleNamespace())
 
     devices.cuda_info.cache_clear()
     devices._say_once.cache_clear()
@@ -114,8 +112,8 @@ def test_the_gpus_that_there_are(cupy, caplog):
         "cuda_driver": "13.1",
         "cuda_runtime": "12.8",
         "devices": [
-            {"index": 0, "name": "GPU 0", "compute_capability": "9.0", "memory_total": 4, "memory_free": 3},
-            {"index": 1, "name": "GPU 1", "compute_capability": "9.1", "memory_total": 4, "memory_free": 3},
+            {"index": 0, "name": "GPU 0", "compute_capability": "9.0", "memory_total": 4},
+            {"index": 1, "name": "GPU 1", "compute_capability": "9.1", "memory_total": 4},
         ],
     }
     with caplog.at_level(logging.INFO, "gpusift"):

@@ -40,14 +40,14 @@ def info(check: bool, devices: str | None) -> None:
 
 
 def _show_gpus(cuda: dict[str, Any]) -> None:
+    from gpusift.devices import free_memory_of
+
     versions = f"driver {cuda['cuda_driver']}, runtime {cuda['cuda_runtime']}, CuPy {cuda['cupy']}"
     click.echo(f"CUDA: {versions}")
     for gpu in cuda["devices"]:
-        free, total = gpu["memory_free"] / 2**30, gpu["memory_total"] / 2**30
-        click.echo(
-            f"cuda:{gpu['index']}: {gpu['name']}, compute capability {gpu['compute_capability']}, "
-            f"{free:.1f} of {total:.1f} GiB free"
-        )
+        free, total = free_memory_of(gpu["index"]), f"{gpu['memory_total'] / 2**30:.1f} GiB"
+        memory = f"{total}, but it is reserved or broken" if free is None else f"{free / 2**30:.1f} of {total} free"
+        click.echo(f"cuda:{gpu['index']}: {gpu['name']}, compute capability {gpu['compute_capability']}, {memory}")
 
 
 def _check(devices: str | None) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices.cpu import CpuDevice, cpu_info
-from gpusift.devices.cuda import CudaDevice, cuda_info
+from gpusift.devices.cuda import CudaDevice
+from gpusift.devices.cuda_info import cuda_info, free_memory_of
 from gpusift.devices.device import Device
 from gpusift.devices.nvrtc import OPTIONS, TILES, definitions
 
@@ -26,6 +27,7 @@ __all__ = [
     "cpu_info",
     "cuda_info",
     "definitions",
+    "free_memory_of",
     "get_device",
     "precision",
 ]

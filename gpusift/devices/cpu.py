@@ -61,12 +61,11 @@ class CpuDevice(Device):
         """Blocks that share a list whose length only the device knows."""
         return 4 * self.n_blocks if self.num_threads > 1 else 1
 
-    @property
-    def ndimage(self) -> Any:
-        """SciPy's ndimage."""
-        import scipy.ndimage
+    def gaussian_filter(self, image: Any, sigma: float, out: Any) -> None:
+        """Blurs an image with SciPy's filter, whose weights and sums are in float64."""
+        from scipy.ndimage import gaussian_filter
 
-        return scipy.ndimage
+        out[...] = gaussian_filter(image, sigma, mode="reflect")
 
     def bind(
         self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
@@ -144,6 +143,9 @@ class CpuDevice(Device):
         """None: everything launched has ended."""
 
     def wait_for(self, mark: None) -> None:
+        """Does nothing: everything before the mark has ended."""
+
+    def wait_until(self, mark: None) -> None:
         """Does nothing: everything before the mark has ended."""
 
     def batch_size(self, bytes_of_image: int) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices import kernel_sources
+from gpusift.devices.cuda_info import cuda_info, load_cupy
 from gpusift.devices.device import Device, Launch, Shape
 from gpusift.devices.nvrtc import definitions
+from gpusift.devices.programs import Program
+from gpusift.devices.staging import Staging
 
 MAX_BATCH = 64  # images
-
-_log = logging.getLogger("gpusift")
 
 
 class CudaDevice(Device):
@@ -41,23 +41,21 @@ class CudaDevice(Device):
     n_streams = 3  # one uploads, one computes, one downloads
 
     def __init__(self, index: int = 0, dtype: str = "float32") -> None:
-        found = cuda_info()
-        if "error" in found:
-            raise RuntimeError(f"device='cuda' cannot be had: {found['error']}")
-        if index >= len(found["devices"]):
+        info = cuda_info()
+        if "error" in info:
+            raise RuntimeError(f"device='cuda' cannot be had: {info['error']}")
+        if index >= len(info["devices"]):
             raise RuntimeError(
-                f"device='cuda:{index}' cannot be had: there are {len(found['devices'])} CUDA devices, numbered from 0"
+                f"device='cuda:{index}' cannot be had: there are {len(info['devices'])} CUDA devices, numbered from 0"
             )
-        import cupy
-
         self.cuda_index: int = index
         self.name = f"cuda:{index}"
-        self.xp = cupy
+        self.xp = load_cupy()
         self.dtype = np.dtype(dtype)
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of a launch with which all of the device has work to its end."""
+        """Blocks of a launch that occupy all multiprocessors to its end."""
         return 8 * int(self.xp.cuda.Device(self.cuda_index).attributes["MultiProcessorCount"])
 
     @property
@@ -65,12 +63,7 @@ class CudaDevice(Device):
         """Blocks that share a list whose length only the device knows."""
         return self.n_blocks
 
-    @property
-    def ndimage(self) -> Any:
-        """CuPy's ndimage."""
-        import cupyx.scipy.ndimage
-
-        return cupyx.scipy.ndimage
+    # Launches
 
     def bind(
         self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
@@ -80,60 +73,91 @@ class CudaDevice(Device):
         return CudaLaunch(name, function, grid, block, tuple(values))
 
     def program(self, steps: Sequence[Launch]) -> Launch:
-        """Launches and other steps, in their order, as one function: a CUDA graph if all of them are launches."""
+        """Steps as one function: a CUDA graph if all of them are launches."""
         graphs = os.environ.get("GPUSIFT_GRAPHS", "1") != "0" and all(isinstance(step, CudaLaunch) for step in steps)
         return Program(steps, self._capture if graphs else None)
 
     def _capture(self, run: Launch) -> Launch:
-        """What launches do, as a CUDA graph, to be launched on the stream that is current when it is called."""
+        """Launches as a CUDA graph, to be launched on the stream that is current when it is called."""
         stream = self.xp.cuda.Stream(non_blocking=True)
         with stream:
             stream.begin_capture()
-            run()
+            try:
+                run()
+            except BaseException:
+                with suppress(Exception):  # the first error is the one to tell
+                    stream.end_capture()
+                raise
             graph = stream.end_capture()
-        return lambda: graph.launch(self.xp.cuda.get_current_stream())
+        return lambda: graph.launch(self._current_stream())
+
+    def gaussian_filter(self, image: Any, sigma: float, out: Any) -> None:
+        """Blurs an image with CuPy's filter, in float64: in float32 it would also have its weights and sums in it."""
+        ndimage = load_cupy("cupyx.scipy.ndimage")
+        out[...] = ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="reflect")
+
+    # Copies
 
     def staging(self) -> Staging:
         """Pinned memory, through which copies from and to the host go."""
-        return Staging()
+        return Staging(load_cupy("cupyx"), self.xp.cuda.runtime.CUDARuntimeError)
 
     def upload(self, arrays: Sequence[np.ndarray], staging: Any) -> list[Any]:
-        """Arrays of the host on this device, C-contiguous; does not wait for the copies."""
-        pinned = staging.take(sum(array.nbytes for array in arrays))
+        """Host arrays on this device, C-contiguous. Does not wait for the copies."""
+        memory = staging.take(sum(array.nbytes for array in arrays))
         uploaded, start = [], 0
-        for array in arrays:
-            part = pinned[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-            start += array.nbytes
-            np.copyto(part, array)
-            on_device = self.xp.empty(array.shape, array.dtype)
-            on_device.set(part)
-            uploaded.append(on_device)
-        staging.used_until(self.mark())
+        try:
+            for array in arrays:
+                staged = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+                start += array.nbytes
+                np.copyto(staged, array)
+                on_device = self.xp.empty(array.shape, array.dtype)
+                on_device.set(staged)
+                uploaded.append(on_device)
+        finally:  # also when memory runs out between two copies
+            staging.used_until(self.mark())
         return uploaded
 
     def download(self, array: Any, staging: Any) -> np.ndarray:
-        """An array of this device on the host; waits for it."""
-        pinned = staging.take(array.nbytes).view(array.dtype).reshape(array.shape)
-        array.get(out=pinned)
-        return pinned.copy()
+        """A C-contiguous array of this device on the host. Waits for the current stream."""
+        staged = staging.take(array.nbytes).view(array.dtype).reshape(array.shape)
+        array.get(stream=self._current_stream(), out=staged)
+        return staged.copy()
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
-        """The array on this device, C-contiguous."""
+        """An array of the host or of this device on this device, C-contiguous."""
         return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
 
     def from_gpu(self, array: Any, name: str) -> Any:
-        """An array on a GPU as CuPy's, with no copy through the host."""
+        """An array on a GPU as CuPy's, in the same memory if it lies on this device, otherwise copied to it."""
         with self.active():
-            if hasattr(array, "__cuda_array_interface__"):
-                return self.xp.asarray(array)
-            return self.xp.from_dlpack(array)
+            if not isinstance(array, self.xp.ndarray):
+                # By DLPack, whose exporter makes our stream wait for its own; the array interface need not name one.
+                has_dlpack = hasattr(array, "__dlpack__")
+                array = self.xp.from_dlpack(array) if has_dlpack else self.xp.asarray(array)
+            return array if array.device.id == self.cuda_index else self._copied(array)
 
-    def bound_of_length(self, length: Any, capacity: int) -> int:
-        """The capacity: reading the length would wait for the device."""
-        return capacity
+    def _copied(self, array: Any) -> Any:
+        """A copy of an array of another GPU, in order with the stream that is current there."""
+        with array.device:
+            contiguous = self.xp.ascontiguousarray(array)
+            is_written = self.mark()
+        self.wait_for(is_written)
+        copy = self.xp.array(contiguous)
+        self.synchronize()  # the owner of the memory may reuse it as soon as the array is dropped
+        return copy
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """An array of this device as NumPy's. Waits for the current stream of this device."""
+        if isinstance(array, np.ndarray):
+            return array
+        with self.active():
+            return array.get(stream=self._current_stream())
+
+    # Memory
 
     def memory(self, size: int) -> Any:
-        """(size,) bytes, not set to anything, from CuPy's pool, which aligns them."""
+        """(size,) bytes from CuPy's pool, which aligns them, uninitialised."""
         return self.xp.empty(size, np.uint8)
 
     @property
@@ -143,55 +167,64 @@ class CudaDevice(Device):
 
     @property
     def total_memory(self) -> int:
-        """Bytes of memory."""
+        """Bytes of the device's memory."""
         with self.active():
             return int(self.xp.cuda.runtime.memGetInfo()[1])
 
     def free_memory(self) -> None:
-        """Gives memory that CuPy keeps, but nobody uses, back to the device."""
+        """Returns unused memory of CuPy's pool to the device."""
         with self.active():
             self.xp.get_default_memory_pool().free_all_blocks()
 
-    def stream(self) -> AbstractContextManager[Any]:
-        """A new stream; the current one in its context."""
-        with self.active():
-            return self.xp.cuda.Stream(non_blocking=True)
-
-    def mark(self) -> Any:
-        """The point in the current stream that is reached when all that was launched has been done."""
-        return self.xp.cuda.get_current_stream().record()
-
-    def wait_for(self, mark: Any) -> None:
-        """Has the current stream, which may be another one than before, wait for a mark."""
-        self.xp.cuda.get_current_stream().wait_event(mark)
-
     def batch_size(self, bytes_of_image: int) -> int:
-        """Images that are best computed at once: as many as fill the device, and fit half of its free memory."""
+        """As many images as fill the device and fit into half of its free memory."""
         with self.active():
             free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
         return max(1, min(MAX_BATCH, free // (2 * bytes_of_image)))
 
-    def to_host(self, array: Any) -> np.ndarray:
-        """The array as NumPy's, copied from the device."""
-        return self.xp.asnumpy(array)
+    def bound_of_length(self, length: Any, capacity: int) -> int:
+        """The capacity: reading the length would wait for the device."""
+        return capacity
+
+    # Order
 
     def active(self) -> AbstractContextManager[Any]:
         """A context in which this device is the current one."""
         return self.xp.cuda.Device(self.cuda_index)
 
+    def stream(self) -> AbstractContextManager[Any]:
+        """A new stream, which does not order with the null stream; the current one in its context."""
+        with self.active():
+            return self.xp.cuda.Stream(non_blocking=True)
+
+    def mark(self) -> Any:
+        """An event in the current stream, behind everything launched so far."""
+        return self._current_stream().record()
+
+    def wait_for(self, mark: Any) -> None:
+        """Makes the current stream, which may be another than the mark's, wait for a mark."""
+        self._current_stream().wait_event(mark)
+
+    def wait_until(self, mark: Any) -> None:
+        """Waits on the host for a mark."""
+        mark.synchronize()
+
     def synchronize(self) -> None:
-        """Waits for what was launched on the current stream."""
-        self.xp.cuda.get_current_stream().synchronize()
+        """Waits on the host for the current stream."""
+        self._current_stream().synchronize()
+
+    def _current_stream(self) -> Any:
+        return self.xp.cuda.get_current_stream()
 
 
 @dataclass(frozen=True, eq=False)
 class CudaLaunch:
-    """A launch that can be made again and again, on the current stream."""
+    """A launch that can be made many times, each time on the stream that is then current."""
 
     name: str
     function: Any
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
+    grid: Shape
+    block: Shape
     arguments: tuple[Any, ...]
 
     def __call__(self) -> None:
@@ -199,114 +232,10 @@ class CudaLaunch:
         self.function(self.grid, self.block, self.arguments)
 
 
-class Program:
-    """Steps in their order: as they are the first time, when kernels are loaded; then, if it can be, as one graph.
-
-    Parameters
-    ----------
-    steps : sequence of callables
-        Launches, and what else is to be done.
-    capture : callable or None
-        Makes a function, from one that calls the steps, that does the same as one graph. None: the steps need the host.
-    """
-
-    def __init__(self, steps: Sequence[Launch], capture: Any) -> None:
-        self.steps = steps
-        self._capture = capture
-        self._graph: Launch | None = None
-        self._has_run = False
-
-    def __call__(self) -> None:
-        """Does all steps."""
-        if self._graph is None and self._capture is not None and self._has_run:
-            capture, self._capture = self._capture, None
-            try:
-                self._graph = capture(self._run)
-            except Exception as error:  # the steps one by one give the same
-                _log.warning("no CUDA graph could be made of %d launches: %s", len(self.steps), error)
-        (self._graph or self._run)()
-        self._has_run = True
-
-    def _run(self) -> None:
-        for step in self.steps:
-            step()
-
-
-class Staging:
-    """Pinned memory that is kept, and the event until which the device may read it."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-        self._event: Any = None
-
-    def take(self, size: int) -> np.ndarray:
-        """(size,) bytes of pinned memory that nobody reads any more."""
-        import cupyx
-
-        if self._event is not None:
-            self._event.synchronize()
-            self._event = None
-        if len(self._memory) < size:
-            self._memory = cupyx.empty_pinned(size, np.uint8)
-        return self._memory[:size]
-
-    def used_until(self, event: Any) -> None:
-        """Says that the device reads the memory until this event."""
-        self._event = event
-
-
 @cache
 def _cuda_module(stage: str, options: tuple[str, ...]) -> Any:
-    import cupy
-
-    return cupy.RawModule(code=kernel_sources.text(stage), options=options)
+    return load_cupy().RawModule(code=kernel_sources.text(stage), options=options)
 
 
 def _cuda_function(name: str, options: tuple[str, ...]) -> Any:
     return _cuda_module(kernel_sources.kernels()[name].stage, options).get_function(name)
-
-
-@cache
-def cuda_info() -> dict[str, Any]:
-    """The CUDA devices, CuPy's version and CUDA's; or "error": what is missing, and how to get it."""
-    try:
-        import cupy
-    except Exception as error:  # an installation can be broken in many ways, each of them says how
-        return {
-            "error": f"CuPy could not be imported ({type(error).__name__}: {error}); install it with "
-            "`pip install gpusift[cuda13]` or `gpusift[cuda12]`, whichever fits the driver that nvidia-smi shows"
-        }
-    runtime = cupy.cuda.runtime
-    try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        return {
-            "error": f"CuPy {cupy.__version__} found no usable NVIDIA driver or device ({error}); install NVIDIA's "
-            "driver (nvidia-smi must work), in a container pass the GPU in (docker run --gpus all)"
-        }
-    if count == 0:
-        return {"error": "the NVIDIA driver shows no device; CUDA_VISIBLE_DEVICES may hide it"}
-    devices = []
-    for index in range(count):
-        properties = runtime.getDeviceProperties(index)
-        with cupy.cuda.Device(index):
-            free, total = runtime.memGetInfo()
-        devices.append(
-            {
-                "index": index,
-                "name": properties["name"].decode(),
-                "compute_capability": f"{properties['major']}.{properties['minor']}",
-                "memory_total": total,
-                "memory_free": free,
-            }
-        )
-    return {
-        "cupy": cupy.__version__,
-        "cuda_driver": _cuda_version(runtime.driverGetVersion()),
-        "cuda_runtime": _cuda_version(runtime.runtimeGetVersion()),
-        "devices": devices,
-    }
-
-
-def _cuda_version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"

@@ -58,11 +58,6 @@ class Device(Protocol):
 
     @property
     @abstractmethod
-    def ndimage(self) -> Any:
-        """SciPy's ndimage, or CuPy's."""
-
-    @property
-    @abstractmethod
     def OutOfMemoryError(self) -> type[Exception]:  # noqa: N802, the name of an exception
         """What is raised when the device's memory has run out."""
 
@@ -125,6 +120,20 @@ class Device(Protocol):
     @abstractmethod
     def program(self, steps: Sequence[Launch]) -> Launch:
         """Launches and other steps, in their order, as one function."""
+
+    @abstractmethod
+    def gaussian_filter(self, image: Any, sigma: float, out: Any) -> None:
+        """Blurs an image, reflected at its edges, by SciPy's filter or CuPy's.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            The image, on this device.
+        sigma : float
+            Standard deviation, samples.
+        out : (M, N) array
+            The result.
+        """
 
     @abstractmethod
     def staging(self) -> Any:
@@ -206,5 +215,9 @@ class Device(Protocol):
         """Makes the current stream, which may be another than the mark's, wait for a mark."""
 
     @abstractmethod
+    def wait_until(self, mark: Any) -> None:
+        """Waits on the host for a mark."""
+
+    @abstractmethod
     def synchronize(self) -> None:
-        """Waits for the current stream."""
+        """Waits on the host for the current stream."""

@@ -144,7 +144,7 @@ def _ndimage_steps(work: Workspace, octaves: range) -> list[Step]:
         def run() -> None:
             for image in range(space.batch):
                 level, out = space.level(*at, image), space.level(*to, image)
-                out.image[...] = device.ndimage.gaussian_filter(level.image, sigma, mode="reflect")
+                device.gaussian_filter(level.image, sigma, out.image)
 
         return run
 

@@ -84,13 +84,15 @@ def test_info(monkeypatch):
     from gpusift import devices
 
     gpu = {"name": "NVIDIA X", "index": 1, "compute_capability": "9.0"}
-    gpu |= {"memory_total": 3 << 30, "memory_free": 2 << 30}
+    gpu |= {"memory_total": 3 << 30}
     info = {"cupy": "14.0", "cuda_driver": "13.1", "cuda_runtime": "13.0", "devices": [gpu]}
     monkeypatch.setattr(devices, "cuda_info", lambda: info)
-    assert run("info").stdout.splitlines()[2:] == [
-        "CUDA: driver 13.1, runtime 13.0, CuPy 14.0",
-        "cuda:1: NVIDIA X, compute capability 9.0, 2.0 of 3.0 GiB free",
-    ]
+    for free, memory in ((2 << 30, "2.0 of 3.0 GiB free"), (None, "3.0 GiB, but it is reserved or broken")):
+        monkeypatch.setattr(devices, "free_memory_of", lambda index, free=free: free)
+        assert run("info").stdout.splitlines()[2:] == [
+            "CUDA: driver 13.1, runtime 13.0, CuPy 14.0",
+            f"cuda:1: NVIDIA X, compute capability 9.0, {memory}",
+        ]
     monkeypatch.setattr(devices, "cuda_info", lambda: {"error": "no driver; install one"})
     assert run("info").stdout.splitlines()[2] == "CUDA: none; no driver; install one"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpusift import SIFT, pipeline
 from gpusift.devices import CpuDevice
-from gpusift.devices.cuda import Program
+from gpusift.devices.programs import Program
 from gpusift.parameters import Parameters
 from gpusift.pipeline import inputs
 from gpusift.pipeline.outcomes import Unfit
