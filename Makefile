@@ -1,5 +1,5 @@
 # make demo    features and matches of scikit-image's photographs, by the command line, into demo/
-# make test    the tests
+# make test    the tests, then those of the GPU on a stand-in for CuPy, with two seeds (docs/cuda-standin.md)
 # make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
 # make gpu     on a machine with a GPU: the tests on it, the kept hashes, then the bench; with the Python that is there
 # make lint, make format, make wheel, make clean
@@ -22,6 +22,8 @@ demo: .venv/installed-demo
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "gpu or standin" --cuda-standin=1
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "gpu or standin" --cuda-standin=2 tests/devices tests/pipeline
 
 bench: .venv/installed-test
 	$(BIN)/python -m bench.speed.run $(DATA)
@@ -52,6 +54,9 @@ clean:
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "a virtual environment could not be made: Debian has venv in the package python3-venv" >&2; exit 1; }
+
+# Without a GPU, the tests compare their stand-in with CuPy itself.
+.venv/installed-test: GPU_EXTRA := $(or $(GPU_EXTRA),$(comma)test-cupy)
 
 # What a target needs is installed again when what an installation takes from the checkout changes.
 .venv/installed-%: .venv/bin/python pyproject.toml CMakeLists.txt $(CPP)

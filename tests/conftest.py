@@ -38,12 +38,17 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def no_violations(request):
     """On the stand-in, a test fails if anything that it did was against the rules, also where it was caught."""
-    yield
-    if request.config.getoption("--cuda-standin") is not None:
-        import standin
+    seed = request.config.getoption("--cuda-standin")
+    if seed is None:
+        yield
+        return
+    import standin
 
-        standin.machine().settle()
-        assert standin.take_violations() == []
+    standin.reset(seed=f"{seed} {request.node.nodeid}")
+    yield
+    standin.machine().settle()
+    violations = standin.take_violations()
+    assert violations == [], f"with --cuda-standin={seed}"
 
 
 def pytest_runtest_setup(item):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -27,6 +28,10 @@ def ours():
 
 @pytest.fixture(scope="module")
 def theirs():
+    """Those of CuPy 14, where it is installed: `pip install cupy-cuda13x`, which needs no GPU."""
+    version = next((d.version for d in metadata.distributions() if d.name.startswith("cupy-cuda")), "none")
+    if not version.startswith("14."):
+        pytest.skip(f"needs CuPy 14, and {version} is installed")
     path = os.environ["PYTHONPATH"].split(os.pathsep)
     return offered(os.pathsep.join(folder for folder in path if folder != STANDIN))
 
