@@ -10,6 +10,7 @@
 #include "../descriptor.cu"
 #include "../lists.cu"
 #include "../matching.cu"
+#include "../alignment.cu"
 
 #include "team.hpp"
 
@@ -74,6 +75,8 @@ Thunk find(std::string_view name, int constant) {
     if (name == "refine") return thunk<refine>;
     if (name == "assign_orientations") return thunk<assign_orientations>;
     if (name == "describe") return thunk<describe>;
+    if (name == "sample_templates") return thunk<sample_templates>;
+    if (name == "align_templates") return thunk<align_templates>;
     if (name == "spread_orientations") return thunk<spread_orientations>;
     if (name == "sum_counts") return thunk<sum_counts>;
     if (name == "group_by_row") return thunk<group_by_row>;

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gpusift.devices import CpuDevice, kernel_sources
+from gpusift.matching import alignment as aligner
 from gpusift.matching import nearest
 from gpusift.parameters import Parameters
-from tests.support import brute_force, emulated
+from tests.support import alignment, brute_force, emulated
 from tests.support.emulated import EmulatedDevice
 from tests.support.same_bytes import every_digest, synthetic
 
@@ -38,7 +39,9 @@ def test_emulated_threads_give_the_bytes_of_one_thread(library_of, parameters, d
     prepare = emulated_device.prepare
     emulated_device.prepare = lambda name, *rest, **options: (launched.add(name), prepare(name, *rest, **options))[1]
     ours = every_digest(emulated_device, parameters)
-    assert launched == {name for name, kernel in kernel_sources.kernels().items() if kernel.stage != "matching"}
+    assert launched == {
+        name for name, kernel in kernel_sources.kernels().items() if kernel.stage not in ("matching", "alignment")
+    }
     assert ours == every_digest(CpuDevice(dtype), parameters)
 
 
@@ -50,6 +53,15 @@ def test_matching_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, 
     expected = brute_force.digest(CpuDevice(dtype))
     monkeypatch.setattr(nearest, "BLOCK", block)
     assert brute_force.digest(EmulatedDevice(dtype, library_of(""))) == expected
+
+
+@pytest.mark.xdist_group("emulated")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("block", [aligner.BLOCK, (1, 1), (7, 3), (32, 4)])
+def test_alignment_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, monkeypatch, block, dtype):
+    expected = alignment.digest(CpuDevice(dtype))
+    monkeypatch.setattr(aligner, "BLOCK", block)
+    assert alignment.digest(EmulatedDevice(dtype, library_of(""))) == expected
 
 
 @pytest.mark.xdist_group("emulated")
@@ -72,7 +84,11 @@ def test_sanitizers_are_silent(library_of, sanitizer):
     assert done.returncode == 0, done.stderr[-4000:]
     assert not re.search(r"WARNING: ThreadSanitizer|ERROR: AddressSanitizer|runtime error", done.stderr), done.stderr
     one_thread = CpuDevice("float32")
-    expected = [*every_digest(one_thread, Parameters(n_octaves=2)), brute_force.digest(one_thread)]
+    expected = [
+        *every_digest(one_thread, Parameters(n_octaves=2)),
+        brute_force.digest(one_thread),
+        alignment.digest(one_thread),
+    ]
     assert done.stdout.split() == expected
 
 

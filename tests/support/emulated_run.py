@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from gpusift.parameters import Parameters
-from tests.support import brute_force
+from tests.support import alignment, brute_force
 from tests.support.emulated import EmulatedDevice
 from tests.support.same_bytes import every_digest
 
 device = EmulatedDevice("float32", Path(sys.argv[1]))
-print(*every_digest(device, Parameters(n_octaves=2)), brute_force.digest(device))
+print(*every_digest(device, Parameters(n_octaves=2)), brute_force.digest(device), alignment.digest(device))

@@ -17,6 +17,7 @@ from gpusift.parameters import MAX_BINS, Parameters
 from gpusift.pipeline.plan import Plans
 from gpusift.stages import STAGES
 from gpusift.stages.intensities import image_of
+from tests.support import alignment
 
 # Compute capabilities, times ten: Turing, Ampere, Ada, Hopper and two Blackwells.
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
@@ -211,11 +212,12 @@ def launches_of(parameters: Parameters) -> tuple[Launch, ...]:
 
 @cache
 def matching_launches() -> tuple[Launch, ...]:
-    """The launches of matching bytes and reals, sorted."""
+    """The launches of matching bytes and reals, and of aligning matches, sorted."""
     recorder = Recorder()
     for dtype in (np.uint8, np.float32):
         sets = nearest.upload(recorder, 2 * [np.eye(3, 8, dtype=dtype)])
         nearest.match(sets, np.array([[0, 1]]), nearest.Rules())
+    alignment.digest(recorder)
     return tuple(sorted(recorder.launches, key=order))
 
 

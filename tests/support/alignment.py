@@ -1,0 +1,87 @@
+"""The alignment of templates in NumPy and float64, as kernels/alignment.cu does it; and an alignment to be hashed."""
+
+import hashlib
+
+import numpy as np
+
+from gpusift.features import Features
+from gpusift.matching import alignment
+from gpusift.parameters import Parameters
+from gpusift.stages import scale_space
+from tests.support.same_bytes import synthetic
+
+SIDE = 17
+OFFSETS = (np.arange(SIDE) - SIDE // 2) * alignment.SPACING
+U = np.stack(np.meshgrid(OFFSETS, OFFSETS, indexing="ij"), axis=-1).reshape(-1, 2)  # row, column; sigmas
+WEIGHTS = np.exp(-((U / alignment.SPACING) ** 2).sum(axis=1) / (2 * 4.0**2))
+WEIGHTS /= WEIGHTS.sum()
+
+
+def interpolated(level, points):
+    """Values of a level at (N, 2) points, and their derivatives by row and column, by bilinear interpolation."""
+    points = np.clip(points, 0, np.array(level.shape) - 1)
+    row, col = np.minimum(points.astype(int), np.array(level.shape) - 2).T
+    down, right = points.T - (row, col)
+    a, b, c, d = level[row, col], level[row, col + 1], level[row + 1, col], level[row + 1, col + 1]
+    upper, lower = a + right * (b - a), c + right * (d - c)
+    return upper + down * (lower - upper), np.stack((lower - upper, b - a + down * (d - c - b + a)), axis=-1)
+
+
+def normalized(values):
+    values = values - WEIGHTS @ values
+    deviation = np.sqrt(WEIGHTS @ values**2)
+    return values / deviation, deviation
+
+
+def align(level_a, level_b, first, second):
+    """Aligns one keypoint's surroundings with another's.
+
+    Each keypoint is (row, column, sigma, orientation), in samples of its level and radians.
+
+    Returns the row and column of the first keypoint in the second level, the matrix from sigmas of the first to samples
+    of the second, and the correlation.
+    """
+    values, gradients = interpolated(level_a, first[:2] + first[2] * U)
+    pattern, deviation = normalized(values)
+    gradients = gradients * first[2] / deviation
+    jacobian = np.column_stack((gradients, gradients[:, :1] * U, gradients[:, 1:] * U))
+    jacobian = jacobian - WEIGHTS @ jacobian - np.outer(pattern, (WEIGHTS * pattern) @ jacobian)
+    hessian = jacobian.T @ (WEIGHTS[:, None] * jacobian)
+    turn = second[3] - first[3]
+    matrix = second[2] * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    position = np.array(second[:2], float)
+    for _ in range(alignment.N_STEPS):
+        patch, _ = normalized(interpolated(level_b, position + U @ matrix.T)[0])
+        step = np.linalg.solve(hessian, jacobian.T @ (WEIGHTS * (patch - pattern)))
+        matrix = matrix @ np.linalg.inv(np.eye(2) + step[2:].reshape(2, 2))
+        position = position - matrix @ step[:2]
+    patch, _ = normalized(interpolated(level_b, position + U @ matrix.T)[0])
+    return position, matrix, WEIGHTS @ (patch * pattern)
+
+
+def keypoints(rows, cols, sigmas, orientations, scales, dtype):
+    """Features of one octave without descriptors."""
+    positions = np.column_stack((rows, cols)).astype(dtype)
+    octaves = np.ones(len(positions), np.int32)
+    reals = (np.asarray(each, dtype) for each in (sigmas, orientations, np.ones(len(positions))))
+    sigmas, orientations, responses = reals
+    return Features(positions, sigmas, np.asarray(scales, np.int32), octaves, orientations, responses)
+
+
+def digest(device) -> str:
+    """SHA-256 of the alignment of a small image with itself, from keypoints that are moved and turned a little."""
+    image, parameters = synthetic(40, 52, seed=5), Parameters(n_octaves=2)
+    first = keypoints([18, 20.5, 2], [24, 30.25, 3], [1.5, 1.25, 1.5], [0.5, -1, 0], [1, 2, 1], device.dtype)
+    second = keypoints([18.5, 20, 2], [24.25, 30.5, 3], [1.6, 1.2, 1.5], [0.6, -1.1, 0], [1, 2, 1], device.dtype)
+    with device.active():
+        space = scale_space.build(device, image, parameters)
+        templates = alignment.sample(device, space, on_device(device, first), parameters)
+        found = alignment.align(device, space, templates, on_device(device, second), parameters)
+        arrays = [device.to_host(each) for each in (found.positions, found.maps, found.correlations, found.aligned)]
+    assert list(arrays[3]) == [True, True, False]
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def on_device(device, features):
+    """The same features as arrays of a device, reals in its precision."""
+    return features._map(lambda array: device.asarray(array, device.dtype if array.dtype.kind == "f" else array.dtype))
