@@ -3,11 +3,12 @@
 
     python -m bench.jobs.fuzz [--inputs 10000] [--seed 0] [--only N] [--keep DIR] [--out DIR] [--device cpu]
 
-Of the inputs, four of five are picture files after some accidents (in equal shares JPEG, PNG, TIFF, WebP, BMP, and
-others), which are decoded, made smaller, and given to SIFT; the fifth is an array of any shape and type with parameters
-of any value. Each must give features that make sense, or an error of the documented kind. They are run by a child
-process, which the parent watches and starts again when it is dead, silent, or grown. One row is kept for each run.
-With GPUSIFT_DATA, the real files of its folder `hard` are broken too.
+Four of five inputs are image files, as many of JPEG, PNG, TIFF, WebP, BMP as of all others. Half of them have wrecked
+bytes, half an odd structure: many layers, chunks, scans, tiles or frames, and directories that loop. They are decoded,
+reduced, and given to SIFT. The fifth input is an array of any shape and type with parameters of any value. Each must
+give plausible features or a documented error, within limits of processor time and memory. A child process runs them;
+the parent kills it at a limit, and starts it again when it has died. One row is kept for each run. With GPUSIFT_DATA,
+the real files of its folder `hard` are wrecked too.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from typing import Any
 import numpy as np
 
 from bench.common import machine, rows
-from bench.jobs.fuzz_inputs import WRITERS, broken_file, odd_array, odd_parameters, real_files, sound_files
+from bench.jobs.fuzz_inputs import WRITERS, odd_array, odd_file, odd_parameters, real_files, sound_files
 
 KINDS = (*WRITERS, "array")
 WEIGHTS = (*[0.8 / len(WRITERS)] * len(WRITERS), 0.2)
 
-# What the child is allowed: a file that declares more is refused; all others must do with the memory.
+# The child's limits. A file that declares more pixels is refused; all others must fit into the memory.
 MAX_PIXELS = 1_000_000
 MAX_GROWTH = 300 << 20  # bytes of resident memory, for one input
-MAX_ADDRESSES = 8 << 30  # bytes: what is asked for beyond this fails, and the machine stays alive
-SHOWN = 64  # pixels of the longer side that SIFT gets of a decoded picture
+MAX_ADDRESSES = 8 << 30  # bytes: an allocation beyond this fails, which protects the machine
+REDUCED = 64  # pixels of the longer side of the image that SIFT gets
+WAITING = 12  # times the limit of processor time that a silent child may take by the clock
+POLL_SECONDS = 0.2
 
 
 def run_one(number: int, seed: int, device: str, files: dict[str, list[bytes]]) -> tuple[str, str]:
@@ -45,7 +48,7 @@ def run_one(number: int, seed: int, device: str, files: dict[str, list[bytes]]) 
     Returns
     -------
     kind, outcome : str
-        Outcomes are "refused" by the decoder or by SIFT, and "features"; whatever is wrong begins with "error".
+        Outcomes are "refused" by the decoder or by SIFT, and "features"; a finding begins with "error".
     """
     from gpusift import SIFT
     from gpusift.images import ImageReadError, decode
@@ -60,12 +63,12 @@ def run_one(number: int, seed: int, device: str, files: dict[str, list[bytes]]) 
             except (ValueError, TypeError):
                 return kind, "refused"
         else:
-            data = broken_file(files[kind], rng, kind == "png")
+            data = odd_file(kind, files[kind], rng)
             try:
-                image = decode(data, "broken", max_pixels=MAX_PIXELS, max_size=SHOWN).image
+                image = decode(data, "broken", max_pixels=MAX_PIXELS, max_size=REDUCED).image
             except ImageReadError:
                 return kind, "refused"
-            if max(image.shape) > SHOWN or image.ndim != 2:
+            if max(image.shape) > REDUCED or image.ndim != 2:
                 return kind, f"error: decoded to {image.shape}"
             sift = SIFT(device=device, num_threads=1)
         try:
@@ -78,7 +81,7 @@ def run_one(number: int, seed: int, device: str, files: dict[str, list[bytes]]) 
 
 
 def wrong(features: Any, shape: tuple[int, ...]) -> str | None:
-    """Say what no features of an image may be like."""
+    """Return an error for features that no image can have."""
     n = len(features)
     if n and not (np.isfinite(features.positions).all() and np.isfinite(features.sigmas).all()):
         return "error: positions or sigmas are not finite"
@@ -90,8 +93,8 @@ def wrong(features: Any, shape: tuple[int, ...]) -> str | None:
 
 
 def child(connection: Connection, seed: int, device: str, messages: str) -> None:
-    """Run the inputs whose numbers come, and answer with what came of each and by how much memory grew."""
-    with open(messages, "wb", buffering=0) as file:  # decoders talk past Python
+    """Run the inputs whose numbers come; answer with kind and outcome, or the growth of memory if it is too large."""
+    with open(messages, "wb", buffering=0) as file:  # decoders write to file descriptor 2
         os.dup2(file.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESSES, MAX_ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -106,7 +109,7 @@ def child(connection: Connection, seed: int, device: str, messages: str) -> None
 
 
 class Child:
-    """The process that runs the inputs, started anew when it must be."""
+    """The process that runs the inputs."""
 
     def __init__(self, options: argparse.Namespace, target: Callable[..., None] = child) -> None:
         context = multiprocessing.get_context("spawn")
@@ -118,20 +121,31 @@ class Child:
         self.connection.recv()
 
     def run(self, number: int, timeout: float) -> tuple[str, str]:
-        """Return kind and outcome; "hang" and "crash" leave a dead child."""
+        """Return kind and outcome; after "hang" and "crash" the process has ended."""
         self.connection.send(number)
+        begun, begun_cpu = time.monotonic(), self.processor_seconds()
         try:
-            if self.connection.poll(timeout):
-                return self.connection.recv()
+            while not self.connection.poll(POLL_SECONDS):
+                waiting = time.monotonic() - begun > WAITING * timeout
+                if waiting or self.processor_seconds() - begun_cpu > timeout:
+                    self.process.kill()
+                    self.process.join()
+                    return "?", f"hang: no end after {timeout:g} s" + (" of waiting" if waiting else "")
+            return self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
             return "?", f"crash: exit code {self.process.exitcode}"
-        self.process.kill()
-        self.process.join()
-        return "?", f"hang: no end after {timeout:g} s"
+
+    def processor_seconds(self) -> float:
+        """Return the processor time of the process so far; 0 if it has ended."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
-        """Let it finish."""
+        """End the process."""
         if self.process.is_alive():
             self.connection.send(None)
         self.process.join()
@@ -171,12 +185,12 @@ OUTCOMES = ("features", "refused", "error", "memory", "crash", "hang")
 
 
 def keep(options: argparse.Namespace, number: int, kind: str) -> None:
-    """Write a file that made trouble."""
+    """Write the file of a finding."""
     rng = np.random.default_rng((options.seed, number))
     rng.choice(KINDS, p=WEIGHTS)
     options.keep.mkdir(parents=True, exist_ok=True)
     path = options.keep / f"{options.seed}-{number}.{kind}"
-    path.write_bytes(broken_file(sound_files(real_files())[kind], rng, kind == "png"))
+    path.write_bytes(odd_file(kind, sound_files(real_files())[kind], rng))
 
 
 def arguments() -> argparse.Namespace:
@@ -185,15 +199,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="N", help="run one input, by its number")
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds that an input may take")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds of processor time for an input")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="write the files that made trouble here")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="write the files of findings here")
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Fuzz, keep the row, and fail if something was found."""
+    """Fuzz, keep the row, and fail if there are findings."""
     options = arguments()
     common = rows.provenance()
     row = fuzz(options)

@@ -1,4 +1,4 @@
-"""Inputs that nobody would want: broken picture files, odd arrays and parameters, each from a seed and its number."""
+"""Broken and odd image files, odd arrays and odd parameters, each from a seed and a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # it reads this once
 import cv2
 import numpy as np
 
-# Suffix -> what to write it with; several of a kind for its different decoders.
+from bench.jobs.fuzz_structures import STRUCTURES, odd_structure
+
+# Kind -> suffixes and options of cv2.imencode; several for the different decoders of a kind.
 WRITERS: dict[str, list[tuple[str, list[int]]]] = {
     "jpeg": [
         (".jpg", []),
@@ -35,13 +37,13 @@ SUFFIXES = {
     "others": (".pgm", ".ppm", ".pfm"),
 }
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-LARGEST_REAL_FILE = 100_000  # bytes: larger ones are not mutated, as most of their bytes would be pixels
+LARGEST_REAL_FILE = 100_000  # bytes: larger files are not used, as most of their bytes are pixels
 
 DTYPES = "?bBhHiIlLefdgFDOSU"
 
 
 def sound_files(data: Path | None) -> dict[str, list[bytes]]:
-    """Return whole files of each kind to start from: written here, and the real ones of a folder."""
+    """Return sound files of each kind to start from: written here, and the real ones of a folder."""
     rng = np.random.default_rng(0)
     colour = cv2.GaussianBlur(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), None, 1.5)
     grey = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
@@ -63,14 +65,22 @@ def sound_files(data: Path | None) -> dict[str, list[bytes]]:
     return files
 
 
-def broken_file(files: list[bytes], rng: np.random.Generator, is_png: bool) -> bytes:
-    """Return one of these files after some accidents; a PNG's may happen before it was compressed."""
+def odd_file(kind: str, files: list[bytes], rng: np.random.Generator) -> bytes:
+    """Return a file of a kind of `WRITERS`: with an odd structure, with wrecked bytes, or with both."""
+    if kind not in STRUCTURES or rng.random() < 0.5:
+        return wrecked_file(files, rng, kind == "png")
+    data = odd_structure(kind, files, rng)
+    return data if rng.random() < 0.7 else wrecked_file([data], rng, kind == "png")
+
+
+def wrecked_file(files: list[bytes], rng: np.random.Generator, is_png: bool) -> bytes:
+    """Return one of the files with wrecked bytes; those of a PNG may be wrecked before they are compressed."""
     data = files[rng.integers(len(files))]
     start = data.find(b"IDAT") - 4
     if is_png and start > 0 and rng.random() < 0.3:
         try:
             pixels = bytearray(zlib.decompressobj().decompress(data[start + 8 :]))
-        except zlib.error:  # one of the real files that are broken already
+        except zlib.error:  # a real file that is broken already
             pixels = bytearray()
         wreck(pixels, files, rng)
         body = zlib.compress(pixels)
@@ -82,26 +92,26 @@ def broken_file(files: list[bytes], rng: np.random.Generator, is_png: bool) -> b
 
 
 def wreck(data: bytearray, files: list[bytes], rng: np.random.Generator) -> None:
-    """Flip, set, cut, drop, double and exchange bytes."""
+    """Flip, set, cut, drop, repeat and replace bytes."""
     for _ in range(min(int(rng.geometric(0.5)), 6)):
         if not data:
             break
-        # Headers are where it hurts.
+        # Most often in the header, which decides most.
         at = int(rng.integers(min(len(data), 256))) if rng.random() < 0.6 else int(rng.integers(len(data)))
-        accident = rng.integers(8)
-        if accident == 0:
+        change = rng.integers(8)
+        if change == 0:
             data[at] ^= 1 << rng.integers(8)
-        elif accident == 1:
+        elif change == 1:
             data[at] = rng.integers(256)
-        elif accident in (2, 3):
+        elif change in (2, 3):
             width = int(rng.choice((1, 2, 4)))
             value = EXTREMES[rng.integers(len(EXTREMES))] & (1 << 8 * width) - 1
             data[at : at + width] = value.to_bytes(width, "big" if rng.random() < 0.5 else "little")
-        elif accident == 4:
+        elif change == 4:
             del data[at:]
-        elif accident == 5:
+        elif change == 5:
             del data[at : at + int(rng.integers(1, 64))]
-        elif accident == 6:
+        elif change == 6:
             data[at:at] = data[at : at + int(rng.integers(1, 256))] * int(rng.integers(1, 4))
         else:
             other = files[rng.integers(len(files))]
@@ -109,7 +119,7 @@ def wreck(data: bytearray, files: list[bytes], rng: np.random.Generator) -> None
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Make the checksums of a PNG's chunks right again, so that decoders look further."""
+    """Correct the checksums of a PNG's chunks, so that decoders read on."""
     whole, at = bytearray(data), 8
     while at + 12 <= len(whole):
         (length,) = struct.unpack_from(">I", whole, at)
@@ -122,7 +132,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def odd_array(rng: np.random.Generator) -> Any:
-    """Return an array of any shape, type and layout, or something that is none."""
+    """Return an array of any shape, type and layout, or a list."""
     dimensions = rng.choice((2, 2, 2, 2, 2, 2, 0, 1, 3, 4))
     sides = [int(side) for side in rng.choice((0, 1, 2, 5, 11, 12, 13, 40, 64, 97), dimensions)]
     if dimensions > 2:
@@ -153,7 +163,7 @@ def odd_array(rng: np.random.Generator) -> Any:
 
 
 def odd_parameters(rng: np.random.Generator) -> dict[str, Any]:
-    """Return some parameters of SIFT, a few of them far from the usual."""
+    """Return some parameters of SIFT, a few of them invalid or extreme."""
 
     def real(low: float, high: float) -> float:
         if rng.random() < 0.05:
@@ -190,6 +200,6 @@ def odd_parameters(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def real_files() -> Path | None:
-    """Return the folder of real broken files, where there is one."""
+    """Return the folder of real broken files, or None."""
     data = os.environ.get("GPUSIFT_DATA")
     return Path(data) / "hard" if data else None
