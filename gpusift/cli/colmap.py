@@ -15,7 +15,7 @@ from gpusift.colmap.pairs import Pair
 from gpusift.errors import escaped
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL
 from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS
-from gpusift.sources import Source
+from gpusift.sources import Source, Sources
 
 # Options of SIFT that COLMAP's conventions settle.
 SETTLED = ("no_exif", "n_hist", "n_ori", "precise_upscale", "descriptor_layout")
@@ -69,12 +69,15 @@ def colmap(
     settings = {"camera_model": camera_model, "camera_params": _numbers(camera_params), "single_camera": single_camera}
     command = Command(sources, output, given, options, "colmap", settings)
     try:
-        images = list(from_the_first_image(command.expand(), command.described))
+        found = from_the_first_image(command.expand(), command.described)
+        images = list(found)
         names = [image.name for image in images if isinstance(image, Source)]
         wanted = _pairs(match, names, overlap, pairs)
         device = given.get("device", "auto")
         carry_out(
-            command, iter(images), then=(lambda: _match(output, wanted, device, options["quiet"])) if match else None
+            command,
+            Sources(iter(images), found.base, found.left_out),
+            then=(lambda: _match(output, wanted, device, options["quiet"])) if match else None,
         )
     except KeyboardInterrupt:
         say("interrupted; the same command resumes")

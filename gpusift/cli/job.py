@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +20,7 @@ from gpusift.errors import escaped, reason_of
 from gpusift.parameters import Parameters
 
 if TYPE_CHECKING:
-    from gpusift.sources import Source, SourceFailure
+    from gpusift.sources import Source, SourceFailure, Sources
     from gpusift.stream import Summary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -61,13 +62,29 @@ class Command:
         """What the images are looked for in."""
         return " ".join(self.sources) or str(self.options.get("files_from"))
 
-    def expand(self) -> Iterator[Source | SourceFailure]:
+    @property
+    def target(self) -> str:
+        """The output, with its format."""
+        return f"{self.format_name}:{self.output}" if self.format_name else self.output
+
+    @cached_property
+    def kept_base(self) -> str | None:
+        """The folder that names in the output are relative to, if it is to be resumed; an error ends the command."""
+        from gpusift.sinks import recorded_base
+
+        try:
+            by_tasks = bool(self.options.get("dask"))
+            return None if self.options["overwrite"] else recorded_base(self.target, by_tasks=by_tasks)
+        except (ImportError, OSError, ValueError) as error:
+            raise click.ClickException(_why_not_begun(error, escaped(self.output))) from None
+
+    def expand(self) -> Sources:
         """Return the images; an error ends the command."""
         from gpusift.sources import expand
 
         options: dict[str, Any] = {name: self.options.get(name) for name in ("root", "pattern", "files_from")}
         try:
-            return expand(self.sources, **options)
+            return expand(self.sources, kept_base=self.kept_base, **options)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:
@@ -84,7 +101,6 @@ class Command:
         chosen = {name: self.options[name] for name in READING_OPTIONS if self.options.get(name) is not None}
         chosen |= {name: self.options[name] for name in ("overwrite", "retry_failed") if name in self.options}
         chosen |= {"n_decoders": self.options.get("decoders"), "format_settings": self.format_settings, **options}
-        output = f"{self.format_name}:{self.output}" if self.format_name else self.output
         if self.options.get("no_exif"):
             chosen["exif_orientation"] = False
         if dask := self.options.get("dask"):
@@ -93,10 +109,12 @@ class Command:
 
             require_device(self.given, self.options["decoder"])  # before a cluster is waited for
             with connect(dask, device=self.given.get("device", "auto")) as client:
-                return extract_on_cluster(images, client, output, self.given, **chosen)
+                return extract_on_cluster(images, client, self.target, self.given, **chosen)
         from gpusift.stream import extract
 
-        return extract(images, output, self.given, devices=self.options.get("devices"), capture_stderr=True, **chosen)
+        return extract(
+            images, self.target, self.given, devices=self.options.get("devices"), capture_stderr=True, **chosen
+        )
 
 
 def given_parameters(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
@@ -150,15 +168,15 @@ def carry_out(
     sys.exit(code)
 
 
-def from_the_first_image(items: Iterator[Source | SourceFailure], described: str) -> Iterator[Source | SourceFailure]:
+def from_the_first_image(items: Sources, described: str) -> Sources:
     """Return all items if there is an image among them; end the command if not."""
-    from gpusift.sources import SourceFailure
+    from gpusift.sources import SourceFailure, Sources
 
     failed: list[Source | SourceFailure] = []
     for item in items:
         failed.append(item)
         if not isinstance(item, SourceFailure):
-            return chain(failed, items)
+            return Sources(chain(failed, items), items.base, items.left_out)
         say(f"failed: {item.name}: {item.reason}")
     raise click.ClickException(f"no image found in {escaped(described)}")
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gpusift.sinks import Sink
     from gpusift.sinks.base import FileWriter
     from gpusift.stream import Event, Summary
-    from gpusift.stream.job import Output, Sources
+    from gpusift.stream.job import Given, Output
     from gpusift.stream.worker import Give, Take, Worker
 
 BATCH = 16  # images of a task
@@ -46,7 +46,7 @@ JOIN_SECONDS = 60  # for the first worker
 
 
 def extract(
-    sources: Sources,
+    sources: Given,
     client: Client,
     output: Output,
     parameters: Mapping[str, Any] | None = None,

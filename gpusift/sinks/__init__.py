@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusift.sinks.base import (
+    BASE,
     ClosedSinkError,
     Format,
     OutputExistsError,
@@ -43,12 +44,13 @@ from gpusift.sinks.base import (
 from gpusift.sinks.colmap import ColmapFormat
 from gpusift.sinks.failures import Failures
 from gpusift.sinks.hdf5 import Hdf5Format
-from gpusift.sinks.local import open_local
+from gpusift.sinks.local import open_local, recorded_settings
 from gpusift.sinks.npz import NpzFormat
 from gpusift.sinks.parquet import ParquetFormat
-from gpusift.sinks.parquet_url import open_parquet_folder
+from gpusift.sinks.parquet_url import open_parquet_folder, recorded_settings_of_url
 
 __all__ = [
+    "BASE",
     "FORMATS",
     "ClosedSinkError",
     "Failures",
@@ -61,6 +63,7 @@ __all__ = [
     "Store",
     "format_of",
     "open_sink",
+    "recorded_base",
 ]
 
 # All formats; a path whose suffix is none of theirs is a folder of the last one.
@@ -91,6 +94,17 @@ def format_of(output: str | os.PathLike[str]) -> tuple[Format, str]:
 def is_url(path: str) -> bool:
     """Whether a path is a URL."""
     return "://" in path
+
+
+def recorded_base(output: str | os.PathLike[str], *, by_tasks: bool = False) -> str | None:
+    """Return the folder that the names in an output are relative to; None if there is no output, or it has no record.
+
+    Parameters, and exceptions, are those of `open_sink`.
+    """
+    format_, path = _writable(output, by_tasks)
+    settings = recorded_settings_of_url(path) if is_url(path) else recorded_settings(format_, Path(path))
+    base = (settings or {}).get(BASE)
+    return base if isinstance(base, str) else None
 
 
 def open_sink(
@@ -135,13 +149,19 @@ def open_sink(
     ValueError
         The output is a URL that nothing can write to, or the format cannot hold results of these settings.
     """
-    format_, path = format_of(output)
+    format_, path = _writable(output, by_tasks)
     settings = json.loads(json.dumps(format_.settle(settings)))
-    if not is_url(path):
-        return open_local(format_, Path(path), settings, overwrite=overwrite, retry_failed=retry_failed)
-    if not by_tasks or format_.name != URL_FORMAT:
+    if is_url(path):
+        return open_parquet_folder(path, settings, overwrite=overwrite, retry_failed=retry_failed)
+    return open_local(format_, Path(path), settings, overwrite=overwrite, retry_failed=retry_failed)
+
+
+def _writable(output: str | os.PathLike[str], by_tasks: bool) -> tuple[Format, str]:
+    """Return the format and the path of an output, unless it is a URL that nothing can write to."""
+    format_, path = format_of(output)
+    if is_url(path) and not (by_tasks and format_.name == URL_FORMAT):
         raise ValueError(
             f"output must be a path on this machine, got {path!r}; copy it there afterwards, or have a Dask cluster "
             "write Parquet files to the URL"
         )
-    return open_parquet_folder(path, settings, overwrite=overwrite, retry_failed=retry_failed)
+    return format_, path

@@ -14,6 +14,8 @@ from gpusift.sinks.failures import Failures
 
 FORMAT = "gpusift extract"
 
+BASE = "base"  # the setting with the folder that names are relative to; `gpusift.sources.expand` compares it
+
 # An image's name, its features, and its rows and columns.
 Row = tuple[str, Features, tuple[int, int]]
 
@@ -245,6 +247,6 @@ def check_settings(output: str, recorded: dict[str, Any] | None, now: dict[str, 
     """Raise a SettingsDiffer unless the settings are the recorded ones, or none are recorded."""
     if recorded is None:
         return
-    names = [name for name in {**recorded, **now} if recorded.get(name) != now.get(name)]
+    names = [name for name in {**recorded, **now} if name != BASE and recorded.get(name) != now.get(name)]
     if names:
         raise SettingsDiffer(output, {name: (recorded.get(name), now.get(name)) for name in names})

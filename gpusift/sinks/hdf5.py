@@ -99,10 +99,13 @@ class Hdf5Store:
             raise
 
     def __contains__(self, name: object) -> bool:
-        try:
-            return "\0" not in str(name) and f"{name}/image_size" in self._file
-        except ValueError:  # not a name of a group
+        import h5py
+
+        try:  # a group of that name is another image's
+            kind = self._file.get(f"{name}/image_size", getclass=True) if "\0" not in str(name) else None
+        except (KeyError, TypeError, ValueError):  # not a name of a group
             return False
+        return kind is h5py.Dataset
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
         """Take an image's features, see `gpusift.sinks.base.Store`."""

@@ -19,10 +19,13 @@ from gpusift.sinks.base import (
     check_settings,
 )
 from gpusift.sinks.failures import Failures
+from gpusift.sources import wrong_name
 from gpusift.storage.atomic import Lock
 
 # Results are in memory until the next commit (but for HDF5); more bytes than these are committed at once.
 MAX_PENDING = 64 << 20
+
+LOCK = ".gpusift.lock"  # in an output that is a folder
 
 
 class LocalSink:
@@ -68,6 +71,8 @@ class LocalSink:
             The output has such an image, or cannot hold this one; it is as before.
         """
         self._check_open()
+        if reason := wrong_name(name):
+            raise RefusedImageError(reason)
         if name in self:
             raise RefusedImageError(f"name must be that of an image that {self.path} does not have yet, got {name!r}")
         host = features.to_host()
@@ -135,12 +140,7 @@ def open_local(
 ) -> LocalSink:
     """Open an output on this machine; see `gpusift.sinks.open_sink`."""
     shown, path = os.fspath(path), real_path(path)
-    if format_.failures_file is None:
-        failures, lock_path = path.with_name(f"{path.name}.failures.jsonl"), lock_file(path)
-    else:
-        failures, lock_path = path / format_.failures_file, path / ".gpusift.lock"
-        if path.exists() and not path.is_dir():
-            raise OutputExistsError(path)
+    failures, lock_path = _files_of(format_, path)
     lock = _lock(path, lock_path)
     try:
         if overwrite:
@@ -159,6 +159,19 @@ def open_local(
         raise
 
 
+def recorded_settings(format_: Format, path: Path) -> dict[str, Any] | None:
+    """Return the settings of the run that made an output; None if there is none. It is not opened, but locked."""
+    path = real_path(path)
+    if not path.exists():
+        return None
+    _, lock_path = _files_of(format_, path)
+    lock = _lock(path, lock_path)
+    try:
+        return format_.recorded_settings(path)
+    finally:
+        lock.release()
+
+
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes from writing to an output that is one file.
@@ -174,6 +187,15 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _files_of(format_: Format, path: Path) -> tuple[Path, Path]:
+    """Return the file of failures of an output, and its lock."""
+    if format_.failures_file is None:
+        return path.with_name(f"{path.name}.failures.jsonl"), lock_file(path)
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError(path)
+    return path / format_.failures_file, path / LOCK
 
 
 def real_path(path: Path) -> Path:

@@ -17,6 +17,7 @@ from gpusift.storage.atomic import remove_temporaries, sync_folder, write_whole
 
 SETTINGS = "gpusift.json"
 PENDING = ".gpusift.pending"
+RESERVED = {SETTINGS, PENDING, "failures.jsonl", ".gpusift.lock"}
 
 # Errors of a file that its name causes; the sink itself is sound.
 NAME_ERRORS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
@@ -67,21 +68,20 @@ class NpzStore:
         shutil.rmtree(self._pending, ignore_errors=True)
 
     def __contains__(self, name: object) -> bool:
-        try:
-            return self._path(str(name)).exists()
-        except (OSError, ValueError):
-            return False
+        """Whether an image's result is there: a whole file of gpusift's, under this name."""
+        return not self._is_reserved(str(name)) and _is_ours(self._path(str(name)))
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
         """Take an image's features, see `gpusift.sinks.base.Store`."""
         path = self._path(name)
+        if self._is_reserved(name):
+            raise RefusedImageError(f"name must not begin with that of a file of the output's own, got {name!r}")
         try:
+            if not self._files.keys().isdisjoint(path.parents):
+                raise NotADirectoryError(errno.ENOTDIR, "another image's result has the name of its folder")
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a folder has this name", os.fspath(path))
-            os.stat(path)
-        except FileNotFoundError:
-            pass
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, "something else has the name of its result", os.fspath(path))
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
                 raise
@@ -119,6 +119,12 @@ class NpzStore:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.npz"
 
+    @staticmethod
+    def _is_reserved(name: str) -> bool:
+        """Whether the result of this name would lie in a folder that has the name of a file of the sink's own."""
+        first, slash, _ = name.partition("/")
+        return bool(slash) and first in RESERVED
+
 
 def _npz_files(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
@@ -131,5 +137,5 @@ def _is_ours(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return {"positions.npy", "image_shape.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, zipfile.BadZipFile):
         return False

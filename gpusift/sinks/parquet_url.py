@@ -57,7 +57,7 @@ def open_parquet_folder(
         It was made with other settings.
     """
     folder = _Folder(url)
-    recorded = _recorded_settings(folder)
+    recorded = _settings_in(folder)
     if not overwrite:
         check_settings(url, recorded, settings)
     run = uuid.uuid4().hex
@@ -70,7 +70,12 @@ def open_parquet_folder(
     return ParquetFolder(folder, settings, run, retry_failed)
 
 
-def _recorded_settings(folder: _Folder) -> dict[str, Any] | None:
+def recorded_settings_of_url(url: str) -> dict[str, Any] | None:
+    """Return the settings of the run that made a folder, as `open_parquet_folder` compares them."""
+    return _settings_in(_Folder(url))
+
+
+def _settings_in(folder: _Folder) -> dict[str, Any] | None:
     """Return the settings of the run that made a folder; None if it has neither settings nor Parquet files."""
     record = folder.read(SETTINGS)
     if record is None:

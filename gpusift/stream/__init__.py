@@ -23,7 +23,7 @@ from gpusift.sift import SIFT
 from gpusift.sinks import Sink
 from gpusift.sources import Source, SourceFailure
 from gpusift.stream import processes
-from gpusift.stream.job import Job, Output, Sources, settings_of
+from gpusift.stream.job import Given, Job, Output, settings_of
 from gpusift.stream.summary import Event, RunError, Summary
 from gpusift.stream.worker import POLL_SECONDS, Done, Failed, Worker, enqueue, worker_here
 from gpusift.stream.writer import Writer
@@ -35,7 +35,7 @@ QUEUE_LENGTH = 8  # for each worker
 
 
 def extract(
-    sources: Sources,
+    sources: Given,
     output: Output,
     sift: SIFT | Mapping[str, Any] | None = None,
     *,

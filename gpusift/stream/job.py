@@ -14,14 +14,15 @@ from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.parameters import Parameters
 from gpusift.sift import SIFT
-from gpusift.sinks import Sink, format_of, open_sink
-from gpusift.sources import Source, SourceFailure, expand
+from gpusift.sinks import BASE, Sink, format_of, open_sink, recorded_base
+from gpusift.sources import Source, SourceFailure, Sources, expand
+from gpusift.sources.names import choose_base
 from gpusift.stream.summary import Event, RunError, Summary
 
 if TYPE_CHECKING:
     from gpusift.stream.worker import Worker
 
-Sources = str | os.PathLike[str] | Iterable[Source | SourceFailure | str | os.PathLike[str]]
+Given = str | os.PathLike[str] | Iterable[Source | SourceFailure | str | os.PathLike[str]]
 Output = str | os.PathLike[str]
 
 # Runs workers on sources, to a sink: `gpusift.stream.run`.
@@ -119,7 +120,7 @@ class Job:
     def carry_out(
         self,
         run: Run,
-        sources: Sources,
+        sources: Given,
         workers: Callable[[Sink], Sequence[Worker]],
         *,
         device: str,
@@ -147,7 +148,10 @@ class Job:
         by_tasks : bool, optional
             As for `open_sink`.
         """
+        images = as_sources(sources, None if overwrite else recorded_base(self.output, by_tasks=by_tasks))
         settings = self.settings(device)
+        if isinstance(images, Sources):
+            settings[BASE] = images.base
         options = {"overwrite": overwrite, "retry_failed": retry_failed, "by_tasks": by_tasks}
         sink = open_sink(self.output, settings, **options)
         summary = None
@@ -155,7 +159,7 @@ class Job:
             if on_event is not None:
                 start = {"version": __version__, "output": self.output, "device": shown or device}
                 on_event({"event": "start", **start, "settings": sink.settings})
-            summary = run(as_sources(sources), sink, workers(sink), on_event=on_event, stop=stop)
+            summary = run(images, sink, workers(sink), on_event=on_event, stop=stop)
         except BaseException:
             _close_after_error(sink)
             raise
@@ -174,13 +178,30 @@ def _close_after_error(sink: Sink) -> None:
         return
 
 
-def as_sources(sources: Sources) -> Iterator[Source | SourceFailure]:
-    """Return the images that are given as such, or that paths and URLs stand for."""
-    if isinstance(sources, (str, os.PathLike)):
-        sources = [sources]
-    items = iter(sources)
+def as_sources(given: Given, kept_base: str | None) -> Iterator[Source | SourceFailure]:
+    """Return the images that are given as such, or that paths and URLs stand for.
+
+    Parameters
+    ----------
+    given : path, or iterable of paths or of Source and SourceFailure
+        As for `extract`.
+    kept_base : str or None
+        The folder that names in the output are relative to.
+
+    Raises
+    ------
+    BaseDiffersError
+        The images are named relative to another folder.
+    """
+    if isinstance(given, Sources):
+        choose_base(given.base, kept_base, ())
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        given = [given]
+    items = iter(given)
     for first in items:
         if isinstance(first, (str, os.PathLike)):
-            return expand([os.fspath(first), *(os.fspath(each) for each in items)])  # type: ignore[arg-type]
+            paths = [os.fspath(first), *(os.fspath(each) for each in items)]  # type: ignore[arg-type]
+            return expand(paths, kept_base=kept_base)
         return chain([first], items)  # type: ignore[arg-type]
     return iter(())

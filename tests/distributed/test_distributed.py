@@ -173,7 +173,7 @@ def test_images_that_end_their_worker_or_always_fail_do_not_stop_the_rest(client
     client.unregister_worker_plugin("deadly")
     assert_same(sink.written, expected)
     assert sorted(sink.failed) == ["deadly.jpg", "raises.jpg"]
-    assert "workers ended with it" in sink.failed["deadly.jpg"]
+    assert "workers died with it" in sink.failed["deadly.jpg"]
     assert "never heard of" in sink.failed["raises.jpg"]
     assert (summary.images, summary.failures) == (40, 2)
 

@@ -187,7 +187,7 @@ def test_a_name_that_a_format_cannot_hold_is_that_images_failure_only(output, na
     write(sink, 2)
     sink.close()
     assert set(check(output)) == {name_of(0), "0001", name_of(2)} | taken
-    if name.isprintable() and output.suffix == ".parquet":
+    if name == "0001/keypoints" and output.suffix == ".parquet":
         assert taken
 
 

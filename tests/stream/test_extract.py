@@ -15,7 +15,7 @@ from gpusift import SIFT, hdf5
 from gpusift.images import read_image
 from gpusift.sinks import SettingsDiffer, failures, open_sink
 from gpusift.sinks.base import settings_in
-from gpusift.sources import Source, SourceFailure, expand
+from gpusift.sources import BaseDiffersError, Source, SourceFailure, expand
 from gpusift.stream import RunError, extract, settings_of
 from tests.support.command import blobs
 
@@ -41,7 +41,7 @@ def names_in(path: str) -> set[str]:
 def test_what_is_recorded_is_what_was_computed(photos, sift):
     assert extract(photos, "f.h5", sift).images == 4
     with h5py.File("f.h5") as file:
-        assert settings_in(file.attrs["gpusift"]) == settings_of(PARAMETERS)
+        assert settings_in(file.attrs["gpusift"]) == {**settings_of(PARAMETERS), "base": str(photos)}
         image = read_image(photos / "0.png")
         expected = hdf5.hloc_arrays(SIFT(**PARAMETERS).compute(image), image.shape)
         for key, array in expected.items():
@@ -116,3 +116,19 @@ def test_a_url_is_refused_without_a_cluster(photos):
 
 def test_it_is_found_on_top(photos):
     assert gpusift.extract is extract
+
+
+@pytest.mark.parametrize("output", ["f.h5", "f.db", "f.parquet", "f"])
+def test_names_do_not_depend_on_what_else_is_there(photos, output):
+    """The first run sees one folder; the next one two, and names stay relative to the folder of the first."""
+    (photos / "2025").mkdir()
+    (photos / "0.png").rename(photos / "2025" / "0.png")
+    parameters = {**PARAMETERS, "descriptor_layout": "ubc"}
+    assert extract([photos / "2025" / "0.png"], output, parameters, exif_orientation=False).images == 1
+    again = extract([photos / "2025"], output, parameters, exif_orientation=False)
+    assert (again.images, again.skipped) == (0, 1)
+    with pytest.raises(BaseDiffersError, match=rf"relative to the same folder .*2025, got images in {photos}"):
+        extract([photos], output, parameters, exif_orientation=False)
+    with pytest.raises(BaseDiffersError, match="relative to the same folder"):
+        extract(expand([str(photos)]), output, parameters, exif_orientation=False)
+    assert extract([photos], output, parameters, exif_orientation=False, overwrite=True).images == 4

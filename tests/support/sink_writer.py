@@ -47,7 +47,7 @@ def name_of(i: int) -> str:
 
 def features_of(name: str) -> Features:
     """Features that follow from the name; some images have none."""
-    rng = np.random.default_rng(list(name.encode()))
+    rng = np.random.default_rng(list(os.fsencode(name)))
     n = int(rng.integers(0, 60))
     return Features(
         positions=(rng.random((n, 2)) * SHAPE).astype(np.float32),
@@ -172,17 +172,21 @@ def check(output: Path, log: Path | None = None) -> Counter[str]:
     return found
 
 
+def is_size(name: str, item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and name.endswith("image_size")
+
+
 def read_hdf5(path: Path) -> Iterator[tuple]:
     """Read by plain h5py; only from the middle of a transaction does it take `recover`."""
     if transaction.journal_of(path).exists():
         hdf5.recover(path)
     with h5py.File(path) as file:
         groups: list[str] = []
-        file.visititems(lambda name, item: groups.append(item.parent.name[1:]) if name.endswith("image_size") else None)
+        file.visititems(lambda name, item: groups.append(item.parent.name[1:]) if is_size(name, item) else None)
         for name in groups:
             group = file[name]
-            assert len(group) == 6
-            arrays = {key: data[()] for key, data in group.items()}
+            arrays = {key: data[()] for key, data in group.items() if isinstance(data, h5py.Dataset)}
+            assert len(arrays) == 6
 
             def same(features: Features, arrays: dict = arrays) -> bool:
                 expected = hdf5.hloc_arrays(features, SHAPE, "root")
@@ -214,7 +218,7 @@ def read_npz(folder: Path) -> Iterator[tuple]:
     """Read by NumPy; what is hidden is not complete."""
     for path in folder.rglob("*.npz"):
         name = str(path.relative_to(folder)).removesuffix(".npz")
-        if not name.startswith("."):
+        if not name.startswith(".") and path.is_file():
             with np.load(path, allow_pickle=False) as data:
                 yield name, data["image_shape"], npz.load(path)
 

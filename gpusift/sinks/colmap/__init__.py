@@ -135,8 +135,11 @@ class ColmapStore:
             self._shared = {key: (number, (width, height)) for key, number, width, height in shared}
 
     def __contains__(self, name: object) -> bool:
-        with self._reading, suppress(sqlite3.ProgrammingError):  # closed by another thread
-            row = self._reader.execute("SELECT 1 FROM images WHERE name = ?", (_printable(str(name)),))
+        with (
+            self._reading,
+            suppress(sqlite3.ProgrammingError, UnicodeEncodeError),
+        ):  # closed by another thread; not UTF-8
+            row = self._reader.execute("SELECT 1 FROM images WHERE name = ?", (str(name),))
             return row.fetchone() is not None
         return False
 
@@ -259,11 +262,6 @@ class ColmapStore:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-
-
-def _printable(name: str) -> str:
-    """Return a name that SQLite takes; a name that it does not take is in no database."""
-    return name.encode(errors="replace").decode()
 
 
 @contextmanager
