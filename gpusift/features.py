@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from gpusift.storage.atomic import replacing
+
+Reals = NDArray[np.float32] | NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Features:
     """Keypoints of one image, in scikit-image's order.
 
@@ -35,22 +42,22 @@ class Features:
         Descriptors, if they were computed.
     """
 
-    positions: Any
-    sigmas: Any
-    scales: Any
-    octaves: Any
-    orientations: Any
-    responses: Any
-    descriptors: Any = None
+    positions: Reals
+    sigmas: Reals
+    scales: NDArray[np.int32]
+    octaves: NDArray[np.int32]
+    orientations: Reals
+    responses: Reals
+    descriptors: NDArray[np.uint8] | None = None
 
     @property
-    def keypoints(self) -> Any:
+    def keypoints(self) -> NDArray[np.int64]:
         """(N, 2) array of int64: the positions rounded to pixels, as (row, column)."""
         with on_device_of(self.positions):
             return self.positions.round().astype("int64")
 
     @property
-    def angles(self) -> Any:
+    def angles(self) -> Reals:
         """(N,) array of float: the orientations in degrees, in [0, 360), from the x axis (columns) towards the y axis.
 
         This is clockwise in the picture, the convention of OpenCV, VLFeat and COLMAP.
@@ -59,6 +66,13 @@ class Features:
             degrees = (90 - self.orientations.astype("float64") * (180 / np.pi)) % 360
             degrees = degrees.astype(self.orientations.dtype)
             return degrees * (degrees < 360)  # float32 may round up to 360
+
+    def __repr__(self) -> str:
+        module = "CuPy" if _is_cupys(self.positions) else "NumPy"
+        described = "no descriptors"
+        if self.descriptors is not None:
+            described = f"descriptors of {self.descriptors.shape[1]} values"
+        return f"<Features: {len(self)} keypoints, {described}, {self.positions.dtype}, {module}>"
 
     def __len__(self) -> int:
         return int(self.positions.shape[0])
@@ -71,9 +85,79 @@ class Features:
 
     def to_host(self) -> Features:
         """The same features as NumPy arrays, copied from the GPU if they are on one."""
-        return self._map(lambda array: array.get() if hasattr(array, "get") else array)
+        return self._map(lambda array: array.get() if _is_cupys(array) else array)
 
-    def with_descriptors(self, descriptors: Any) -> Features:
+    def arrays(self) -> dict[str, Any]:
+        """The arrays by their names, without `descriptors` if there are none."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the features to a file of NumPy's `.npz` format, which `load` and `numpy.load` read.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, whatever its suffix. It is replaced if it exists, and appears whole or not at all; its folder is
+            made if there is none.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written. An earlier one is unchanged then.
+        """
+        arrays = self.to_host().arrays()
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Features:
+        """The features of a file that `save`, `gpusift.npz.save` or `gpusift extract` wrote; arrays of NumPy.
+
+        Raises
+        ------
+        ValueError
+            If the file does not hold features.
+        OSError
+            If it cannot be read.
+        """
+        names = [field.name for field in fields(cls)]
+        with open(path, "rb") as file:
+            data = np.load(file, allow_pickle=False)
+            missing = [name for name in names[:-1] if name not in getattr(data, "files", ())]
+            if missing:
+                raise ValueError(f"{os.fspath(path)} must hold features, but has no {', '.join(missing)}")
+            return cls(**{name: data.get(name) for name in names})
+
+    @classmethod
+    def concatenate(cls, several: Sequence[Features]) -> Features:
+        """The keypoints of several features, one after the other.
+
+        Parameters
+        ----------
+        several : sequence of Features
+            At least one; all on the host or all on one GPU, all with descriptors of one length or all without.
+
+        Raises
+        ------
+        ValueError
+            If they are none, or not alike.
+        """
+        several = list(several)
+        if not several:
+            raise ValueError("features must be at least one to be concatenated, got none")
+        kinds = {(_is_cupys(each.positions), tuple(each.arrays()), _width(each)) for each in several}
+        if len(kinds) > 1:
+            raise ValueError(
+                "features must be all on the host or all on a GPU, with descriptors of one length or without, got "
+                f"{', '.join(map(repr, several))}"
+            )
+        with on_device_of(several[0].positions):
+            xp = _module_of(several[0].positions)
+            names = several[0].arrays()
+            return cls(**{name: xp.concatenate([getattr(each, name) for each in several]) for name in names})
+
+    def with_descriptors(self, descriptors: NDArray[np.uint8]) -> Features:
         """The same keypoints with these descriptors."""
         return replace(self, descriptors=descriptors)
 
@@ -83,11 +167,26 @@ class Features:
             return replace(self, positions=self.positions + self.positions.dtype.type(distance)) if distance else self
 
     def _map(self, function: Any) -> Features:
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
         with on_device_of(self.positions):
-            return Features(**{name: None if value is None else function(value) for name, value in values})
+            return Features(**{name: function(array) for name, array in self.arrays().items()})
 
 
 def on_device_of(array: Any) -> AbstractContextManager[Any]:
     """A context in which the GPU that an array lies on, if it lies on one, is the current device."""
-    return array.device if hasattr(array, "get") else nullcontext()
+    return array.device if _is_cupys(array) else nullcontext()
+
+
+def _is_cupys(array: Any) -> bool:
+    return hasattr(array, "get")
+
+
+def _module_of(array: Any) -> Any:
+    if not _is_cupys(array):
+        return np
+    import cupy
+
+    return cupy
+
+
+def _width(features: Features) -> int | None:
+    return None if features.descriptors is None else int(features.descriptors.shape[1])

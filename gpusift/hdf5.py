@@ -167,7 +167,7 @@ def hloc_matches(
             f"{len(np.unique(first))} features; match with cross_check, or drop all but the best"
         )
     descriptors = [
-        root_sift(features.to_host()[indices].descriptors, normalization)
+        root_sift(features.to_host()[indices].arrays()["descriptors"], normalization)
         for features, indices in ((features_a, first), (features_b, second))
     ]
     largest = len(features_b) - 1

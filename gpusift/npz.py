@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 
@@ -46,9 +45,7 @@ def write(path: str | os.PathLike[str], features: Features, image_shape: Sequenc
     path, features, image_shape
         As for `save`; the folder must exist.
     """
-    host = features.to_host()
-    arrays = {f.name: getattr(host, f.name) for f in fields(host)}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
+    arrays = features.to_host().arrays()
     with open(path, "wb") as file:
         np.savez(file, image_shape=np.array(image_shape[:2], dtype=np.int64), **arrays)
 
@@ -66,5 +63,4 @@ def load(path: str | os.PathLike[str]) -> Features:
     features : Features
         As NumPy arrays.
     """
-    with np.load(path, allow_pickle=False) as data:
-        return Features(**{f.name: data.get(f.name) for f in fields(Features)})
+    return Features.load(path)

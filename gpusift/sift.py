@@ -324,8 +324,8 @@ class SIFT(Configuration):
 
         Parameters
         ----------
-        images : iterable of (M, N) arrays
-            Their shapes and dtypes may differ.
+        images : iterable of (M, N) or (1, M, N) arrays
+            Their shapes and dtypes may differ. A (B, M, N) or (B, 1, M, N) array is B images.
         batch_size : int, optional
             Images that are computed together, at most. By default as many as suit the device and its memory.
         on_host : bool, optional
@@ -345,7 +345,10 @@ class SIFT(Configuration):
         """
         _require_batch_size(batch_size)
         which = "image {} of the batch: "
-        opened = [self._open(image, which.format(number)) for number, image in enumerate(images)]
+        opened = [
+            require(inputs.open_image_of_batch(self.plans, image), which.format(number))
+            for number, image in enumerate(images)
+        ]
         outcomes = pipeline.compute(self.plans, opened, batch_size, on_host=on_host)
         return [require(outcome, which.format(number)) for number, outcome in enumerate(outcomes)]
 
@@ -357,8 +360,8 @@ class SIFT(Configuration):
 
         Parameters
         ----------
-        images : iterable of (M, N) arrays
-            Their shapes and dtypes may differ.
+        images : iterable of (M, N) or (1, M, N) arrays
+            Their shapes and dtypes may differ. A (B, M, N) or (B, 1, M, N) array is B images.
         batch_size : int, optional
             Images that are computed together, at most. By default as many as suit the device and its memory.
 
@@ -373,7 +376,7 @@ class SIFT(Configuration):
             As `compute`, after the features of all images before it; the message names the image's number.
         """
         _require_batch_size(batch_size)
-        opened = (inputs.open_image(self.plans, image) for image in images)
+        opened = (inputs.open_image_of_batch(self.plans, image) for image in images)
         return self._required(pipeline.stream(self.plans, opened, batch_size))
 
     def _required(self, outcomes: Generator[Outcome, None, None]) -> Iterator[Features]:
@@ -381,8 +384,8 @@ class SIFT(Configuration):
             for number, outcome in enumerate(outcomes):
                 yield require(outcome, f"image {number}: ")
 
-    def _open(self, image: Any, which: str = "") -> Image:
-        return require(inputs.open_image(self.plans, image), which)
+    def _open(self, image: Any) -> Image:
+        return require(inputs.open_image(self.plans, image))
 
     def _compute(self, image: Image, mask: Any, descriptors: bool = True) -> Features:
         mask = inputs.open_mask(self.device, mask, image.shape)

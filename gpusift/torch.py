@@ -76,7 +76,8 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
                 "cuda12), or pass tensors of the CPU"
             ) from None
         return Features(**{name: cupy.from_dlpack(tensor) for name, tensor in given.items()})
-    return Features(**{name: np.from_dlpack(tensor) for name, tensor in given.items()})
+    arrays: dict[str, Any] = {name: np.from_dlpack(tensor) for name, tensor in given.items()}
+    return Features(**arrays)
 
 
 def lightglue(features: Features, image_shape: Sequence[int], *, normalization: str = "l2") -> dict[str, torch.Tensor]:

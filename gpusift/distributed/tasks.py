@@ -122,7 +122,8 @@ def _jpeg_decoder(parameters: tuple[tuple[str, Any], ...], n_decoders: int | Non
 
 def _of_number(n: int) -> Features:
     """Return so many features without values."""
-    return Features(**{field.name: np.empty((n, 0), np.float32) for field in fields(Features)})
+    nothing: dict[str, Any] = {field.name: np.empty((n, 0), np.float32) for field in fields(Features)}
+    return Features(**nothing)
 
 
 def _end_worker(error: Exception) -> None:

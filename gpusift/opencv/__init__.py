@@ -321,7 +321,7 @@ class SIFT:
 
     def _values(self, features: Features) -> np.ndarray | None:
         """The descriptors in the type asked for; None, as OpenCV's Python has it, for none."""
-        if not len(features):
+        if not len(features) or features.descriptors is None:
             return None
         return features.descriptors if self._type == cv2.CV_8U else features.descriptors.astype(np.float32)
 

@@ -26,6 +26,12 @@ def open_image(plans: Plans, image: Any) -> Image | Unfit:
     device, largest = plans.device, MAX_SIDE // plans.parameters.upsampling
     if image is None or isinstance(image, (str, bytes)):
         return Unfit(TypeError, f"image must be a 2-D array, got {type(image).__name__}")
+    if getattr(image, "requires_grad", False):
+        return Unfit(
+            ValueError, "image must be without a gradient, got a tensor with requires_grad=True; pass image.detach()"
+        )
+    if str(getattr(image, "dtype", "")) == "torch.bfloat16":
+        return Unfit(TypeError, "image must be of a dtype of NumPy, got a tensor of torch.bfloat16; pass image.float()")
     from_gpu = is_on_gpu(image)
     try:
         array = device.from_gpu(image, "image") if from_gpu else _native(_from_host(image))
@@ -43,6 +49,12 @@ def open_image(plans: Plans, image: Any) -> Image | Unfit:
     with device.active():
         opened = image_of(array)
         return replace(opened, from_gpu=True, ready=device.mark()) if from_gpu else opened
+
+
+def open_image_of_batch(plans: Plans, image: Any) -> Image | Unfit:
+    """An image of a batch, which may also be a (1, M, N) array: that of a (B, 1, M, N) tensor."""
+    shape: Any = getattr(image, "shape", ())
+    return open_image(plans, image[0] if len(shape) == 3 and shape[0] == 1 else image)
 
 
 def open_mask(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:

@@ -251,12 +251,8 @@ def _joined(device: Device, strips: list[StripFeatures]) -> Features:
     pieces = [strip.features[: strip.n_keypoints] for strip in strips]
     pieces += [strip.features[strip.n_keypoints :] for strip in strips]
 
-    def join(name: str) -> Any:
-        arrays = [getattr(piece, name) for piece in pieces]
-        return None if arrays[0] is None else device.asarray(np.concatenate(arrays))
-
-    names = ("positions", "sigmas", "scales", "octaves", "orientations", "responses", "descriptors")
-    return Features(**{name: join(name) for name in names})
+    joined = Features.concatenate(pieces)
+    return Features(**{name: device.asarray(array) for name, array in joined.arrays().items()})
 
 
 def _strongest(

@@ -6,6 +6,7 @@ import pytest
 from gpusift import SIFT
 from gpusift.devices import cuda_info
 from tests.support.arrays import COLUMNS, IMAGE, assert_equal_bytes, extracted
+from tests.support.same_bytes import digest
 
 BAD_IMAGES = {
     "1-D": (np.zeros(5), ValueError, r"2-D.*\(5,\)"),
@@ -160,3 +161,57 @@ def test_a_device_that_is_not_there():
 def test_auto_takes_what_is_there():
     name = SIFT(device="auto").device.name
     assert name == "cpu" if cuda_info().get("error") else name.startswith("cuda")
+
+
+# Tensors
+
+
+class Tensor:
+    """What a tensor of PyTorch shows of itself, on the CPU."""
+
+    def __init__(self, array, dtype="torch.uint8", requires_grad=False):
+        self.array, self.dtype, self.requires_grad, self.shape = array, dtype, requires_grad, array.shape
+
+    def __getitem__(self, index):
+        return Tensor(self.array[index], self.dtype, self.requires_grad)
+
+    def __len__(self):
+        return len(self.array)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.array
+
+
+@pytest.mark.parametrize("method", ["compute", "detect_and_extract"])
+def test_a_tensor_that_requires_a_gradient(method):
+    with pytest.raises(ValueError, match=r"requires_grad=True; pass image\.detach\(\)"):
+        getattr(SIFT(device="cpu"), method)(Tensor(IMAGE, requires_grad=True))
+
+
+def test_a_tensor_of_bfloat16():
+    sift = SIFT(device="cpu")
+    with pytest.raises(TypeError, match=r"got a tensor of torch\.bfloat16; pass image\.float\(\)"):
+        sift.compute(Tensor(IMAGE, "torch.bfloat16"))
+    with pytest.raises(TypeError, match=r"^image 1 of the batch: .*bfloat16"):
+        sift.compute_batch([IMAGE, Tensor(IMAGE, "torch.bfloat16")])
+
+
+@pytest.mark.parametrize("make", [np.array, Tensor])
+@pytest.mark.parametrize("channel", [False, True])
+def test_a_tensor_of_images_is_a_batch(device, make, channel):
+    stack = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]])
+    images = make(stack[:, None] if channel else stack)
+    sift = SIFT(device=device)
+    expected = [digest(sift.compute(image)) for image in stack]
+    assert [digest(features) for features in sift.compute_batch(images)] == expected
+    assert [digest(features) for features in sift.map(images)] == expected
+
+
+def test_colour_images_are_refused_in_a_batch_too():
+    for shape in ((2, 3, 40, 40), (2, 40, 40, 3)):
+        with pytest.raises(ValueError, match="image 0 of the batch: image must be 2-D"):
+            SIFT(device="cpu").compute_batch(np.zeros(shape, np.uint8))
