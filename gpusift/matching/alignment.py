@@ -6,7 +6,8 @@ only one image's scale space is needed at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ class Templates:
     sigmas: Any
     orientations: Any
 
+    def __getitem__(self, part: slice) -> Templates:
+        return Templates(self.values[part], self.inside[part], self.sigmas[part], self.orientations[part])
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -65,6 +69,19 @@ class Alignment:
     maps: Any
     correlations: Any
     aligned: Any
+
+    def __getitem__(self, part: slice) -> Alignment:
+        return Alignment(self.positions[part], self.maps[part], self.correlations[part], self.aligned[part])
+
+
+def joined(device: Device, several: Sequence[Templates]) -> Templates:
+    """Templates one after the other."""
+    if len(several) == 1:
+        return several[0]
+    with device.active():
+        return Templates(
+            *(device.xp.concatenate([getattr(each, field.name) for each in several]) for field in fields(Templates))
+        )
 
 
 def sample(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Templates:

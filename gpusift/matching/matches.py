@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,37 @@ class Matches:
     def to_host(self) -> Matches:
         """The same matches as NumPy arrays, copied from the GPU if they are on one."""
         return Matches(*(each.get() if hasattr(each, "get") else each for each in (self.indices, self.distances)))
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedMatches(Matches):
+    """Matches with the position of each keypoint of the first image in the second, as `gpusift.refine` finds it.
+
+    Functions that take `Matches` use the refined positions. `distances` is None if the matches were given as indices.
+
+    Attributes
+    ----------
+    positions : (Q, 2) array of float
+        Row and column in the second image, input pixels; those of its keypoint where the match was left alone.
+    maps : (Q, 2, 2) array of float
+        The local affine map: (row, column) relative to the first keypoint -> relative to `positions`, input pixels.
+        Where the match was left alone, the rotation and scale of its keypoints.
+    correlations : (Q,) array of float
+        Weighted correlation of the two aligned patches; 0 where the match was left alone.
+    refined : (Q,) array of bool
+        False where the match was left alone: a patch beyond the image's border, one without contrast or structure, or
+        an alignment that did not come near.
+    """
+
+    positions: Any
+    maps: Any
+    correlations: Any
+    refined: Any
+
+    def to_host(self) -> RefinedMatches:
+        """The same matches as NumPy arrays, copied from the GPU if they are on one."""
+        arrays = (getattr(self, each.name) for each in fields(self))
+        return RefinedMatches(*(array.get() if hasattr(array, "get") else array for array in arrays))
 
 
 def match_indices(features_a: Features, features_b: Features, matches: Any) -> np.ndarray:
@@ -67,7 +98,7 @@ def match_indices(features_a: Features, features_b: Features, matches: Any) -> n
 
 
 def matched_points(features_a: Features, features_b: Features, matches: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The positions that matches connect.
+    """The positions that matches connect; of `RefinedMatches`, the refined ones.
 
     Parameters
     ----------
@@ -85,6 +116,7 @@ def matched_points(features_a: Features, features_b: Features, matches: Any) -> 
         As `match_indices`.
     """
     indices = match_indices(features_a, features_b, matches)
-    positions = features_a.to_host().positions[indices[:, 0]], features_b.to_host().positions[indices[:, 1]]
-    points_a, points_b = (array[:, ::-1].astype(np.float64) for array in positions)
+    positions_a, positions_b = (features.to_host().positions for features in (features_a, features_b))
+    there = matches.to_host().positions if isinstance(matches, RefinedMatches) else positions_b[indices[:, 1]]
+    points_a, points_b = (array[:, ::-1].astype(np.float64) for array in (positions_a[indices[:, 0]], there))
     return points_a, points_b

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import Key, Plans
 from gpusift.stages import descriptor, intensities, orientation
 from gpusift.stages.intensities import Image
+from gpusift.stages.levels import ScaleSpace
 
 
 def compute(
@@ -119,31 +121,56 @@ def describe(plans: Plans, image: Image, features: Features, *, assign: bool = F
     with device.active():
         if not intensities.is_fit(image):
             return Unfit(ValueError, intensities.why_unfit(image))
-        _require_levels(parameters, features, n_octaves)
+        require_levels(parameters, features, n_octaves)
         if not n_octaves:
             return features.with_descriptors(device.xp.empty((0, parameters.n_values), np.uint8))
-        if plans.exceeds_limit(key):
-            reason = (
-                f"memory_limit must hold the whole scale space of an image to describe given keypoints in it, got "
-                f"{plans.memory_limit} bytes for {key.shape[0]} x {key.shape[1]} pixels; use a larger limit or none"
-            )
-            return Unfit(MemoryError, reason)
+        with scale_space_of(plans, image) as space:
+            if isinstance(space, Unfit):
+                return space
+            biased = features.shifted(parameters.position_shift)
+            if assign:
+                biased = orientation.assign(device, space, biased, parameters)
+                features = biased.shifted(-parameters.position_shift)
+            return features.with_descriptors(descriptor.describe(device, space, biased, parameters))
+
+
+@contextmanager
+def scale_space_of(plans: Plans, image: Image) -> Iterator[ScaleSpace | Unfit]:
+    """The levels of an image that has an octave, for other uses than finding features; valid within the context.
+
+    Parameters
+    ----------
+    plans : Plans
+        Of a device, which is the current one, parameters and a blur.
+    image : Image
+        As `inputs.open_image` gives it, with finite values (`intensities.is_fit`).
+
+    Yields
+    ------
+    ScaleSpace or Unfit
+        Unfit if the levels exceed the memory limit.
+    """
+    key = Key(1, image.shape)
+    if plans.exceeds_limit(key):
+        reason = (
+            f"memory_limit must hold the whole scale space of an image to use given keypoints in it, got "
+            f"{plans.memory_limit} bytes for {key.shape[0]} x {key.shape[1]} pixels; use a larger limit or none"
+        )
+        yield Unfit(MemoryError, reason)
+    else:
         with plans.memory() as memory:
             plan = memory.plan(key)
             memory.load_batch(plan, [image])
             plan.run("scale space")
-            biased = features.shifted(parameters.position_shift)
-            if assign:
-                biased = orientation.assign(device, plan.space, biased, parameters)
-                features = biased.shifted(-parameters.position_shift)
-            return features.with_descriptors(descriptor.describe(device, plan.space, biased, parameters))
+            yield plan.space
 
 
-def _require_levels(parameters: Parameters, features: Features, n_octaves: int) -> None:
+def require_levels(parameters: Parameters, features: Features, n_octaves: int) -> None:
+    """Raises a ValueError if a keypoint lies in an octave, or at a scale, that an image of so many octaves lacks."""
     if not len(features):
         return
     if n_octaves == 0:
-        raise ValueError("the image is too small for an octave, so no keypoint can be described in it")
+        raise ValueError("the image is too small for an octave, so it has no keypoint")
     octave, scale = int(features.octaves.max()), int(features.scales.max())
     if octave >= n_octaves or int(features.octaves.min()) < 0:
         raise ValueError(

@@ -1,0 +1,138 @@
+"""refine_matches finds keypoints in the other image, refuses what does not fit, and leaves alone what fails."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import skimage.data
+from numpy.testing import assert_array_equal
+from scipy.ndimage import affine_transform
+
+from gpusift import SIFT, match
+from gpusift import refine as refinement
+from gpusift.geometry import verify
+from gpusift.matching.matches import RefinedMatches, matched_points
+from gpusift.refine import refine_matches, refine_pairs
+
+PHOTOGRAPH = skimage.data.camera()[100:340, 100:380]
+MATRIX = np.array([[0.97, -0.16], [0.12, 1.06]])  # of row and column, around the middle
+MIDDLE = (np.array(PHOTOGRAPH.shape) - 1) / 2
+ARRAYS = ("indices", "distances", "positions", "maps", "correlations", "refined")
+
+
+def warped(matrix=MATRIX):
+    inverse = np.linalg.inv(matrix)
+    return affine_transform(PHOTOGRAPH / 255.0, inverse, MIDDLE - inverse @ MIDDLE, order=3, mode="reflect")
+
+
+@pytest.fixture
+def scene(device):
+    """A photograph and an affine image of it, their features and matches."""
+    sift = SIFT(device=device, precise_upscale=True, normalization="root")
+    images = [PHOTOGRAPH, warped()]
+    features = [each.to_host() for each in sift.compute_batch(images)]
+    return sift, images, features, match(*features, device=device)
+
+
+def errors(positions, features, indices):
+    """Distances of positions from where the first image's keypoints are in the second."""
+    expected = (features.positions[indices[:, 0]] - MIDDLE) @ MATRIX.T + MIDDLE
+    return np.linalg.norm(positions - expected, axis=1)
+
+
+def test_positions_and_maps_are_closer_to_the_truth(scene):
+    sift, images, features, matches = scene
+    refined = refine_matches(*images, *features, matches, sift=sift)
+    before = errors(features[1].positions[matches.indices[:, 1]], features[0], matches.indices)
+    after = errors(refined.positions, features[0], matches.indices)
+    assert isinstance(refined, RefinedMatches)
+    assert len(refined) == len(matches) > 100
+    assert refined.refined.mean() > 0.8
+    assert np.median(after[refined.refined]) < 0.5 * np.median(before[refined.refined])
+    assert np.median(np.abs(refined.maps[refined.refined] - MATRIX)) < 0.02
+    assert (refined.correlations[refined.refined] > 0.6).all()
+    alone = ~refined.refined
+    assert_array_equal(refined.positions[alone], features[1].positions[matches.indices[alone, 1]])
+    assert all(np.isfinite(getattr(refined, name)).all() for name in ARRAYS)
+
+
+def test_what_takes_matches_takes_refined_positions(scene):
+    sift, images, features, matches = scene
+    refined = refine_matches(*images, *features, matches, sift=sift)
+    points_a, points_b = matched_points(*features, refined)
+    assert_array_equal(points_a, features[0].positions[matches.indices[:, 0], ::-1])
+    assert_array_equal(points_b, refined.positions[:, ::-1])
+    assert verify(*features, refined, model="homography", threshold=0.5).inliers.sum() > (
+        verify(*features, matches, model="homography", threshold=0.5).inliers.sum()
+    )
+
+
+def test_many_pairs_are_refined_as_each_is(device, monkeypatch):
+    sift = SIFT(device=device)
+    images = [PHOTOGRAPH, warped(), warped(np.eye(2)), PHOTOGRAPH[:200, :180]]
+    features = sift.compute_batch(images, on_host=True)
+    pairs = [(0, 1), (2, 0), (0, 3), (1, 2), (3, 3)]
+    matches = [match(features[i], features[j], device=device) for i, j in pairs]
+    expected = [
+        refine_matches(images[i], images[j], features[i], features[j], some, sift=sift)
+        for (i, j), some in zip(pairs, matches, strict=True)
+    ]
+    for at_once in (refinement.MATCHES_AT_ONCE, 250):
+        monkeypatch.setattr(refinement, "MATCHES_AT_ONCE", at_once)
+        found = refine_pairs(images, features, pairs, matches, sift=sift)
+        for ours, theirs in zip(found, expected, strict=True):
+            for name in ARRAYS:
+                assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_matches_of_indices_and_no_matches(scene):
+    sift, images, features, matches = scene
+    expected = refine_matches(*images, *features, matches, sift=sift)
+    found = refine_matches(*images, *features, matches.indices[:5], sift=sift)
+    assert_array_equal(found.positions, expected.positions[:5])
+    assert found.distances is None
+    empty = refine_matches(*images, *features, np.empty((0, 2), int), sift=sift)
+    assert len(empty) == len(empty.positions) == 0
+
+
+@pytest.mark.gpu
+def test_features_on_the_device_give_matches_there():
+    device = "cuda"
+    sift = SIFT(device=device)
+    features = sift.compute_batch([PHOTOGRAPH, warped()])
+    refined = refine_matches(PHOTOGRAPH, warped(), *features, match(*features), sift=sift)
+    host = [each.to_host() for each in features]
+    expected = refine_matches(PHOTOGRAPH, warped(), *host, match(*host, device=device), sift=sift)
+    assert not isinstance(refined.positions, np.ndarray)
+    for name in ARRAYS:
+        assert_array_equal(getattr(refined.to_host(), name), getattr(expected, name))
+
+
+def test_images_without_structure_leave_matches_alone(scene):
+    sift, images, features, matches = scene
+    flat = np.full(PHOTOGRAPH.shape, 0.5)
+    for pair in ((flat, images[1]), (images[0], flat)):
+        refined = refine_matches(*pair, *features, matches, sift=sift)
+        assert not refined.refined.any()
+        assert_array_equal(refined.positions, features[1].positions[matches.indices[:, 1]])
+
+
+def test_the_features_must_be_of_the_images(scene):
+    sift, images, features, matches = scene
+    with pytest.raises(ValueError, match="image 1: the features must be those of the image of 60 x 50 pixels, got"):
+        refine_matches(images[0], images[1][:60, :50], *features, matches, sift=sift)
+    deep = replace(features[0], octaves=features[0].octaves + 9)
+    with pytest.raises(ValueError, match="a keypoint's octave must be one of this image's"):
+        refine_matches(*images, deep, features[1], matches, sift=sift)
+    with pytest.raises(ValueError, match="matches must be"):
+        refine_matches(*images, *features, np.array([[0, 99999]]), sift=sift)
+    with pytest.raises(ValueError, match="image 0: image must be finite"):
+        refine_matches(np.full(PHOTOGRAPH.shape, np.nan), images[1], *features, matches, sift=sift)
+    with pytest.raises(ValueError, match="matches must be one set for each of 2 pairs, got 1"):
+        refine_pairs(images, features, [(0, 1), (1, 0)], [matches], sift=sift)
+
+
+def test_a_limit_that_is_too_small_is_told(scene):
+    _, images, features, matches = scene
+    with pytest.raises(MemoryError, match="memory_limit must hold the whole scale space"):
+        refine_matches(*images, *features, matches, sift=SIFT(device="cpu", memory_limit=100_000))
