@@ -285,7 +285,7 @@ def recover(path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     path : str or path-like
-        The HDF5 file. If the file `<path>.journal` is beside it, its changes are made and it is removed.
+        The HDF5 file. If the journal of a commit is at its end, the commit is completed; else it is not changed.
 
     Raises
     ------

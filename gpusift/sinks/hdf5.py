@@ -2,8 +2,8 @@
 
 HDF5 does not promise a valid file when its writer is killed. So the file changes by transactions (see
 `gpusift.storage.transaction`): after a kill it holds what was committed. For some ten microseconds of each commit it is
-valid only together with the `.journal` beside it; the next run, or `gpusift.hdf5.recover`, completes it from there.
-Data that were not committed may follow the end of the file: readers ignore them, and the next run cuts them off.
+valid only together with the journal at its end; the next run, or `gpusift.hdf5.recover`, completes it from there. Data
+that were not committed may follow the end of the file: readers ignore them, and the next run cuts them off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpusift.features import Features
 from gpusift.hdf5 import SUFFIXES, hloc_data, recover, write_group
 from gpusift.sinks.base import OutputExistsError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, write_whole
-from gpusift.storage.transaction import TransactionalFile, journal_of
+from gpusift.storage.transaction import TransactionalFile
 
 ATTRIBUTE = "gpusift"
 
@@ -62,7 +62,6 @@ class Hdf5Format:
         """Remove the file."""
         if is_file(path):
             path.unlink()
-        journal_of(path).unlink(missing_ok=True)
 
     def open_store(self, path: Path, settings: dict[str, Any]) -> Hdf5Store:
         """Open the file, or make it."""

@@ -141,7 +141,7 @@ def open_local(
     """Open an output on this machine; see `gpusift.sinks.open_sink`."""
     shown, path = os.fspath(path), real_path(path)
     failures, lock_path = _files_of(format_, path)
-    lock = _lock(path, lock_path)
+    lock = _lock(path, lock_path, format_.failures_file is None)
     try:
         if overwrite:
             format_.clear(path)
@@ -150,6 +150,8 @@ def open_local(
             check_settings(shown, format_.recorded_settings(path), settings)
         store = format_.open_store(path, settings)
         try:
+            if format_.failures_file is None and path.exists():
+                lock.hold(path)
             return LocalSink(path, store, settings, Failures(failures, store, retry=retry_failed), lock)
         except BaseException:
             store.abandon()
@@ -165,7 +167,7 @@ def recorded_settings(format_: Format, path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     _, lock_path = _files_of(format_, path)
-    lock = _lock(path, lock_path)
+    lock = _lock(path, lock_path, format_.failures_file is None)
     try:
         return format_.recorded_settings(path)
     finally:
@@ -182,7 +184,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         Another process writes to it.
     """
     path = real_path(Path(path))
-    lock = _lock(path, lock_file(path))
+    lock = _lock(path, lock_file(path), True)
     try:
         yield
     finally:
@@ -199,7 +201,7 @@ def _files_of(format_: Format, path: Path) -> tuple[Path, Path]:
 
 
 def real_path(path: Path) -> Path:
-    """Return the path of an output by whatever link it is reached: its lock and journal lie beside the file itself."""
+    """Return the path of an output by whatever link it is reached: its lock and failures lie beside the file itself."""
     return Path(os.path.realpath(path))
 
 
@@ -208,8 +210,8 @@ def lock_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def _lock(path: Path, file: Path) -> Lock:
+def _lock(path: Path, file: Path, is_file: bool) -> Lock:
     try:
-        return Lock(file)
+        return Lock(file, path if is_file else None)
     except BlockingIOError:
         raise OutputInUseError(path) from None

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and sets of names larger than memory."""
+"""Files that are written completely or not at all, and sets of names larger than memory."""

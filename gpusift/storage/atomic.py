@@ -1,29 +1,47 @@
-"""Writing files whole or not at all, also when the process is killed or the power fails; one writer at a time."""
+"""Writing files completely or not at all, even if the process is killed or the power fails; one writer at a time."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
+import struct
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+# What a file system answers that cannot lock files, or cannot make the names in a folder durable.
+NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+# Temporary files are named after their file, of which so many bytes are taken: file systems allow 255.
+MAX_PREFIX_BYTES = 200
+
+# The byte of a file that `Lock` locks: beyond those that SQLite locks, and beyond any file's end.
+LOCKED_BYTE = 1 << 62
+
+# struct flock of Linux on 64-bit machines: type, whence, start, length, process.
+_FLOCK = struct.Struct("hh4xqqi4x")
+
+_log = logging.getLogger("gpusift")
+
 
 def write_whole(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Write a file beside its place, then let it take that place.
+    """Write a temporary file in the same folder, then rename it.
 
     Parameters
     ----------
     path : str or path-like
         The file, replaced if it exists; its folder is made if it does not.
     data : bytes or memoryview
-        What it is to hold.
+        Its content.
 
     Raises
     ------
     OSError
-        It cannot be written; what was there before is still there.
+        The file cannot be written; what was there before is still there.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -31,16 +49,22 @@ def write_whole(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a place beside a file's to write to; when that has ended without an exception, it becomes the file.
+    """Yield a temporary file to write to; at the end of the context, unless by an exception, it becomes the file.
+
+    The temporary file is in the same folder, has a name that nobody can predict, and can be read by this user only. The
+    file then has the permissions of the one that it replaces, or those of any new file.
 
     Parameters and exceptions are those of `write_whole`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor, name = tempfile.mkstemp(".tmp", _prefix(path), path.parent)
+    temporary = Path(name)
     try:
+        os.close(descriptor)
         yield temporary
         with open(temporary, "rb") as file:
+            os.fchmod(file.fileno(), _permissions(path))
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -48,15 +72,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def _prefix(path: Path) -> str:
+    """Return the beginning of the names of a file's temporary files."""
+    return f".{os.fsdecode(os.fsencode(path.name)[:MAX_PREFIX_BYTES])}."
+
+
+def _permissions(path: Path) -> int:
+    """Return the permissions of a file, or those of a new one."""
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_mode & 0o777
+    with open("/proc/self/status") as status:  # as os.umask changes it for all threads
+        umask = next(line.split()[1] for line in status if line.startswith("Umask:"))
+    return 0o666 & ~int(umask, 8)
+
+
 def read_at(descriptor: int, buffer: memoryview, offset: int) -> None:
-    """Fill a buffer from an open file, as far as that goes: the system may give a part only, though there is more."""
+    """Fill a buffer from an open file, up to the file's end: the system may return a part only."""
     done = 0
-    while done < len(buffer) and (more := os.preadv(descriptor, [buffer[done:]], offset + done)):
-        done += more
+    while done < len(buffer) and (count := os.preadv(descriptor, [buffer[done:]], offset + done)):
+        done += count
 
 
 def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    """Write all of some bytes into an open file: the system may take a part only, without an error."""
+    """Write all bytes into an open file: the system may take a part only, without an error."""
     with memoryview(data) as view:
         written = 0
         while written < len(view):
@@ -64,28 +102,36 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int)
 
 
 def remove_temporaries(path: str | os.PathLike[str]) -> None:
-    """Remove what `write_whole` leaves beside a file when its process is killed; no other one may be writing it."""
+    """Remove what `write_whole` leaves when its process is killed; no other process may be writing the file."""
     path = Path(path)
-    for temporary in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+    for temporary in path.parent.glob(f"{escape(_prefix(path))}*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Have the disk hold the names in a folder: files that were made, renamed or removed."""
+    """Make durable which files were made, renamed and removed in a folder, if its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 
 
 class Lock:
-    """Keeps other processes out while this one writes; gone with the process, however it ends.
+    """Keeps other processes out while this one writes. It ends with the process, however that ends.
+
+    On a file system that has no locks it does nothing, but warns.
 
     Parameters
     ----------
     path : str or path-like
-        A file for this alone; its folder is made if it does not exist. It is removed by `release`.
+        A file for the lock alone; its folder is made if it does not exist. It is removed by `release`.
+    file : str or path-like, optional
+        What is written, if it is one file and exists: it is locked, too, so that it makes no difference by which of its
+        names (hard links, mounts) it is reached.
 
     Raises
     ------
@@ -95,29 +141,77 @@ class Lock:
         It cannot be made.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> None:
         self._path = Path(path)
+        self._held: int | None = None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_there():
-                    return
+                _flock(self._descriptor, self._path)
+                if self._is_current():
+                    break
             except BaseException:
                 os.close(self._descriptor)
                 raise
-            os.close(self._descriptor)  # its holder removed it meanwhile
+            os.close(self._descriptor)  # its holder has removed it meanwhile
+        if file is not None and os.path.isfile(file):
+            try:
+                self.hold(file)
+            except BaseException:
+                self.release()
+                raise
+
+    def hold(self, file: str | os.PathLike[str]) -> None:
+        """Lock the file that is written, which was made meanwhile; nothing is done if that is locked already.
+
+        Raises
+        ------
+        BlockingIOError
+            Another process has it.
+        """
+        if self._held is not None and os.path.samestat(os.fstat(self._held), os.stat(file)):
+            return
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # Neither an flock nor a lock of the process: HDF5 takes the one, SQLite the other, and loses it by a close.
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKED_BYTE, 1, 0))
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                os.close(descriptor)
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(file)) from None
+                raise
+        if self._held is not None:
+            os.close(self._held)  # another file took its place
+        self._held = descriptor
 
     def release(self) -> None:
-        """Let others write."""
+        """Let other processes write."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
         if self._descriptor >= 0:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _is_there(self) -> bool:
+    def _is_current(self) -> bool:
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
         except FileNotFoundError:
             return False
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    """Lock an open file, or warn that its file system cannot."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        _log.warning(
+            "%s: the file system cannot lock files (%s); make sure that no other process writes to the same output",
+            path,
+            error.strerror,
+        )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class NameSet:
-    """A set of names in a temporary file, which is gone with the process; for any number of threads."""
+    """A set of names in a temporary file, which is removed with the process; any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,7 +17,7 @@ class NameSet:
         self._database.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def update(self, names: Iterable[str]) -> None:
-        """Add names; those that are there already stay."""
+        """Add names; a name that the set has already stays."""
         rows = ((_key(name),) for name in names)
         with self._lock:
             self._database.execute("BEGIN")
@@ -28,15 +28,15 @@ class NameSet:
 
     def __contains__(self, name: object) -> bool:
         with self._lock:
-            found = self._database.execute("SELECT 1 FROM names WHERE name = ?", (_key(str(name)),))
-            return found.fetchone() is not None
+            rows = self._database.execute("SELECT 1 FROM names WHERE name = ?", (_key(str(name)),))
+            return rows.fetchone() is not None
 
     def __len__(self) -> int:
         with self._lock:
             return int(self._database.execute("SELECT count(*) FROM names").fetchone()[0])
 
     def close(self) -> None:
-        """Give the file back."""
+        """Remove the temporary file."""
         with self._lock:
             self._database.close()
 

@@ -1,14 +1,16 @@
-"""A file that changes by transactions, so that a library which writes all over it may be stopped at any moment.
+"""A file that changes by transactions, so that a library which writes at random may be killed at any moment.
 
-HDF5 appends what is new, and changes what is old in place. What it appends goes to the disk at once: whoever reads the
-file as it was takes no notice of what follows its end. What it changes goes to memory until `commit`, which
+HDF5 appends new data, and changes old data in place. What it appends goes to the disk at once: whoever reads the file
+ignores what follows its end. What it changes goes to memory until `commit`, which
 
-1. has the disk hold what was appended;
-2. writes what changes to `<file>.journal`, whole or not at all;
-3. changes the file, and removes the journal.
+1. makes the appended data durable;
+2. appends a journal, all changes with a checksum, behind them;
+3. makes the changes in the file, and cuts off the journal.
 
-Stopped before 3, the file is as before, but longer: HDF5 knows where its data end, and cuts off the rest when it is
-opened for writing again. Stopped in 3, which takes some ten microseconds, `recover` does 3 again from the journal.
+Killed before the journal is complete, the file is as before, but longer: HDF5 knows where its data end, and cuts off
+the rest when the file is opened for writing again. Killed in step 3, which takes some ten microseconds, `recover`
+repeats it. The journal is in the file itself, so it is found by whatever path the file is reached, a copy or backup of
+the file has its own, and it is never applied to another file.
 """
 
 from __future__ import annotations
@@ -21,47 +23,55 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from gpusift.storage.atomic import read_at, remove_temporaries, write_at, write_whole
+from gpusift.storage.atomic import read_at, write_at
 
 PAGE = 4096
-MAGIC = b"gpusift journal\n"
-CHECKSUM = struct.Struct("<I")
 CHANGE = struct.Struct("<QQ")  # offset, length
 
+# The last bytes of a file with a journal: length of the file after the commit, offset and checksum of the journal.
+MAGIC = b"gpusift journal\n"
+FOOTER = struct.Struct("<QQI16s")
 
-def journal_of(path: Path) -> Path:
-    """Return where a file's journal is."""
-    return path.with_name(f"{path.name}.journal")
+Change = tuple[int, bytes | bytearray]
 
 
 def recover(path: Path) -> None:
-    """Complete what an earlier process was stopped in.
+    """Complete the commit in which an earlier process was killed; a file without a whole journal is not changed.
 
     Parameters
     ----------
     path : Path
-        The file; there need be none, nor a journal.
+        The file; it need not exist.
 
     Raises
     ------
     OSError
-        It cannot be written.
+        It cannot be read or written.
     """
-    journal = journal_of(path)
-    remove_temporaries(journal)
-    if not path.exists() or not journal.exists():
-        journal.unlink(missing_ok=True)
+    if not has_journal(path):
         return
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        _apply(descriptor, _unpack(journal.read_bytes()))
+        journal = _journal_in(descriptor)
+        if journal is not None:
+            changes, length = journal
+            _apply(descriptor, changes)
+            os.ftruncate(descriptor, length)
     finally:
         os.close(descriptor)
-    journal.unlink()
+
+
+def has_journal(path: Path) -> bool:
+    """Say whether a process was killed during a commit to a file, so that it takes `recover` to read it."""
+    try:
+        with open(path, "rb") as file:
+            return _journal_in(file.fileno()) is not None
+    except FileNotFoundError:
+        return False
 
 
 class TransactionalFile:
-    """A binary file with what h5py needs of one, that changes on the disk when `commit` is called, and then wholly.
+    """A binary file, as h5py needs one, that changes on the disk when `commit` is called, and then completely.
 
     Parameters
     ----------
@@ -70,22 +80,21 @@ class TransactionalFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._committed = os.fstat(self._descriptor).st_size
-        self._size = self._committed  # what is to be committed
+        self._size = self._committed  # after the next commit
         self._position = 0
-        self._pages: dict[int, bytearray] = {}  # of what is committed, those that change
+        self._pages: dict[int, bytearray] = {}  # committed pages that the next commit changes
         self._error: OSError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place."""
+        """Move to a position."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._position
 
     def read(self, size: int) -> bytes:
@@ -96,7 +105,7 @@ class TransactionalFile:
 
     def readinto(self, buffer: memoryview) -> int:
         """Read what fills a buffer, or reaches to the end."""
-        pages, first = self._pages, self._position  # those pages: another thread's commit may end meanwhile
+        pages, first = self._pages, self._position  # these pages, as another thread's commit may end meanwhile
         view = memoryview(buffer).cast("B")[: max(self._size - first, 0)]
         read_at(self._descriptor, view, first)
         for number, start, end in _pages(first, min(first + len(view), self._committed)):
@@ -109,7 +118,7 @@ class TransactionalFile:
     def write(self, data: memoryview) -> int:
         """Write: to memory what is committed already, to the disk what follows.
 
-        No error is raised, for a library that meets one in the midst of its work may not get over it: `check` does.
+        It raises no error, as a library that meets one in the middle of its work may not survive it: `check` does.
         """
         view = memoryview(data).cast("B")
         first, last = self._position, self._position + len(view)
@@ -122,7 +131,7 @@ class TransactionalFile:
         return len(view)
 
     def truncate(self, size: int) -> int:
-        """Set the length; what is committed keeps its own on the disk until `commit`."""
+        """Set the length; committed data stay on the disk until `commit`."""
         self._lengthen(size)
         self._size = size
         self._to_disk(lambda: os.ftruncate(self._descriptor, max(size, self._committed)))
@@ -132,59 +141,64 @@ class TransactionalFile:
         """Do nothing: `commit` does."""
 
     def check(self) -> None:
-        """See that all that was written could be.
+        """Raise the first error of writing.
 
         Raises
         ------
         OSError
-            Of the first error; nothing can be committed any more.
+            Something could not be written; nothing can be committed any more.
         """
         if self._error is not None:
             raise self._error
 
     def commit(self) -> None:
-        """Change the file on the disk, wholly or not at all.
+        """Change the file on the disk, completely or not at all.
 
         Raises
         ------
         OSError
-            It cannot be written, and is as before; or, with the journal there, `recover` will complete it. Nothing can
-            be committed any more.
+            The file cannot be written, and is as before; or, with its journal complete, `recover` will complete it.
+            Nothing can be committed any more.
         """
         self.check()
         self._error = OSError(errno.EINTR, "a commit was interrupted")  # unless it comes to its end
-        journal = journal_of(self._path)
         try:
             os.fsync(self._descriptor)
             if self._pages:
-                write_whole(journal, _pack(self._pages))
+                self._write_journal()
                 _apply(self._descriptor, ((number * PAGE, page) for number, page in self._pages.items()))
-            before, self._committed = self._committed, max(self._size, self._committed)
-            if self._pages:
-                journal.unlink()
-            if self._size < before:
+            before, self._committed = self._committed, self._size
+            if self._pages or self._size < before:
                 os.ftruncate(self._descriptor, self._size)
         except OSError as error:
             self._error = error
             raise
-        self._committed, self._pages, self._error = self._size, {}, None
+        self._pages, self._error = {}, None
 
     def close(self) -> None:
-        """Let go of the file; what is not committed is lost."""
+        """Close the file; what is not committed is lost."""
         if self._descriptor >= 0:
             with suppress(OSError):
-                if not journal_of(self._path).exists():  # whose changes need what was appended
+                if _journal_in(self._descriptor) is None:  # whose changes need the appended data
                     os.ftruncate(self._descriptor, self._committed)
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _write_journal(self) -> None:
+        """Append the changes to the file, and make them durable."""
+        changes = b"".join(CHANGE.pack(number * PAGE, len(page)) + page for number, page in self._pages.items())
+        offset = max(self._size, self._committed)
+        footer = FOOTER.pack(self._size, offset, _checksum(changes, self._size, offset), MAGIC)
+        write_at(self._descriptor, changes + footer, offset)
+        os.fsync(self._descriptor)
+
     def _lengthen(self, size: int) -> None:
-        """Have zeros follow, up to this length; beyond what is committed the disk has them by itself."""
+        """Have zeros follow, up to this length; beyond the committed data the disk has them by itself."""
         self._change(self._size, bytes(max(min(size, self._committed) - self._size, 0)))
         self._size = max(self._size, size)
 
     def _change(self, first: int, data: memoryview | bytes) -> None:
-        """Change bytes that are committed, in memory."""
+        """Change committed bytes, in memory."""
         for number, start, end in _pages(first, first + len(data)):
             if number not in self._pages:
                 page = bytearray(min(PAGE, self._committed - number * PAGE))
@@ -207,25 +221,41 @@ def _pages(first: int, last: int) -> Iterator[tuple[int, int, int]]:
         yield number, max(first, number * PAGE), min(last, (number + 1) * PAGE)
 
 
-def _pack(pages: dict[int, bytearray]) -> bytes:
-    changes = b"".join(CHANGE.pack(number * PAGE, len(page)) + page for number, page in pages.items())
-    return MAGIC + CHECKSUM.pack(zlib.crc32(changes)) + changes
+def _checksum(changes: bytes, length: int, offset: int) -> int:
+    return zlib.crc32(changes, zlib.crc32(CHANGE.pack(length, offset)))
 
 
-def _unpack(journal: bytes) -> list[tuple[int, bytes]]:
-    """Return offsets and bytes; none if the journal is not whole."""
-    changes, found = journal[len(MAGIC) + CHECKSUM.size :], []
-    if journal[: len(MAGIC) + CHECKSUM.size] != MAGIC + CHECKSUM.pack(zlib.crc32(changes)):
-        return []
-    at = 0
-    while at < len(changes):
-        offset, length = CHANGE.unpack_from(changes, at)
-        at += CHANGE.size + length
-        found.append((offset, changes[at - length : at]))
-    return found
+def _journal_in(descriptor: int) -> tuple[list[Change], int] | None:
+    """Return the changes in a file's journal, and the file's length after them; None if it has no whole journal."""
+    size = os.fstat(descriptor).st_size
+    start = size - FOOTER.size
+    footer = bytearray(FOOTER.size)
+    if start < 0:
+        return None
+    read_at(descriptor, memoryview(footer), start)
+    length, offset, checksum, magic = FOOTER.unpack(footer)
+    if magic != MAGIC or not length <= offset <= start:
+        return None
+    changes = bytearray(start - offset)
+    read_at(descriptor, memoryview(changes), offset)
+    if _checksum(bytes(changes), length, offset) != checksum:
+        return None
+    unpacked = list(_unpack(bytes(changes)))
+    if any(first + len(data) > offset for first, data in unpacked):  # no journal of ours
+        return None
+    return unpacked, length
 
 
-def _apply(descriptor: int, changes: Iterable[tuple[int, bytes | bytearray]]) -> None:
+def _unpack(changes: bytes) -> Iterator[Change]:
+    """Yield offsets and bytes."""
+    end = 0
+    while end + CHANGE.size <= len(changes):
+        offset, length = CHANGE.unpack_from(changes, end)
+        end += CHANGE.size + length
+        yield offset, changes[end - length : end]
+
+
+def _apply(descriptor: int, changes: Iterable[Change]) -> None:
     for offset, data in changes:
         write_at(descriptor, data, offset)
     os.fsync(descriptor)

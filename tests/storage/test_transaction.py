@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusift.storage.transaction import PAGE, TransactionalFile, journal_of, recover
+from gpusift.storage import transaction
+from gpusift.storage.transaction import FOOTER, PAGE, TransactionalFile, has_journal, recover
 from tests.support import sink_writer
 
 PLACES = st.integers(0, 3 * PAGE)
@@ -100,7 +101,7 @@ def test_killed_at_any_line_it_is_as_before_or_as_after(quick_path):
         process.join()
         codes.append(process.exitcode)
         torn = path.read_bytes()[: len(before)] not in (before, after[: len(before)])
-        assert not torn or journal_of(path).exists()
+        assert not torn or has_journal(path)
         recover(path)
         assert [each.name for each in quick_path.iterdir()] == ["f"]
         found = path.read_bytes()
@@ -112,34 +113,84 @@ def test_killed_at_any_line_it_is_as_before_or_as_after(quick_path):
     assert sorted(after for _, after in seen) == [after for _, after in seen]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: b"", lambda data: data[:-1] + b"x"])
-def test_a_journal_that_is_not_whole_counts_for_nothing(tmp_path, monkeypatch, damage):
-    path = tmp_path / "f"
-    path.write_bytes(bytes(PAGE))
-    file = TransactionalFile(path)
+def interrupted(path: Path, before: bytes) -> bytes:
+    """Make a file whose commit was interrupted when its journal was complete; return what it becomes."""
+    path.write_bytes(before)
+    file, after = TransactionalFile(path), b"new" + before[3:] + b"more"
     file.write(b"new")
+    file.seek(0, os.SEEK_END)
+    file.write(b"more")
 
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", stop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction, "_apply", stop)
         with pytest.raises(KeyboardInterrupt):
             file.commit()
     file.close()
-    whole = journal_of(path).read_bytes()
-    journal_of(path).write_bytes(damage(whole))
+    assert has_journal(path)
+    return after
+
+
+@given(st.data())
+def test_a_journal_that_is_not_whole_counts_for_nothing(tmp_path_factory, data):
+    """Cut anywhere, or with any byte of it changed, it changes no committed byte."""
+    path, before = tmp_path_factory.mktemp("torn") / "f", b"old" * PAGE
+    after = interrupted(path, before)
+    whole = path.read_bytes()
+    size = len(whole) - len(after)
+    if data.draw(st.booleans()):
+        damaged = whole[: -data.draw(st.integers(1, size))]
+    else:
+        damaged = bytearray(whole)
+        damaged[-data.draw(st.integers(1, size))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(damaged)
     recover(path)
-    assert path.read_bytes() == bytes(PAGE)
-    journal_of(path).write_bytes(whole)
+    assert path.read_bytes() == damaged
+    assert path.read_bytes()[: len(before)] == before
+    path.write_bytes(whole)
     recover(path)
-    assert path.read_bytes() == b"new".ljust(PAGE, b"\0")
-    assert [each.name for each in tmp_path.iterdir()] == ["f"]
+    assert path.read_bytes() == after
+    recover(path)
+    assert path.read_bytes() == after
+
+
+@given(st.binary(max_size=300))
+def test_any_other_file_is_not_changed(tmp_path_factory, content):
+    """Also one that ends as a journal does."""
+    path = tmp_path_factory.mktemp("foreign") / "f"
+    for data in (content, content + FOOTER.pack(0, 0, 0, transaction.MAGIC)):
+        path.write_bytes(data)
+        before = path.stat()
+        recover(path)
+        assert path.read_bytes() == data
+        assert path.stat() == before or path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_copy_and_a_link_have_the_journal_too(tmp_path):
+    path = tmp_path / "f"
+    after = interrupted(path, b"old" * PAGE)
+    (tmp_path / "copy").write_bytes(path.read_bytes())
+    (tmp_path / "soft").symlink_to("f")
+    os.link(path, tmp_path / "hard")
+    for name in ("copy", "soft", "hard"):
+        recover(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == after
+    assert path.read_bytes() == after
+
+
+def test_a_backup_that_was_put_back_is_not_changed(tmp_path):
+    path, backup = tmp_path / "f", b"backup" * PAGE
+    interrupted(path, b"old" * PAGE)
+    path.write_bytes(backup)
+    recover(path)
+    assert path.read_bytes() == backup
 
 
 @pytest.mark.parametrize(
     "call",
-    [(os, "fsync"), (os, "replace"), (os, "pwrite"), (os, "ftruncate"), (Path, "unlink")],
+    [(os, "fsync"), (os, "pwrite"), (os, "ftruncate"), (transaction, "_apply")],
     ids=lambda call: call[1],
 )
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -178,7 +178,7 @@ def is_size(name: str, item: Any) -> bool:
 
 def read_hdf5(path: Path) -> Iterator[tuple]:
     """Read by plain h5py; only from the middle of a transaction does it take `recover`."""
-    if transaction.journal_of(path).exists():
+    if transaction.has_journal(path):
         hdf5.recover(path)
     with h5py.File(path) as file:
         groups: list[str] = []
