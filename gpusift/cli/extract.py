@@ -10,7 +10,7 @@ import click
 
 from gpusift.cli.config import config_option
 from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, given_parameters
-from gpusift.cli.options import say, sift_options
+from gpusift.cli.options import Shard, say, sift_options
 from gpusift.images.formats import UNBOUNDED
 from gpusift.images.reader import DECODERS, OPENCV
 
@@ -21,6 +21,8 @@ from gpusift.images.reader import DECODERS, OPENCV
 @click.option("--files-from", metavar="FILE", help="A list of further sources, one a line; - is stdin.")
 @click.option("--pattern", metavar="GLOB", help="In folders, only files whose names match: '*.jpg'.")
 @click.option("--root", metavar="FOLDER", help="Name images by their path in this folder.")
+@click.option("--shard", type=Shard(), help="Only the I-th of N parts of the images, counted from 0.")
+@click.option("--limit", multiple=True, metavar="NAME=N", help="Bound on finding images, such as entries=1000000.")
 @click.option("--max-size", type=click.IntRange(1), metavar="PIXELS", help="Shrink images whose longer side is larger.")
 @click.option("--max-pixels", type=click.IntRange(1), help="Refuse larger images.  [default: 500 million]")
 @click.option("--max-scans", type=click.IntRange(1), help="Refuse large JPEGs of more scans.  [default: 20]")
@@ -52,8 +54,8 @@ from gpusift.images.reader import DECODERS, OPENCV
 def extract(context: click.Context, /, sources: tuple[str, ...], output: str, **options: Any) -> None:
     """Write the features of every image in SOURCE...: files, folders (to any depth), globs, URLs.
 
-    URLs are those of fsspec: s3://bucket/folder, https://..., zip://*.jpg::photos.zip. SOURCE - is a
-    list on stdin.
+    URLs are those of fsspec: s3://bucket/folder, https://..., zip://*.jpg::photos.zip. An archive
+    .zip or .tar, .tgz, ... counts as a folder. SOURCE - is a list on stdin.
 
     \b
     OUT is either
@@ -65,7 +67,12 @@ def extract(context: click.Context, /, sources: tuple[str, ...], output: str, **
     --dask, a URL is a folder of Parquet files that the cluster's tasks write.
 
     An image's name is its path, with its suffix, relative to the folder that was given, or that the
-    file or glob is in; of several SOURCEs, to the deepest folder that holds all of them.
+    file or glob is in; of several SOURCEs, to the deepest folder that holds all of them; of a list, to
+    the current folder, or "/", the server or the bucket for what lies elsewhere. OUT keeps this folder:
+    later runs name images by it, or are refused.
+
+    --shard I/N divides the images by their names among N machines, each with an OUT of its own. Limits
+    are list_bytes, listing_bytes, entries, depth, idle_seconds, listing_seconds and redirects.
 
     Results are safe on the disk within a second. After an interruption of any kind, the same command
     resumes. Ctrl-C, or SIGTERM, finishes the images that are being computed; the exit code is then

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = 128  # plus the signal's number: exit code of a program that a signal ended, by the shells' convention
+
+SHOWN_SUFFIXES = 4  # of files that were left out
 
 SIFT_OPTIONS = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads", "memory_limit")
 READING_OPTIONS = ("max_pixels", "max_scans", "allow_formats", "max_size", "decoder", "batch_size")
@@ -80,11 +83,12 @@ class Command:
 
     def expand(self) -> Sources:
         """Return the images; an error ends the command."""
-        from gpusift.sources import expand
+        from gpusift.sources import Limits, expand
 
-        options: dict[str, Any] = {name: self.options.get(name) for name in ("root", "pattern", "files_from")}
+        options: dict[str, Any] = {name: self.options.get(name) for name in ("root", "pattern", "files_from", "shard")}
         try:
-            return expand(self.sources, kept_base=self.kept_base, **options)
+            limits = Limits.parse(self.options.get("limit") or ())
+            return expand(self.sources, kept_base=self.kept_base, limits=limits, **options)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:
@@ -124,9 +128,7 @@ def given_parameters(context: click.Context, options: dict[str, Any]) -> dict[st
     return {name: value for name, value in values.items() if is_given[name]}
 
 
-def carry_out(
-    command: Command, images: Iterator[Source | SourceFailure], then: Callable[[], str] | None = None
-) -> NoReturn:
+def carry_out(command: Command, images: Sources, then: Callable[[], str] | None = None) -> NoReturn:
     """Run a command to its end.
 
     Parameters
@@ -154,10 +156,13 @@ def carry_out(
         if is_whole:
             tell.finish(summary.seen)
         text = tell.summarize(summary, summary.seen if is_whole else tell.total)
+        if images.left_out:
+            text = f"{text}, {_left_out(images.left_out)}"
         if is_whole and then is not None:
             text = f"{text}, {then()}"
         code = _exit_code(summary, error, stop)
-        tell.log({**summary.as_event(), "event": "end", "exit_code": code, "error": error and str(error)})
+        end = {"event": "end", "exit_code": code, "error": error and str(error), "left_out": images.left_out}
+        tell.log({**summary.as_event(), **end})
     output = escaped(command.output)
     if error:
         raise click.ClickException(f"{_what_failed(error, output)}; stopped after {text}, kept in {output}")
@@ -179,6 +184,14 @@ def from_the_first_image(items: Sources, described: str) -> Sources:
             return Sources(chain(failed, items), items.base, items.left_out)
         say(f"failed: {item.name}: {item.reason}")
     raise click.ClickException(f"no image found in {escaped(described)}")
+
+
+def _left_out(suffixes: Counter[str]) -> str:
+    """Say which files of folders were left out for their suffixes, the most frequent ones first."""
+    first = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in suffixes.most_common(SHOWN_SUFFIXES))
+    more = ", ..." if len(suffixes) > SHOWN_SUFFIXES else ""
+    n = sum(suffixes.values())
+    return f"{n} other file{'s' if n > 1 else ''} left out ({first}{more})"
 
 
 def _exit_code(summary: Summary, error: Exception | None, stop: _Stop) -> int:

@@ -70,6 +70,19 @@ class MemoryLimit(click.ParamType):
         return int(number * step ** "BkMGT".index(unit[0]))
 
 
+class Shard(click.ParamType):
+    """One of several parts: "2/8" is the third of eight."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Return the part's number and the number of parts."""
+        match = re.fullmatch(r"(\d+)/(\d+)", str(value).strip())
+        if match is None or not int(match[1]) < int(match[2]):
+            self.fail(f"must be I/N with I from 0 to N - 1, such as 0/4; got {value!r}", param, ctx)
+        return int(match[1]), int(match[2])
+
+
 def sift_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for every parameter of SIFT, with SIFT's default."""
     options = [

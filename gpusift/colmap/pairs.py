@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, groupby
-from pathlib import Path
+
+from gpusift.sources.limits import DEFAULT_LIMITS
+from gpusift.sources.lists import lines_of, open_list
 
 Pair = tuple[str, str]
 KINDS = ("exhaustive", "sequential", "pairs")
@@ -94,7 +96,8 @@ def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
     Parameters
     ----------
     path : str or path-like
-        A text file. Empty lines and lines that begin with # are skipped.
+        A text file, in UTF-8, or UTF-16 or UTF-32 with a byte order mark. Empty lines and lines that begin with # are
+        skipped.
     names : iterable of str
         The names of all images; they may contain spaces.
 
@@ -111,19 +114,20 @@ def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
     """
     known = set(names)
     pairs = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        gaps = [i for i, character in enumerate(text) if character.isspace()]
-        splits = {(text[:gap].rstrip(), text[gap:].lstrip()) for gap in gaps}
-        found = [(a, b) for a, b in splits if a in known and b in known and a != b]
-        if len(found) != 1:
-            raise ValueError(
-                f"{os.fspath(path)}, line {number}: must be the names of two different images, relative to the folder "
-                f"of all images, with a space between them, got {text!r}"
-            )
-        pairs += found
+    with open_list(os.path.abspath(path), DEFAULT_LIMITS) as file:
+        for line in lines_of(file):
+            text = line.text.strip()
+            if not text or text.startswith("#"):
+                continue
+            gaps = [i for i, character in enumerate(text) if character.isspace()]
+            splits = {(text[:gap].rstrip(), text[gap:].lstrip()) for gap in gaps}
+            of_images = [(a, b) for a, b in splits if a in known and b in known and a != b]
+            if len(of_images) != 1:
+                raise ValueError(
+                    f"{os.fspath(path)}, line {line.number}: must be the names of two different images, relative to "
+                    f"the folder of all images, with a space between them, got {text!r}"
+                )
+            pairs += of_images
     return pairs
 
 

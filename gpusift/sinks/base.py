@@ -244,7 +244,10 @@ def is_file(path: Path) -> bool:
 
 
 def check_settings(output: str, recorded: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Raise a SettingsDiffer unless the settings are the recorded ones, or none are recorded."""
+    """Raise a SettingsDiffer unless the settings are the recorded ones, or none are recorded.
+
+    The folder that names are relative to is compared by `gpusift.sources.expand`.
+    """
     if recorded is None:
         return
     names = [name for name in {**recorded, **now} if name != BASE and recorded.get(name) != now.get(name)]

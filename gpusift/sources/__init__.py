@@ -75,7 +75,8 @@ class Sources(Iterator["Source | SourceFailure"]):
     Attributes
     ----------
     base : str
-        Path or URL of the folder that names are relative to; empty if they are of this machine and others.
+        Path or URL of the folder that names are relative to; empty if they are of this machine and others. It is what
+        `expand` was given as `kept_base`, also where that folder has moved.
     left_out : Counter
         Suffix, in lower case -> number of files of folders that were left out for it until now.
     """
@@ -155,7 +156,9 @@ def expand(
             images = _each_once(images)
         if shard is not None:
             images = filter(partial(_in_shard, shard=shard), images)
-        return Sources(_and_close(images, open_lists.pop_all()), text_of(base), wanted.left_out)
+        return Sources(
+            _and_close(images, open_lists.pop_all()), text_of(base) if kept_base is None else kept_base, wanted.left_out
+        )
 
 
 def _base(root: str | None, kept: str | None, bases: list[Parts], lists: list[IO[bytes]]) -> Parts:
@@ -172,7 +175,7 @@ def _base(root: str | None, kept: str | None, bases: list[Parts], lists: list[IO
 
 def _lines(file: IO[bytes]) -> Iterator[Location | SourceFailure]:
     """Read a list from its beginning."""
-    for line, reason in lines_of(file):
+    for _, line, reason in lines_of(file):
         location = Location.parse(line)
         if reason is None and archive_scheme(location.path):
             reason = "a line must name an image, but this is an archive; give it as an argument"

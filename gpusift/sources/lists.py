@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, NamedTuple
 
 from gpusift.sources.filesystems import open_filesystem
 from gpusift.sources.limits import Limits
@@ -118,26 +118,38 @@ def _copy(read: Callable[[int], bytes], limits: Limits, deadline: float | None =
     return copy
 
 
-def lines_of(file: IO[bytes]) -> Iterator[tuple[str, str | None]]:
-    """Read a list from its beginning.
+class Line(NamedTuple):
+    """A line of a list.
 
-    Yields
-    ------
-    line : str
-        A path or URL, bytes that are not UTF-8 as `os.fsdecode` gives them; empty lines are left out.
+    Attributes
+    ----------
+    number : int
+        Counted from 1.
+    text : str
+        A path or URL, bytes that are not UTF-8 as `os.fsdecode` gives them.
     reason : str or None
-        Why it is no path, if so; the line may be shortened then.
+        Why it is no path, if so; the text may be shortened then.
     """
+
+    number: int
+    text: str
+    reason: str | None = None
+
+
+def lines_of(file: IO[bytes]) -> Iterator[Line]:
+    """Read a list from its beginning, without its empty lines."""
+    number = 0
     file.seek(len(codecs.BOM_UTF8) if file.seek(0) == 0 and file.read(3) == codecs.BOM_UTF8 else 0)
     while line := file.readline(MAX_LINE_BYTES):
+        number += 1
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             while rest := file.readline(MAX_LINE_BYTES):
                 if rest.endswith(b"\n"):
                     break
-            yield os.fsdecode(line[:100]) + "...", f"a line must have less than {MAX_LINE_BYTES} bytes"
+            yield Line(number, os.fsdecode(line[:100]) + "...", f"a line must have less than {MAX_LINE_BYTES} bytes")
             continue
         text = os.fsdecode(line.rstrip(b"\r\n"))
         if "\0" in text:
-            yield text[:100], "a path must not hold the character 0; a list has one path a line"
+            yield Line(number, text[:100], "a path must not hold the character 0; a list has one path a line")
         elif text:
-            yield text, None
+            yield Line(number, text)

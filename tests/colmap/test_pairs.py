@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2  # noqa: F401 - before pycolmap, see gpusift.sinks.colmap.cameras
 import pytest
 from hypothesis import given
@@ -67,3 +69,18 @@ def test_blocks_are_all_the_pairs(listed, size):
         assert {i for pair in numbers for i in pair} == set(range(len(names)))
         found += [(names[i], names[j]) for i, j in numbers]
     assert sorted(found) == sorted(listed)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_list_in_any_encoding(tmp_path, encoding):
+    path = tmp_path / "pairs.txt"
+    path.write_bytes("é.png b.png\r\nb.png 画.png\r\n".encode(encoding))
+    assert pairs.read(path, ["é.png", "b.png", "画.png"]) == [("é.png", "b.png"), ("b.png", "画.png")]
+
+
+def test_a_name_that_is_not_utf_8_is_told_with_the_file(tmp_path):
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(b"\ncaf\xe9.png b.png\n")
+    assert pairs.read(path, [os.fsdecode(b"caf\xe9.png"), "b.png"]) == [(os.fsdecode(b"caf\xe9.png"), "b.png")]
+    with pytest.raises(ValueError, match=r"pairs.txt, line 2: .* got 'caf\\udce9.png b.png'"):
+        pairs.read(path, ["café.png", "b.png"])

@@ -23,8 +23,8 @@ def lines(path, **limits) -> list[str]:
     with open_list(str(path), Limits(**limits)) as file:
         first = list(lines_of(file))
         assert list(lines_of(file)) == first  # a list is read twice
-    assert all(reason is None for _, reason in first)
-    return [line for line, _ in first]
+    assert all(line.reason is None for line in first)
+    return [line.text for line in first]
 
 
 @given(st.lists(LINE, max_size=20), st.sampled_from(ENCODINGS), st.sampled_from(ENDS), st.booleans())
@@ -38,6 +38,12 @@ def test_a_list_in_any_encoding(tmp_path_factory, wanted, encoding, end, whole):
 def test_big_endian(tmp_path, mark):
     (tmp_path / "l").write_bytes(mark)
     assert lines(tmp_path / "l") == ["a", "b"]
+
+
+def test_lines_are_numbered(tmp_path):
+    (tmp_path / "l").write_bytes(b"\n\na\n\r\n" + b"b" * 70_000 + b"\nc")
+    with open_list(str(tmp_path / "l"), DEFAULT_LIMITS) as file:
+        assert [(line.number, line.text[0]) for line in lines_of(file)] == [(3, "a"), (5, "b"), (6, "c")]
 
 
 def test_bytes_that_are_no_text_are_paths(tmp_path):
