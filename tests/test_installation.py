@@ -226,6 +226,47 @@ def test_a_checkout_takes_the_libraries_of_its_sources_only(checkout):
     assert "apt install g++" in said
 
 
+STUB = """#!/bin/sh
+# Builds as CMake does, but slowly and in place: by copying.
+[ "$1" = --build ] || exit 0
+echo built >> calls
+{extra}
+for library in {libraries}; do
+    head -c 5000 "$library" > "build/host/${{library##*/}}"; sleep 0.1; cat "$library" > "build/host/${{library##*/}}"
+done
+"""
+
+
+def with_stub(checkout: Path, extra: str = "") -> dict[str, str]:
+    """Put a program in the place of CMake; return the environment that finds it."""
+    libraries = " ".join(f"'{library.path}'" for library in host_library.libraries())
+    (checkout / "bin").mkdir()
+    (checkout / "bin" / "cmake").write_text(STUB.format(libraries=libraries, extra=extra))
+    (checkout / "bin" / "cmake").chmod(0o755)
+    return {"PATH": f"{checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_processes_that_start_at_once_build_once_and_load_whole_libraries(checkout):
+    environment = {**os.environ, **with_stub(checkout), "PYTHONPATH": str(checkout)}
+    start = [sys.executable, "-c", WHICH]
+    processes = [
+        subprocess.Popen(start, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    names = str([library.instruction_set for library in host_library.libraries()])
+    for process in processes:
+        out, errors = process.communicate(timeout=100)
+        assert out.decode().strip() == names, errors.decode()
+    assert (checkout / "calls").read_text().split() == ["built"]
+    assert not list((checkout / "build" / "host").glob("*.tmp"))
+
+
+def test_sources_that_change_during_a_build_are_told_and_nothing_is_loaded(checkout):
+    environment = with_stub(checkout, "echo '// changed' >> kernels/extrema.cu")
+    assert "must not change while gpusift is built" in python(WHICH, checkout, **environment).stderr
+    assert not [path for path in (checkout / "build" / "host").glob("*/*.so") if "CMakeFiles" not in path.parts]
+
+
 def test_importing_gpusift_imports_nothing_heavy():
     heavy = ("numpy", "scipy", "cv2", "cupy", "h5py", "matplotlib", "skimage", "PIL", "click")
     code = f"import sys, gpusift; print([name for name in {heavy} if name in sys.modules])"

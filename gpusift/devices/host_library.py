@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +23,9 @@ from pathlib import Path
 from gpusift.devices import kernel_sources
 
 BEST_FIRST = ("x86_64_v4", "x86_64_v3", "x86_64_v2", "plain")
+
+# Libraries of other sources stay in a checkout for a day.
+KEPT_SECONDS = 86400
 
 _log = logging.getLogger("gpusift")
 
@@ -78,11 +84,11 @@ def libraries() -> tuple[Library, ...]:
     """
     folders = [Path(entry) / "lib" for entry in sys.modules["gpusift"].__path__]
     found = _load(folders)
-    if kernel_sources.checkout() is not None:
-        found = found or _load([_build_folder()])
+    if not found and kernel_sources.checkout() is not None:
+        found = _load([_published()])
         if not found:
             _build()
-            found = _load([_build_folder()])
+            found = _load([_published()])
     if not found:
         raise RuntimeError(
             f"gpusift's CPU library was not found in {', '.join(map(str, folders))}, or none of it runs on this "
@@ -131,30 +137,71 @@ def _is_current(path: Path) -> bool:
     )
 
 
+def _published() -> Path:
+    """The folder of the libraries built from the sources that are here now; a library in it never changes."""
+    return _build_folder() / kernel_sources.sources_hash()[:16]
+
+
 def _build() -> None:
-    """Builds the libraries of a checkout into build/host."""
-    cmake = shutil.which("cmake")
-    command = [cmake] if cmake else [sys.executable, "-m", "cmake"]
+    """Build the libraries of a checkout, and publish them.
+
+    Processes that start at once build one after the other, and the others find what the first has published.
+    """
     folder = _build_folder()
-    _log.warning("building gpusift's CPU kernels in %s (once, and after a change to them)", folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _Locked(folder / "lock"):
-        if _load([folder]):
+        _publish(folder)
+        if _load([_published()]):
             return  # another process built them meanwhile
-        jobs = str(os.cpu_count() or 1)
-        for arguments in (
-            ["-S", str(kernel_sources.checkout()), "-B", str(folder)],
-            ["--build", str(folder), "-j", jobs],
-        ):
-            try:
-                subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                detail = getattr(error, "stderr", None) or getattr(error, "stdout", None) or str(error)
-                raise RuntimeError(
-                    "gpusift runs from a checkout whose CPU kernels are not built, and building them failed: it needs "
-                    "CMake (pip install cmake) and a C++ compiler (Debian: apt install g++ make); or install gpusift "
-                    f"from a wheel. The error was:\n{detail.strip()}"
-                ) from None
+        _log.warning("building gpusift's CPU kernels in %s (once, and after a change to them)", folder)
+        _run_cmake(folder)
+        if kernel_sources.sources_hash.__wrapped__() != kernel_sources.sources_hash():
+            raise RuntimeError("the files in kernels/ must not change while gpusift is built from them; start again")
+        _publish(folder)
+        _remove_old(folder)
+
+
+def _run_cmake(folder: Path) -> None:
+    """Build the libraries in a folder."""
+    cmake = shutil.which("cmake")
+    command = [cmake] if cmake else [sys.executable, "-m", "cmake"]
+    jobs = str(os.cpu_count() or 1)
+    for arguments in (
+        ["-S", str(kernel_sources.checkout()), "-B", str(folder)],
+        ["--build", str(folder), "-j", jobs],
+    ):
+        try:
+            subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            detail = getattr(error, "stderr", None) or getattr(error, "stdout", None) or str(error)
+            raise RuntimeError(
+                "gpusift runs from a checkout whose CPU kernels are not built, and building them failed: it needs "
+                "CMake (pip install cmake) and a C++ compiler (Debian: apt install g++ make); or install gpusift "
+                f"from a wheel. The error was:\n{detail.strip()}"
+            ) from None
+
+
+def _publish(folder: Path) -> None:
+    """Copy what was built to where processes load it, all at once: the linker writes a file in place."""
+    built = [library for library in folder.glob("libgpusift_*.so") if _is_current(library)]
+    if not built or _published().exists():
+        return
+    temporary = Path(tempfile.mkdtemp(".tmp", "libraries.", folder))
+    try:
+        for library in built:
+            shutil.copy(library, temporary)
+        temporary.chmod(0o755)
+        temporary.rename(_published())
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove libraries of other sources, unless a process may be about to load them."""
+    for other in folder.iterdir():
+        is_library = re.fullmatch("[0-9a-f]{16}", other.name) and other != _published()
+        if is_library and time.time() - other.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 class _Locked:
