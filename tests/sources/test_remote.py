@@ -390,3 +390,12 @@ def test_any_broken_archive_gives_files_or_reasons(tree, kind):
             except OSError:
                 outcomes["failed"] += 1
     assert min(outcomes["read"], outcomes["refused"] + outcomes["failed"]) > 20, outcomes
+
+
+def test_templates_of_references_run_in_a_sandbox():
+    """Of the fsspec that is installed: the URL reference:// is one that anybody may give."""
+    sandbox = pytest.importorskip("jinja2.sandbox", reason="needs jinja2: pip install jinja2")
+    template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    references = {"version": 1, "templates": {"u": "x"}, "refs": {"a.png": [template, 0, 1]}}
+    with pytest.raises(sandbox.SecurityError):
+        fsspec.filesystem("reference", fo=references, simple_templates=False, skip_instance_cache=True)
