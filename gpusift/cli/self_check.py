@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gpusift.features import Features
+
+RUNS = ("first run", "run that is captured as a CUDA graph", "replay of the CUDA graph")
 
 # SHA-256 of the features of `image()` with SIFT's defaults.
 EXPECTED = "576f69ce529d1c57600b8e92db47f8c436c195e8eedee870be9231b9cfeb0e0e"
@@ -25,11 +31,15 @@ def fault_of(device: str) -> str | None:
         What is wrong with the device; None if the features are identical.
     """
     try:
-        got = digest(device)
+        digests = digests_of(device)
     except Exception as error:  # a device fails in many ways
         return " ".join(f"{type(error).__name__}: {error}".split())
-    if got != EXPECTED:
-        return f"the hash of the features must be {EXPECTED[:12]}..., got {got[:12]}...: do not use its results"
+    for run, digest in zip(RUNS, digests, strict=True):
+        if digest != EXPECTED:
+            return (
+                f"the hash of the features must be {EXPECTED[:12]}..., got {digest[:12]}... in the {run}: do not use "
+                "its results"
+            )
     return None
 
 
@@ -43,11 +53,15 @@ def image() -> np.ndarray:
     return np.clip(total + rows * cols % 7, 0, 255).astype(np.uint8)
 
 
-def digest(device: str) -> str:
-    """Return the SHA-256 of the features of `image` in hexadecimal."""
+def digests_of(device: str) -> list[str]:
+    """Return for each of `RUNS` the SHA-256 of the features of `image` in hexadecimal."""
     from gpusift.sift import SIFT
 
-    features = SIFT(device=device).compute(image()).to_host()
+    sift = SIFT(device=device)
+    return [_digest(sift.compute(image()).to_host()) for _ in RUNS]
+
+
+def _digest(features: Features) -> str:
     whole = hashlib.sha256()
     for field in fields(features):
         array = np.ascontiguousarray(getattr(features, field.name))

@@ -69,7 +69,7 @@ class CudaDevice(Device):
         self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
     ) -> CudaLaunch:
         """A launch of a kernel that NVRTC compiles when it is first launched."""
-        function = _cuda_function(name, definitions(name, self.dtype, constant, sizes))
+        function = _cuda_function(name, self.dtype, constant, tuple(sorted((sizes or {}).items())))
         return CudaLaunch(name, function, grid, block, tuple(values))
 
     def program(self, steps: Sequence[Launch]) -> Launch:
@@ -237,5 +237,7 @@ def _cuda_module(stage: str, options: tuple[str, ...]) -> Any:
     return load_cupy().RawModule(code=kernel_sources.text(stage), options=options)
 
 
-def _cuda_function(name: str, options: tuple[str, ...]) -> Any:
+@cache
+def _cuda_function(name: str, dtype: np.dtype, constant: int, sizes: tuple[tuple[str, int], ...]) -> Any:
+    options = definitions(name, dtype, constant, dict(sizes))
     return _cuda_module(kernel_sources.kernels()[name].stage, options).get_function(name)
