@@ -131,11 +131,11 @@ class Machine:
         operation.clock = clock
         operation.before = [other for other in followed if not other.has_run]
         stream.clock = dict(clock)
-        stream.last = operation
         stream.unknown.append(operation)
+        self.scheduler.add(operation)  # before a finalizer, called by the garbage collector, may wait for it
+        stream.last = operation
         for use in operation.uses:
             use.block.note(operation, use)
-        self.scheduler.add(operation)
 
     def settle(self) -> None:
         """Does what waits to be done before the next operation: frees that the garbage collector has brought."""
