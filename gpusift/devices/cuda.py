@@ -121,7 +121,7 @@ class CudaDevice(Device):
     def download(self, array: Any, staging: Any) -> np.ndarray:
         """A C-contiguous array of this device on the host. Waits for the current stream."""
         staged = staging.take(array.nbytes).view(array.dtype).reshape(array.shape)
-        array.get(stream=self._current_stream(), out=staged)
+        array.get(out=staged)
         return staged.copy()
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
@@ -151,8 +151,8 @@ class CudaDevice(Device):
         """An array of this device as NumPy's. Waits for the current stream of this device."""
         if isinstance(array, np.ndarray):
             return array
-        with self.active():
-            return array.get(stream=self._current_stream())
+        with self.active():  # CuPy copies in the current stream of whatever device is current
+            return array.get()
 
     # Memory
 
