@@ -1,6 +1,6 @@
 """End to end: the conformance table holds against scikit-image in float64.
 
-Each test pairs the keypoints of both sides and checks every row of the table (tests/oracle.py).
+Each test pairs the keypoints of both sides and checks every row of the table (tests/support/oracle.py).
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ in_each_precision = pytest.mark.parametrize(("dtype", "blur"), PRECISIONS)
 
 
 def check(image, device, dtype, blur, **parameters):
-    """Assert the table for an image; or, where the oracle finds nothing, that we find nothing."""
+    """Assert the table for an image; if the oracle finds no keypoints, assert that we find none."""
     sift = SIFT(**parameters, device=device, dtype=dtype, blur=blur)
     found = oracle.run(image, **parameters)
     try:
@@ -125,7 +125,7 @@ def test_further_image_dtypes(device, image_dtype, dtype, blur):
 
 @in_each_precision
 def test_bits(device, dtype, blur):
-    """Two intensities only; the pattern is irregular, for in a regular one extrema tie exactly."""
+    """Two intensities; the pattern is irregular, as extrema of a regular one tie exactly."""
     image = oracle.photograph("gravel")[:120, :160] > 120
     assert image.dtype == bool
     assert check(image, device, dtype, blur) > 100
@@ -134,7 +134,7 @@ def test_bits(device, dtype, blur):
 @in_each_precision
 @pytest.mark.parametrize(("scale", "shift"), [(255, 0), (2, -1), (1000, 5000), (-1, 0)])
 def test_ranges_of_floats(device, scale, shift, dtype, blur):
-    """Float images are taken as they are, whatever their range."""
+    """Float images are not rescaled, whatever their range."""
     if shift == 5000 and dtype == "float32":
         pytest.skip("the levels' last bits are lost: float32 rounds relative to shift")
     image = img_as_float(oracle.photograph("coins")[:120, :160]) * scale + shift
@@ -143,7 +143,7 @@ def test_ranges_of_floats(device, scale, shift, dtype, blur):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_memory_layouts(device, dtype):
-    """A view of another image, transposed and in steps, is the image that it shows."""
+    """A transposed and strided view of another array is an image of its own."""
     image = oracle.photograph("brick")
     view = image[300:0:-2, ::2].T
     sift = SIFT(device=device, dtype=dtype)
@@ -156,7 +156,7 @@ def test_memory_layouts(device, dtype):
 
 
 def test_very_many_candidates(device):
-    """More than a list has room for at first: none is lost."""
+    """More candidates than a list has room for at first: none is lost."""
     image = oracle.photograph("tissue")
     parameters = {"c_dog": 1e-4, "n_scales": 6, "c_edge": 100}
     found = oracle.run(image, **parameters)
@@ -167,7 +167,7 @@ def test_very_many_candidates(device):
 
 @in_each_precision
 def test_detect_then_extract(device, dtype, blur):
-    """The same as both at once, to the last bit."""
+    """The same bytes as both in one call."""
     image = oracle.photograph("chelsea")
     at_once = SIFT(device=device, dtype=dtype, blur=blur)
     at_once.detect_and_extract(image)
@@ -182,7 +182,7 @@ def test_detect_then_extract(device, dtype, blur):
 @in_each_precision
 @pytest.mark.parametrize("other", ["same shape", "larger"])
 def test_extract_from_another_image(device, other, dtype, blur):
-    """The keypoints that are there are described where they lie in the other image."""
+    """The present keypoints are described at their positions in the other image."""
     image = oracle.photograph("motorcycle")[200:320, 300:450]
     another = oracle.photograph("motorcycle")[190:310, 310:460]
     if other == "larger":

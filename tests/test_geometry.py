@@ -1,4 +1,4 @@
-"""Verifying matches: known homographies and cameras come back, outliers are told, chance is not taken for geometry."""
+"""Verification of matches: known homographies and cameras are recovered, outliers and random matches are rejected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def through(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def seen_by_two_cameras(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images (N, 2), (N, 2) of points in space, and the fundamental matrix."""
+    """The projections (N, 2), (N, 2) of points in space, and the fundamental matrix."""
     points = np.column_stack([rng.uniform(-3, 3, (n, 2)), rng.uniform(4, 12, n)])
     camera = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     turn, _ = cv2.Rodrigues(np.array([0.05, -0.2, 0.03]))
@@ -131,7 +131,7 @@ def test_few_matches_are_no_geometry(n, model):
     assert f"got {n}" in geometry.reason or "15 are needed" in geometry.reason
 
 
-def test_few_matches_may_do_if_one_says_so():
+def test_few_matches_suffice_on_request():
     a = np.random.default_rng(1).uniform((0, 0), SIZE, (9, 2))
     geometry = verify(at(a), at(through(HOMOGRAPHY, a)), pairs(9), min_inliers=9)
     assert geometry.model == "homography"
@@ -140,7 +140,7 @@ def test_few_matches_may_do_if_one_says_so():
 
 @pytest.mark.parametrize("model", ["auto", *MODELS])
 @pytest.mark.parametrize("shape", ["a point", "a line", "noise"])
-def test_degenerate_matches_are_no_crash(model, shape):
+def test_degenerate_matches_do_not_crash(model, shape):
     rng = np.random.default_rng(2)
     a = rng.uniform((0, 0), SIZE, (40, 2))
     b = rng.uniform((0, 0), SIZE, (40, 2))
@@ -155,7 +155,7 @@ def test_degenerate_matches_are_no_crash(model, shape):
 
 
 @pytest.mark.parametrize("model", ["auto", *MODELS])
-def test_equal_images_are_one_another(model):
+def test_equal_images_are_related_by_the_identity(model):
     a = np.random.default_rng(3).uniform((0, 0), SIZE, (100, 2))
     geometry = verify(at(a), at(a), pairs(100), model=model)
     assert geometry.inliers.all()

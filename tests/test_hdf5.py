@@ -1,4 +1,4 @@
-"""hloc's features.h5: its layout, read by plain h5py, and the geometry, held against OpenCV's SIFT."""
+"""hloc's features.h5: its layout, read by plain h5py, and its geometry, compared with OpenCV's SIFT."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_interrupted_write_leaves_no_half_group(tmp_path, monkeypatch, error)
 
 
 def test_root_sift_compares_by_scalar_product():
-    """hloc's nearest neighbours take 2 - 2 <a, b> for a squared distance: lengths must be 1."""
+    """hloc's nearest neighbours compute a squared distance as 2 - 2 <a, b>, so lengths must be 1."""
     arrays = hdf5.hloc_arrays(some_features(50), SHAPE)
     descriptors = arrays["descriptors"].astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=0), 1, atol=1e-3)

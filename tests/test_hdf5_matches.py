@@ -1,4 +1,4 @@
-"""hloc's matches.h5: read by hloc itself if it is installed, and by its documented layout; the geometry is right."""
+"""hloc's matches.h5: read by hloc if it is installed, and by its documented layout; its geometry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def some_features(n: int, seed: int = 0) -> Features:
 
 
 def documented_matches(path: Path, name0: str, name1: str) -> tuple[np.ndarray, np.ndarray]:
-    """What hloc/utils/io.py, get_matches, does: the group in either order, -1 for none."""
+    """The matches as get_matches of hloc/utils/io.py reads them: the group in either order, -1 for none."""
     with h5py.File(path, "r", libver="latest") as file:
         group, turned = f"{name0.replace('/', '-')}/{name1.replace('/', '-')}", False
         if group not in file:

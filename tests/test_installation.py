@@ -1,4 +1,4 @@
-"""What is there to run on, and where the package lies, is found; what is missing is said clearly."""
+"""Finding devices, kernels and libraries; clear messages for what is missing."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from tests.support.checkout import ROOT
 
 
 class FakeRuntime:
-    """cupy.cuda.runtime of a machine with so many devices, or with an error in place of a number."""
+    """cupy.cuda.runtime of a machine with `devices` devices, or with an error in place of their number."""
 
     class CUDARuntimeError(RuntimeError):
         pass
@@ -47,7 +47,7 @@ class FakeRuntime:
 
 @pytest.fixture
 def cupy(monkeypatch):
-    """A function that puts a CuPy in place that finds so many devices, or none: None for no CuPy at all."""
+    """A function that replaces CuPy by one that finds this number of devices; None: CuPy is not installed."""
 
     def put(devices_found):
         fake = None
@@ -79,7 +79,7 @@ def cupy(monkeypatch):
         (0, ["no device", "CUDA_VISIBLE_DEVICES"]),
     ],
 )
-def test_without_a_gpu_is_said_what_is_missing_and_the_cpu_is_taken(cupy, found, says, caplog):
+def test_without_a_gpu_the_error_says_what_is_missing_and_auto_selects_the_cpu(cupy, found, says, caplog):
     cupy(found)
     error = devices.cuda_info()["error"]
     for words in says:
@@ -92,7 +92,7 @@ def test_without_a_gpu_is_said_what_is_missing_and_the_cpu_is_taken(cupy, found,
     assert [record.getMessage() for record in caplog.records] == ["device='auto' takes cpu"]
 
 
-def test_a_cupy_that_breaks_on_import_is_said_to(cupy, monkeypatch):
+def test_the_error_of_a_cupy_that_breaks_on_import_is_shown(cupy, monkeypatch):
     cupy(None)
 
     class Broken:
@@ -105,7 +105,7 @@ def test_a_cupy_that_breaks_on_import_is_said_to(cupy, monkeypatch):
     assert "(OSError: libcuda.so.1: invalid ELF header)" in devices.cuda_info()["error"]
 
 
-def test_the_gpus_that_there_are(cupy, caplog):
+def test_gpus_are_listed_and_selected(cupy, caplog):
     cupy(2)
     assert devices.cuda_info() == {
         "cupy": "14.0.0",
@@ -137,7 +137,7 @@ def test_an_unknown_device_is_refused(name):
 # Where the package lies
 
 
-# Without site (-S), so without the finder of an editable installation.
+# Python runs without site (-S): otherwise the finder of an editable installation would be used.
 BESIDE_NUMPY = Path(numpy.__file__).parents[1]
 
 
@@ -184,16 +184,16 @@ def test_a_package_without_libraries_is_told_from_a_checkout(tmp_path):
     assert "install gpusift from a wheel" in without.stderr
 
 
-def test_without_kernels_the_installation_is_said_to_be_incomplete(tmp_path):
+def test_without_kernels_the_error_says_that_the_installation_is_incomplete(tmp_path):
     copy_package(tmp_path)
-    said = python(WHERE, tmp_path).stderr
-    assert f"RuntimeError: gpusift's kernels were not found beside {tmp_path / 'gpusift'}" in said
-    assert "install gpusift again" in said
+    stderr = python(WHERE, tmp_path).stderr
+    assert f"RuntimeError: gpusift's kernels were not found beside {tmp_path / 'gpusift'}" in stderr
+    assert "install gpusift again" in stderr
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of the checkout, without what was built."""
+    """A copy of the checkout, without build results."""
     if kernel_sources.checkout() is None:
         pytest.skip("the tests do not run from a checkout")
     copy_package(tmp_path)
@@ -217,13 +217,13 @@ def test_a_checkout_takes_the_libraries_of_its_sources_only(checkout):
 
     with (checkout / "kernels" / "extrema.cu").open("a") as file:
         file.write("// changed\n")
-    said = python(WHICH, checkout, **no_compiler).stderr
-    assert "building gpusift's CPU kernels in" in said
+    stderr = python(WHICH, checkout, **no_compiler).stderr
+    assert "building gpusift's CPU kernels in" in stderr
     assert (
-        "RuntimeError: gpusift runs from a checkout whose CPU kernels are not built, and building them failed" in said
+        "RuntimeError: gpusift runs from a checkout whose CPU kernels are not built, and building them failed" in stderr
     )
-    assert "pip install cmake" in said
-    assert "apt install g++" in said
+    assert "pip install cmake" in stderr
+    assert "apt install g++" in stderr
 
 
 STUB = """#!/bin/sh

@@ -1,4 +1,4 @@
-"""The harness accepts what agrees, and fails for what does not."""
+"""The comparison with the oracle accepts features that agree, and rejects others."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def check(ours, theirs, dtype="float32"):
 
 
 def moved(keypoints, share, **changes):
-    """The first share of the keypoints changed by adding to their columns."""
+    """A fraction of the keypoints, the first ones, with values added to their columns."""
     n = int(share * len(keypoints))
     columns = {}
     for name, change in changes.items():
@@ -71,7 +71,7 @@ def test_scikit_image_in_float32_agrees(in_float32, theirs):
         ("without a counterpart", {"positions": 2.0**5}),
     ],
 )
-def test_a_changed_share_fails(theirs, dtype, message, changes):
+def test_a_changed_fraction_fails(theirs, dtype, message, changes):
     share = 0.004 if "descriptor_off" in message else 0.02
     if "descriptor_off" in message and dtype == "float64":
         message = "descriptor_(differs|off) beyond"
@@ -80,7 +80,7 @@ def test_a_changed_share_fails(theirs, dtype, message, changes):
 
 
 def test_a_lost_keypoint_fails(theirs):
-    """In float64 any; in float32 one that lies at no threshold."""
+    """In float64 any keypoint; in float32 one that is not at a threshold."""
     lost = theirs[np.arange(len(theirs)) != 100]
     for ours, other in ((lost, theirs), (theirs, lost)):
         with pytest.raises(AssertionError, match="without a counterpart"):
@@ -107,7 +107,7 @@ def test_wrong_order_fails(theirs, dtype):
 
 
 def test_a_keypoint_at_a_threshold():
-    """Contrast put just beside a keypoint's own: noise flips it; at one 1 % lower it does not."""
+    """With a threshold just beside a keypoint's contrast, noise flips it; with one 1 % lower it does not."""
     image = IMAGE[:80, :100]
     found, strict = oracle.run(image).refined, oracle.run(image, c_dog=0.02).refined
     weak = next(k for k in found if not (strict.positions == k.positions).all(axis=1).any())

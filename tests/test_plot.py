@@ -1,4 +1,4 @@
-"""Drawing: circles where the keypoints are, of their size, turned as they are; lines between what matches."""
+"""Drawing: circles at the keypoints, with their size and orientation; lines between matches."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def test_lines_join_what_matches(width):
     assert not is_coloured(picture, 5, 5)
 
 
-def test_colour_tells_how_far_apart():
+def test_colour_shows_the_displacement():
     a, b = at((10, 10), (20, 10), (30, 10), (40, 10)), at((10, 10), (20, 20), (30, 20), (40, 30))
     picture = draw_matches(WIDE, WIDE, a, b, np.array([[0, 0], [1, 1], [2, 2], [3, 3]]), width=GAP + 200)
     colours = np.array([picture[row, 10] for row in (10, 20, 30, 40)]).astype(int)
-    assert colours[0].argmax() == 2  # blue: not moved
+    assert colours[0].argmax() == 2  # blue: not displaced
     np.testing.assert_array_equal(colours[1], colours[2])
-    assert colours[3].argmax() == 0  # red: moved the most
+    assert colours[3].argmax() == 0  # red: displaced the most
     np.testing.assert_array_equal(picture[40, 100 + GAP + 30], colours[3])
 
 
@@ -148,7 +148,7 @@ def test_outliers_are_faint():
     assert 0.7 * 90 + 10 < middle[1][0] < 160
 
 
-def test_at_most_so_many_lines_evenly_chosen():
+def test_the_number_of_lines_is_limited_and_they_are_evenly_chosen():
     rows, cols = (grid.ravel() for grid in np.mgrid[5:95:30j, 5:45:10j])
     crowded = at(*zip(rows.tolist(), cols.tolist()), *[(50.0, 20.0 + i / 100) for i in range(300)])
     image = np.zeros((100, 50), np.uint8)
@@ -168,7 +168,7 @@ def test_small_and_narrow_photographs():
     assert draw_matches(dot, dot, at((0, 0)), at((0, 0)), np.array([[0, 0]])).shape == (4 + CAPTION_HEIGHT, 8 + GAP, 3)
 
 
-def test_matches_on_the_device_are_drawn_all_the_same(device):
+def test_matches_on_the_device_are_drawn_too(device):
     image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     features = SIFT(device=device).compute(image)
     matches = np.column_stack([np.arange(len(features))] * 2)

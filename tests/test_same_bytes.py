@@ -1,4 +1,4 @@
-"""The same bytes on every run, number of threads, instruction set and device; and as the hashes kept in hashes.json."""
+"""The same bytes on every run, number of threads, instruction set and device: the hashes in support/hashes.json."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def features_on(device, image, **parameters):
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_any_number_of_threads(num_threads):
-    image, _ = CASES["a megapixel"]  # large enough that its launches call for help
+    image, _ = CASES["a megapixel"]  # large enough for its launches to start threads
     expected = digest(features_on(CpuDevice(), image))
     assert digest(features_on(CpuDevice(num_threads=num_threads), image)) == expected
 
@@ -98,7 +98,7 @@ def test_several_instruction_sets_are_compared():
     assert len({library.instruction_set for library in host_library.libraries()}) == len(host_library.libraries())
 
 
-if __name__ == "__main__":  # python tests/test_same_bytes.py, after a change that is meant to change results
+if __name__ == "__main__":  # python -m tests.test_same_bytes, after an intended change of results
     hashes = {case: digest(SIFT(**p, device="cpu", blur="kernel").compute(i)) for case, (i, p) in CASES.items()}
     KEPT.write_text(json.dumps(hashes, indent=1) + "\n")
     print("gpusift/cli/self_check.py: EXPECTED =", self_check.digests_of("cpu")[0])

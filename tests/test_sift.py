@@ -1,4 +1,4 @@
-"""SIFT's face: attributes, features, threads, images without features."""
+"""The public interface of SIFT: attributes, features, threads, images without features."""
 
 import threading
 from dataclasses import fields
@@ -68,7 +68,7 @@ def test_attributes_after_an_image(device, dtype, precision):
 
 
 def test_an_image_does_not_change_the_object(device):
-    """scikit-image's n_octaves stays small after a small image; ours comes back."""
+    """A small image lowers scikit-image's n_octaves for good; ours is restored."""
     sift = SIFT(device=device)
     sift.detect_and_extract(IMAGE)
     octaves = sift.n_octaves
@@ -89,7 +89,7 @@ def test_the_image_is_not_changed(device):
 
 
 def test_attributes_are_not_overwritten_later(device):
-    """What was taken from the object stays as it was when the object sees another image."""
+    """Arrays taken from the object do not change when it computes another image."""
     sift = SIFT(device=device)
     sift.detect_and_extract(IMAGE)
     taken = {name: getattr(sift, name) for name in COLUMNS}
@@ -137,7 +137,7 @@ def test_compute_leaves_the_attributes(device):
 
 
 def test_compute_batch_is_compute_of_each(device):
-    """Of several shapes and dtypes, one without features, and none at all."""
+    """Images of several shapes and dtypes, one without features; and no images."""
     images = [
         IMAGE,
         IMAGE[::-1],
@@ -189,7 +189,7 @@ def test_cupy_in_cupy_out():
 
 
 def test_dlpack_in(device):
-    """An array of other software, known only by DLPack, is the image that it holds."""
+    """An array of another library is taken by DLPack."""
 
     class Foreign:
         def __init__(self, array):
@@ -211,7 +211,7 @@ def test_dlpack_in(device):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads(device, dtype):
-    """Several objects in several threads give what one gives alone."""
+    """Several objects in several threads give the results of one object alone."""
     images = [oracle.photograph(name)[:150, :180] for name in ("coins", "brick", "text", "page")]
     alone = [extracted(image, device=device, dtype=dtype) for image in images]
     together = [[SIFT(device=device, dtype=dtype) for _ in range(3)] for _ in images]
@@ -276,7 +276,7 @@ def test_no_features(device, dtype):
 
 @pytest.mark.parametrize("upsampling", [1, 2, 4])
 def test_small_images(device, upsampling):
-    """Of every size down to one pixel; scikit-image fails below 12 samples a side."""
+    """Every size down to one pixel; scikit-image fails below 12 samples a side."""
     rng = np.random.default_rng(0)
     sift = SIFT(upsampling=upsampling, sigma_in=0.3, device=device)
     for rows in (1, 2, 3, 5, 6, 11, 12, 14):

@@ -1,4 +1,4 @@
-"""PyTorch's door: the same memory on both sides, tensors as images, and what LightGlue takes, held against OpenCV."""
+"""PyTorch: shared memory, tensors as images, and LightGlue's input, compared with OpenCV."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_parts_of_features(torch, device):
         np.testing.assert_array_equal(again.to_host().sigmas, part.to_host().sigmas)
 
 
-def test_tensors_of_the_users_own(torch, device):
+def test_tensors_from_the_user(torch, device):
     features = SIFT(device=device).compute(IMAGE)
     tensors = {name: tensor.clone() for name, tensor in gpusift.torch.tensors(features).items()}
     tensors["sigmas"].requires_grad_()
     assert_same(gpusift.torch.features({**tensors, "more": None}), features)
 
 
-def test_tensors_that_are_no_features(torch):
+def test_unfit_tensors_are_refused(torch):
     tensors = gpusift.torch.tensors(SIFT(device="cpu").compute(IMAGE))
     with pytest.raises(ValueError, match=r"must have all of positions, .* octaves are missing"):
         gpusift.torch.features({name: tensors[name] for name in NAMES if name != "octaves"})

@@ -1,1 +1,1 @@
-"""What several test files use: reference implementations, inputs, and processes to run in."""
+"""What several test files share: reference implementations, inputs, and processes."""

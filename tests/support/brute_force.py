@@ -1,4 +1,4 @@
-"""Brute force in NumPy for what kernels/matching.cu does, and searches whose results are hashed."""
+"""Brute-force matching in NumPy, the reference for kernels/matching.cu, and a hash of searches."""
 
 import hashlib
 
@@ -8,9 +8,9 @@ from gpusift.matching import nearest
 
 
 def best_two(first, second, mask=None):
-    """Distances to the nearest and to the second nearest, and the nearest's index; infinity and -1 where there is none.
+    """Distances to the nearest and the second nearest neighbour, and the nearest's index; infinity and -1 for none.
 
-    Squared distances are exact: of integers, or of reals that are small multiples of a power of two.
+    Squared distances are exact, as the inputs are integers, or reals that are small multiples of a power of two.
     """
     dtype = np.float64 if first.dtype.kind == "f" else np.int64
     differences = first.astype(dtype)[:, None] - second.astype(dtype)[None]
@@ -25,7 +25,7 @@ def best_two(first, second, mask=None):
 
 
 def search(device, first, second, mask=None, n_splits=None):
-    """The same by the kernels, on the host."""
+    """The results of `best_two` computed by the kernels, copied to the host."""
     m, n = len(first), len(second)
     with device.active():
         sets = nearest.upload(device, [first, second])
@@ -39,13 +39,13 @@ def search(device, first, second, mask=None, n_splits=None):
 
 
 def descriptors(n, width, dtype=np.uint8, seed=0, n_values=256):
-    """(n, width) random descriptors of so many different values; reals are multiples of 1/8."""
+    """(n, width) random descriptors with `n_values` different values; reals are multiples of 1/8."""
     values = np.random.default_rng(seed).integers(0, n_values, (n, width))
     return values.astype(np.uint8) if dtype == np.uint8 else (values / 8 - 3).astype(dtype)
 
 
 def digest(device):
-    """SHA-256 of the results of searches of bytes and of reals that need not be exact, with and without a mask."""
+    """SHA-256 of the results of searches of bytes and of inexact reals, with and without a mask."""
     whole = hashlib.sha256()
     for m, n, width in ((150, 70, 128), (3, 300, 5), (140, 33, 137)):
         mask = np.random.default_rng(m).random((m, n)) < 0.7
@@ -68,7 +68,7 @@ def is_distinct(lowest, second_lowest, max_ratio):
 
 
 def matches(first, second, *, max_ratio=0.8, cross_check=True, max_distance=np.inf, symmetric_ratio=False, mask=None):
-    """What gpusift.match must give: indices, and distances before they are rounded to float32."""
+    """The expected result of gpusift.match: indices, and distances before they are rounded to float32."""
     if min(len(first), len(second)) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
     lowest, second_lowest, index = best_two(first, second, mask)

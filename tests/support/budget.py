@@ -1,4 +1,4 @@
-"""How many bytes an image needs."""
+"""The memory that an image needs."""
 
 from gpusift.pipeline.plan import Key, bytes_of
 

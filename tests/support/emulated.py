@@ -10,7 +10,7 @@ from tests.support.checkout import ROOT
 
 SANITIZERS = ("thread", "address", "undefined")
 
-# What a sanitizer's findings are told by: its exit code, and nothing else that Python might exit with.
+# The exit code of a sanitizer with findings; Python never exits with it.
 FOUND = 66
 
 
@@ -22,7 +22,7 @@ class EmulatedDevice(CpuDevice):
 
 
 def build(folder: Path, sanitizer: str = "", kernels: Path | None = None) -> Path:
-    """Builds the library of emulated threads; returns its path. `kernels` may be a changed copy of the sources."""
+    """Build the library of emulated threads, and return its path. `kernels` may be a changed copy of the sources."""
     root = ROOT
     if kernels is not None:
         root = kernels.parent
@@ -36,7 +36,7 @@ def build(folder: Path, sanitizer: str = "", kernels: Path | None = None) -> Pat
 
 
 def run(library: Path, sanitizer: str) -> subprocess.CompletedProcess:
-    """Runs the whole pipeline, and each kernel, in emulated threads under a sanitizer, in a process of its own."""
+    """Run the whole pipeline, with every kernel, in emulated threads under a sanitizer, in a separate process."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     if sanitizer != "undefined":
         name = {"thread": "libtsan.so", "address": "libasan.so"}[sanitizer]

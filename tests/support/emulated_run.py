@@ -1,4 +1,4 @@
-"""Runs every kernel in emulated threads on a small image; prints the hash of the features. See emulated.py."""
+"""Run every kernel in emulated threads on a small image, and print the hashes of the results. See emulated.py."""
 
 import sys
 from pathlib import Path

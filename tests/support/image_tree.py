@@ -1,4 +1,4 @@
-"""A tree of files to find images in, and the names that are found."""
+"""A tree of files, and the names of the images in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def content(name: str) -> bytes:
 
 
 def make_tree(folder: Path, monkeypatch) -> Path:
-    """Put images into a folder and make it the current one."""
+    """Write images into a folder, and make it the current folder."""
     for name in TREE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content(name))
@@ -24,7 +24,7 @@ def make_tree(folder: Path, monkeypatch) -> Path:
 
 
 def found(*arguments: str, **options) -> tuple[list[str], list[str]]:
-    """The names of sources, whose content is looked at, and the reasons of failures."""
+    """Return the names of sources, after a check of their content, and the reasons of failures."""
     names, reasons = [], []
     for one in expand(arguments, **options):
         if isinstance(one, Source):

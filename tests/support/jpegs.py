@@ -13,13 +13,13 @@ SAMPLINGS = {name: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}") for name
 
 
 def encoded(image: np.ndarray = COLOUR, **options: int) -> bytes:
-    """A JPEG file; options are cv2's, without IMWRITE_JPEG_."""
+    """A JPEG file; options are cv2's, without the prefix IMWRITE_JPEG_."""
     flags = [value for name, given in options.items() for value in (getattr(cv2, f"IMWRITE_JPEG_{name}"), given)]
     return cv2.imencode(".jpg", image, flags)[1].tobytes()
 
 
 def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
-    """The file with a segment more, after the start."""
+    """The file with another segment after its start."""
     return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
 
 

@@ -1,4 +1,4 @@
-"""The oracle's keypoints as our stages pass them on."""
+"""The oracle's keypoints as `Features`, and the orientation stage on them."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from gpusift.stages import levels, orientation
 
 
 def features_of(device, keypoints, dtype):
-    """The oracle's keypoints as our stages hand them on; the response numbers them."""
+    """The oracle's keypoints as `Features`; the response is their index."""
     n = len(keypoints)
     columns = {
         "positions": keypoints.positions.astype(dtype),

@@ -1,4 +1,4 @@
-"""The kernels as a GPU gets them, without a GPU: built by NVRTC as CuPy builds them, and what ptxas says of them."""
+"""The kernels compiled for a GPU, without a GPU: by NVRTC as CuPy does it, with the figures that ptxas reports."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support import alignment
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 PRECISIONS = ("float32", "float64")
 
-# What CuPy 14 adds to the options of a RawModule (cupy/cuda/compiler.py), but for folders of headers, of which the
+# Options that CuPy 14 adds to those of a RawModule (cupy/cuda/compiler.py), without the folders of headers, as the
 # sources include none. With -arch=sm_XX NVRTC runs ptxas too.
 ADDED_BY_CUPY = ("-ftz=true", "--device-as-default-execution-space")
 
 # Limits of all these architectures (CUDA C++ Programming Guide, compute capabilities).
 SHARED_BYTES = 48 * 1024  # static, of a block
-REGISTERS = 64 * 1024  # of a block, given to warps 8 a thread at a time
+REGISTERS = 64 * 1024  # of a block, allocated to warps in units of 8 a thread
 WARP = 32  # threads
 
 # A wide blur; the default parameters' largest radius is 12.
@@ -47,12 +47,12 @@ _FIGURES = re.compile(
 
 
 class BuildError(Exception):
-    """NVRTC's log, where it built nothing."""
+    """NVRTC failed; the message is its log."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What of a launch decides which code is built, and the threads of its blocks."""
+    """The properties of a launch that decide which code is built, and the threads of its blocks."""
 
     kernel: str
     constant: int = 0
@@ -65,13 +65,13 @@ class Launch:
         return kernel_sources.kernels()[self.kernel].stage
 
     def options(self, dtype: str) -> tuple[str, ...]:
-        """The options that the device gives CuPy."""
+        """The options that the device passes to CuPy."""
         return devices.definitions(self.kernel, np.dtype(dtype), self.constant, dict(self.sizes))
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What ptxas says of a function: registers of a thread, bytes of shared memory, of stack and spilled."""
+    """ptxas's figures of a function: registers of a thread; bytes of shared memory, stack and spills."""
 
     registers: int
     shared: int
@@ -81,14 +81,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Build:
-    """What NVRTC made of a source: the code, its log, and the figures of each function."""
+    """The result of NVRTC for a source: the code, its log, and the figures of each function."""
 
     code: bytes
     log: str
 
     @property
     def warnings(self) -> list[str]:
-        """The lines of the log that warn."""
+        """The warnings of the log."""
         return [line for line in self.log.splitlines() if "warning" in line.lower()]
 
     @property
@@ -116,12 +116,12 @@ def compiled(text: str, options: Iterable[str], architecture: str) -> Build:
 
 
 def built(launch: Launch, dtype: str, architecture: str) -> Build:
-    """The module that a launch needs."""
+    """Build the module that a launch needs."""
     return compiled(kernel_sources.text(launch.stage), launch.options(dtype), architecture)
 
 
 def ptx(launch: Launch, dtype: str) -> str:
-    """The same module before ptxas: PTX, where each operation names its rounding."""
+    """Return the PTX of that module, in which each operation names its rounding."""
     return compiled_to_ptx(kernel_sources.text(launch.stage), launch.options(dtype))
 
 
@@ -166,7 +166,7 @@ def version() -> str:
 
 
 def problems(launch: Launch, dtype: str, architecture: str) -> list[str]:
-    """What is wrong with the code that a launch needs, a line each; none if it builds as it must."""
+    """Return the problems of the code that a launch needs, a line for each."""
     try:
         build = built(launch, dtype, architecture)
     except BuildError as error:
@@ -189,14 +189,14 @@ def _round_up(number: int, step: int) -> int:
 
 
 class Recorder(devices.CpuDevice):
-    """The CPU, which keeps what it is asked to launch."""
+    """The CPU device, which records the launches that it prepares."""
 
     def __init__(self) -> None:
         super().__init__()
         self.launches: set[Launch] = set()
 
     def prepare(self, name, grid, block, *arguments, constant=0, sizes=None):
-        """A launch, which is kept."""
+        """Record a launch."""
         self.launches.add(Launch(name, constant, tuple(sorted((sizes or {}).items())), int(np.prod(block))))
         return super().prepare(name, grid, block, *arguments, constant=constant, sizes=sizes)
 
@@ -228,7 +228,7 @@ def default_launches() -> tuple[Launch, ...]:
 
 
 def extreme_launches() -> tuple[Launch, ...]:
-    """The launches with parameters that need most memory, and of the other factors of upsampling."""
+    """The launches with the parameters that need most memory, and with other factors of upsampling."""
     parameters = (
         Parameters(upsampling=1, n_bins=MAX_BINS, n_hist=1, n_ori=_most_directions(1)),
         Parameters(upsampling=4, sigma_in=0.3, n_ori=_most_directions(Parameters().n_hist)),
@@ -239,7 +239,7 @@ def extreme_launches() -> tuple[Launch, ...]:
 
 
 def _most_directions(n_hist: int) -> int:
-    """The largest n_ori that goes with n_hist."""
+    """The largest n_ori that is allowed with n_hist."""
     n_ori = 1
     while True:
         try:
@@ -250,5 +250,5 @@ def _most_directions(n_hist: int) -> int:
 
 
 def order(launch: Launch) -> tuple:
-    """The order of launches: by stage, kernel, constant and sizes."""
+    """The sort key of launches: stage, kernel, constant and sizes."""
     return OF_KERNELS.index(f"{launch.stage}.cu"), launch.kernel, launch.constant, launch.sizes

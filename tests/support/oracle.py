@@ -1,4 +1,4 @@
-"""scikit-image's SIFT in float64, stage by stage, and what it means to agree with it.
+"""scikit-image's SIFT in float64, stage by stage, and the conformance table.
 
 Arrays of this module are those of scikit-image's attributes: positions are (row, col) in input
 pixels, orientations radians. Octaves have the scale first: (n_scales + 3, rows, cols).
@@ -21,7 +21,7 @@ CORRESPONDENCE = 0.5
 # Distances are compared in these steps: rounding must not decide between equal keypoints.
 POSITION_STEP = 0.02  # octave samples
 ORIENTATION_STEP = 0.02  # radians
-# Noise on the levels, relative to the image's largest value, of the size of float32's own errors there
+# Noise on the levels, relative to the image's largest value, of the size of float32's errors
 # (observed worst: 2e-7 with blur="ndimage", 5e-7 with "kernel").
 FLOAT32_NOISE = 3e-7
 NOISE_TRIALS = 32
@@ -29,7 +29,7 @@ NOISE_TRIALS = 32
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Keypoints with what the stages so far know of them."""
+    """Keypoints with the results of the stages so far."""
 
     positions: np.ndarray
     sigmas: np.ndarray
@@ -40,7 +40,7 @@ class Keypoints:
 
     @classmethod
     def of(cls, source) -> Keypoints:
-        """Those of a SIFT object of either side, or of Features on the host."""
+        """Return the keypoints of a SIFT object, ours or scikit-image's, or of Features on the host."""
         return cls(**{name: getattr(source, name) for name in cls.__dataclass_fields__})
 
     def __len__(self):
@@ -52,7 +52,7 @@ class Keypoints:
 
 
 class Oracle:
-    """The stages of scikit-image's SIFT, each computed when first asked for."""
+    """The stages of scikit-image's SIFT, each computed at its first use."""
 
     def __init__(self, sift: SIFT, octaves: list[np.ndarray], image_shape: tuple[int, int]):
         self.sift = sift
@@ -67,13 +67,13 @@ class Oracle:
         return cls(sift, octaves, image.shape)
 
     def rounded(self, dtype) -> Oracle:
-        """The oracle's later stages on this scale space, once rounded to a dtype."""
+        """Return an oracle whose later stages work on this scale space, rounded to a dtype."""
         octaves = [octave.astype(dtype).astype(np.float64) for octave in self.octaves]
         return Oracle(self.sift, octaves, self.image_shape)
 
     @functools.cached_property
     def spaces(self) -> list[np.ndarray]:
-        """The scale space as scikit-image holds it, the scale last."""
+        """The scale space in scikit-image's layout: the scale is the last axis."""
         return [np.moveaxis(octave, 0, -1) for octave in self.octaves]
 
     @functools.cached_property
@@ -115,9 +115,9 @@ class Oracle:
         return Keypoints.of(self.sift)
 
     def at_threshold(self, keypoint: Keypoints, noise: float = FLOAT32_NOISE) -> bool:
-        """Whether noise of float32's size makes the oracle itself gain or lose this keypoint.
+        """Whether noise of the size of float32's errors makes the oracle gain or lose this keypoint.
 
-        Only the keypoint's octave is searched, only keypoints beside it are oriented.
+        Only the keypoint's octave is searched, and only keypoints next to it get orientations.
         """
         o = int(keypoint.octaves)
         level = max(1.0, max(float(np.abs(octave).max()) for octave in self.octaves))
@@ -147,9 +147,9 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two sets of keypoints agree: the rows of the conformance table.
+    """The agreement of two sets of keypoints: the rows of the conformance table.
 
-    Percentiles are the 99th over the pairs; without a pair they are 0.
+    Percentiles are the 99th over the pairs; 0 without a pair.
     """
 
     ours: Keypoints
@@ -158,9 +158,9 @@ class Agreement:
     position: float  # px
     sigma: float  # relative
     orientation: float  # rad
-    descriptor_differs: float  # share of elements
-    descriptor_off: float  # share of elements, by more than 1
-    misplaced: int  # counterparts out of the oracle's order
+    descriptor_differs: float  # fraction of elements
+    descriptor_off: float  # fraction of elements, by more than 1
+    misplaced: int  # counterparts not in the oracle's order
 
     @property
     def alone(self) -> Keypoints:
@@ -178,10 +178,10 @@ class Agreement:
         )
 
     def check(self, dtype: str, oracle: Oracle) -> None:
-        """Assert the conformance table for a dtype."""
+        """Assert the rows of the conformance table for a dtype."""
         limits = LIMITS[dtype]
         alone = self.alone
-        # One keypoint at a threshold is allowed however few there are.
+        # One keypoint at a threshold is always allowed.
         allowed = max(1, int(limits.alone * len(self.theirs))) if limits.alone else 0
         assert len(alone) <= allowed, f"too many keypoints without a counterpart: {self}"
         for keypoint in alone:
@@ -235,7 +235,7 @@ def compare(ours: Keypoints, theirs: Keypoints, upsampling: int = 2) -> Agreemen
 
 
 def _pair(ours: Keypoints, theirs: Keypoints, upsampling: int) -> np.ndarray:
-    """Counterparts: the nearest in position, then in orientation, first come first served."""
+    """Pair counterparts greedily: by distance of position, then of orientation."""
     places = []
     for keypoints in (ours, theirs):
         delta = 2.0**keypoints.octaves / upsampling
@@ -260,10 +260,10 @@ def _pair(ours: Keypoints, theirs: Keypoints, upsampling: int) -> np.ndarray:
 
 
 def _misplaced(ours: Keypoints, theirs: Keypoints, pairs: np.ndarray) -> int:
-    """How many pairs follow a pair that the oracle has later.
+    """Count the pairs that follow a pair that comes later in the oracle's order.
 
-    Where one orientation of a keypoint has no counterpart, the others may rightly be first or
-    further ones, so such keypoints do not count.
+    If an orientation of a keypoint has no counterpart, the keypoint's other orientations may change their order, so
+    such keypoints do not count.
     """
     lone = np.setdiff1d(np.arange(len(theirs)), pairs[:, 1])
     lone_ours = np.setdiff1d(np.arange(len(ours)), pairs[:, 0])
@@ -307,7 +307,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return np.round(255 * color.rgb2gray(image)).astype(np.uint8)
 
 
-# Photographs that scikit-image carries; the large ones cut.
+# Photographs of scikit-image's; crops of the large ones.
 PHOTOGRAPHS = {
     "astronaut": lambda: _grey(data.astronaut()),
     "brick": data.brick,

@@ -1,4 +1,4 @@
-"""Synthetic images, made of integers so that every machine makes the same ones, and the hash of their features."""
+"""Synthetic images from integer arithmetic, so that they are identical on every machine, and hashes of features."""
 
 import hashlib
 from dataclasses import replace
@@ -22,7 +22,7 @@ def digest(features) -> str:
 
 
 def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
-    """Blocks and noise of several sizes: a uint8 image that depends on its arguments alone."""
+    """Blocks and noise of several sizes: a uint8 image that depends on nothing but the arguments."""
     state = np.uint64(seed)
     total = np.zeros((rows, cols), np.int64)
     for size, weight in ((1, 20), (3, 40), (8, 80), (21, 115)):
@@ -37,8 +37,8 @@ def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
 
 
 def every_digest(device, parameters) -> list[str]:
-    """The hashes of what all kernels but matching's give for a small image, those of seldom parameters too."""
-    wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be one with the enlargement
+    """The hashes of the results of all kernels but matching's on a small image, also with unusual parameters."""
+    wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be fused with the enlargement
     images = [image_of(small_image()), image_of(small_image().T.copy().T)]
     found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in (parameters, wide)]
     halved = np.zeros((20, 16), device.dtype)
