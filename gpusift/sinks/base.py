@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,6 +112,9 @@ class Format(Protocol):
     def exif_orientation(self) -> bool:
         """Whether images are turned as EXIF says, where the caller does not say."""
 
+    def own_files(self, path: Path) -> Iterable[Path]:
+        """Return files that the format writes, other than results; an output in which one is a link is refused."""
+
     def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Check a run's settings, before anything is made or removed, and add defaults of the format's own.
 
@@ -198,8 +201,10 @@ def record_of(settings: dict[str, Any]) -> str:
     return json.dumps({"made by": FORMAT, "settings": settings})
 
 
-def settings_in(record: str | bytes) -> dict[str, Any] | None:
-    """Return the settings in an output's record of its run; None if it is no such record."""
+def settings_in(record: object) -> dict[str, Any] | None:
+    """Return the settings in an output's record of its run; None if it is no such record, whatever else it is."""
+    if not isinstance(record, (str, bytes)):
+        return None
     try:
         content = json.loads(record)
     except (ValueError, RecursionError):
@@ -226,6 +231,19 @@ def settings_in_folder(folder: Path, record: str, results: Iterator[Path]) -> di
     if settings is None:
         raise OutputExistsError(path)
     return settings
+
+
+def refuse_links(files: Iterable[Path]) -> None:
+    """Refuse an output in which a file of the sink's own is a link: what is written would go elsewhere.
+
+    Raises
+    ------
+    OutputExistsError
+        A file is a link.
+    """
+    for file in files:
+        if file.is_symlink():
+            raise OutputExistsError(file, "must be a file of gpusift's, but it is a link")
 
 
 def is_file(path: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpusift.features import Features
 from gpusift.hdf5 import SUFFIXES, hloc_data, recover, write_group
-from gpusift.sinks.base import OutputExistsError, RefusedImageError, is_file, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, write_whole
 from gpusift.storage.transaction import TransactionalFile
 
@@ -36,6 +36,10 @@ class Hdf5Format:
     sift_parameters: Mapping[str, Any] = {}
     exif_orientation = True
 
+    def own_files(self, path: Path) -> list[Path]:
+        """Return no files: all is in the one file."""
+        return []
+
     def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the settings: the format takes any."""
         return settings
@@ -50,10 +54,12 @@ class Hdf5Format:
         try:
             with h5py.File(path) as file:
                 settings = settings_in(file.attrs.get(ATTRIBUTE, ""))
-        except OSError as error:
-            if os.access(path, os.R_OK):
-                raise OutputExistsError(path) from error
-            raise
+        except Exception as error:  # h5py raises errors of many kinds for a damaged or hostile file
+            if isinstance(error, BlockingIOError) or "already open for" in str(error):
+                raise OutputInUseError(path, "must not be open in another program for writing, but it is") from error
+            if not os.access(path, os.R_OK):
+                raise
+            raise OutputExistsError(path) from error
         if settings is None:
             raise OutputExistsError(path)
         return settings
@@ -100,17 +106,23 @@ class Hdf5Store:
     def __contains__(self, name: object) -> bool:
         import h5py
 
-        try:  # a group of that name is another image's
-            kind = self._file.get(f"{name}/image_size", getclass=True) if "\0" not in str(name) else None
-        except (KeyError, TypeError, ValueError):  # not a name of a group
+        name = str(name)
+        if "\0" in name or not self._is_inside(name):
             return False
-        return kind is h5py.Dataset
+        try:
+            size = self._file.get(f"{name}/image_size")
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError):  # not a name of a group, or a link
+            return False
+        # A group of that name is another image's; data in other files are none of this one's.
+        return isinstance(size, h5py.Dataset) and size.shape == (2,) and not (size.is_virtual or size.external)
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
         """Take an image's features, see `gpusift.sinks.base.Store`."""
         try:
             if "\0" in name:
                 raise ValueError("a name ends at a character 0")
+            if not self._is_inside(name):
+                raise ValueError("a group in it is a link, which may lead to another file")
             write_group(self._file, name, hloc_data(features, image_shape, self._normalization))
         except (TypeError, ValueError) as error:
             self._disk.check()
@@ -119,6 +131,22 @@ class Hdf5Store:
             ) from None
         finally:
             self._disk.check()
+
+    def _is_inside(self, name: str) -> bool:
+        """Whether a group is in this file, wherever it is: no part of its path is a link of HDF5 to somewhere else."""
+        import h5py
+
+        parts = name.split("/")
+        for end in range(1, len(parts) + 1):
+            try:
+                link = self._file.get("/".join(parts[:end]), getlink=True)
+            except (KeyError, TypeError, ValueError):  # the rest does not exist
+                return True
+            if link is None:
+                return True
+            if not isinstance(link, h5py.HardLink):
+                return False
+        return True
 
     def commit(self) -> None:
         """Write them in one transaction."""

@@ -17,6 +17,7 @@ from gpusift.sinks.base import (
     RefusedImageError,
     Store,
     check_settings,
+    refuse_links,
 )
 from gpusift.sinks.failures import Failures
 from gpusift.sources import wrong_name
@@ -141,8 +142,10 @@ def open_local(
     """Open an output on this machine; see `gpusift.sinks.open_sink`."""
     shown, path = os.fspath(path), real_path(path)
     failures, lock_path = _files_of(format_, path)
-    lock = _lock(path, lock_path, format_.failures_file is None)
+    lock = None
     try:
+        lock = _lock(path, lock_path, format_.failures_file is None)  # within: an interrupt may come right after it
+        refuse_links([failures, *format_.own_files(path)])
         if overwrite:
             format_.clear(path)
             failures.unlink(missing_ok=True)
@@ -157,7 +160,8 @@ def open_local(
             store.abandon()
             raise
     except BaseException:
-        lock.release()
+        if lock is not None:
+            lock.release()
         raise
 
 
@@ -167,11 +171,9 @@ def recorded_settings(format_: Format, path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     _, lock_path = _files_of(format_, path)
-    lock = _lock(path, lock_path, format_.failures_file is None)
-    try:
+    with _locked(path, lock_path, format_.failures_file is None):
+        refuse_links(format_.own_files(path))
         return format_.recorded_settings(path)
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -184,11 +186,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         Another process writes to it.
     """
     path = real_path(Path(path))
-    lock = _lock(path, lock_file(path), True)
-    try:
+    with _locked(path, lock_file(path), True):
         yield
-    finally:
-        lock.release()
 
 
 def _files_of(format_: Format, path: Path) -> tuple[Path, Path]:
@@ -210,7 +209,19 @@ def lock_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
+@contextmanager
+def _locked(path: Path, file: Path, is_file: bool) -> Iterator[None]:
+    lock = None
+    try:
+        lock = _lock(path, file, is_file)
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 def _lock(path: Path, file: Path, is_file: bool) -> Lock:
+    refuse_links([file])
     try:
         return Lock(file, path if is_file else None)
     except BlockingIOError:

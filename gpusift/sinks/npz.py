@@ -32,6 +32,10 @@ class NpzFormat:
     sift_parameters: Mapping[str, Any] = {}
     exif_orientation = True
 
+    def own_files(self, path: Path) -> list[Path]:
+        """Return the file of settings and the folder of what is not committed."""
+        return [path / SETTINGS, path / PENDING]
+
     def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the settings: the format takes any."""
         return settings
@@ -79,6 +83,8 @@ class NpzStore:
         try:
             if not self._files.keys().isdisjoint(path.parents):
                 raise NotADirectoryError(errno.ENOTDIR, "another image's result has the name of its folder")
+            if os.path.realpath(path.parent) != os.fspath(path.parent):
+                raise NotADirectoryError(errno.ENOTDIR, "a folder in it is a link, which may lead out of the output")
             path.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, "something else has the name of its result", os.fspath(path))
@@ -134,7 +140,10 @@ def _npz_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_ours(file: Path) -> bool:
+    """Whether a file has an image's features; links do not count, as they may lead out of the output."""
     try:
+        if file.is_symlink() or not file.is_file():
+            return False
         with zipfile.ZipFile(file) as archive:
             return {"positions.npy", "image_shape.npy"} <= set(archive.namelist())
     except (OSError, ValueError, zipfile.BadZipFile):

@@ -54,6 +54,10 @@ class ParquetFormat:
     sift_parameters: Mapping[str, Any] = {}
     exif_orientation = True
 
+    def own_files(self, path: Path) -> list[Path]:
+        """Return the file of settings and the journals."""
+        return [path / SETTINGS, *path.glob(f"{JOURNAL}*")]
+
     def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the settings, of which any will do, if pyarrow is installed."""
         import_pyarrow()
@@ -172,6 +176,10 @@ class ParquetStore:
         """Read the names of the images in Parquet files."""
         _, parquet = import_pyarrow()
         for file in self._folder.glob(f"{FILE}*.parquet"):
+            if not _is_ours(file):
+                raise OutputExistsError(
+                    file, "must be a Parquet file of gpusift's, but it is something else; remove it"
+                )
             with parquet.ParquetFile(file) as opened:
                 for batch in opened.iter_batches(columns=["name"]):
                     self._add_names(batch["name"].to_pylist())
@@ -187,10 +195,16 @@ class ParquetStore:
         """Return the number of the journal to resume, or of the next one; remove journals that became files."""
         for journal in sorted(self._folder.glob(f"{JOURNAL}*"), reverse=True):
             if not file_of(journal).exists():
-                return int(journal.name.removeprefix(JOURNAL))
+                return self._number_of(journal)
             journal.unlink()
         keys = (file.stem.removeprefix(FILE) for file in self._folder.glob(f"{FILE}*.parquet"))
         return 1 + max((int(key) for key in keys if len(key) == DIGITS and key.isdecimal()), default=0)
+
+    def _number_of(self, journal: Path) -> int:
+        number = journal.name.removeprefix(JOURNAL)
+        if not (len(number) == DIGITS and number.isdecimal()):
+            raise OutputExistsError(journal, "must be a journal of gpusift's, but it is something else; remove it")
+        return int(number)
 
     def _open_journal(self, number: int) -> None:
         """Open a journal: a new one, or one to resume after its last whole batch."""
@@ -233,7 +247,8 @@ def _journal_of(folder: Path, number: int) -> Path:
 def _is_ours(file: Path) -> bool:
     pyarrow, parquet = import_pyarrow()
     try:
-        return METADATA in (parquet.read_schema(file).metadata or {})
+        schema = parquet.read_schema(file)
+        return METADATA in (schema.metadata or {}) and "name" in schema.names
     except (OSError, pyarrow.ArrowException):
         return False
 

@@ -49,6 +49,9 @@ class CountsFormat:
     sift_parameters = {"n_octaves": 2}  # noqa: RUF012
     exif_orientation = False
 
+    def own_files(self, path):
+        return []
+
     def settle(self, settings):
         return {"digits": 3, **settings}
 

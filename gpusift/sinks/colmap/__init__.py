@@ -46,6 +46,10 @@ class ColmapFormat:
     sift_parameters: Mapping[str, Any] = SIFT_PARAMETERS
     exif_orientation = False  # COLMAP reads pictures as they are stored
 
+    def own_files(self, path: Path) -> list[Path]:
+        """Return the files that SQLite writes beside the database."""
+        return side_files(path)[1:]
+
     def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Check that pycolmap is installed and features are such as COLMAP has them; add the settings of cameras."""
         for name, wanted in (("descriptor_layout", "ubc"), ("exif_orientation", False)):
