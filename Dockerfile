@@ -1,9 +1,9 @@
 # gpusift in a container, as a batch job: on the GPU through NVIDIA's container runtime, on the CPU without.
 #
 #     docker build -t gpusift .                              # CUDA 13: NVIDIA driver 580 or newer
-#     docker build -t gpusift --build-arg EXTRAS=cuda12,colmap,dask-cuda12,gs,http,nvimgcodec-cuda12,parquet,s3 .
+#     docker build -t gpusift --build-arg EXTRAS=cuda12,colmap,dask-cuda12,gs,http,nvimgcodec-cuda12,opencv,parquet,s3 .
 #                                                            # CUDA 12: driver 525
-#     docker build -t gpusift:cpu --build-arg EXTRAS=colmap,dask,gs,http,parquet,s3 .   # no CUDA, and gigabytes smaller
+#     docker build -t gpusift:cpu --build-arg EXTRAS=colmap,dask,gs,http,opencv,parquet,s3 .   # no CUDA, and gigabytes smaller
 #
 #     docker run --rm --gpus all gpusift info --check        # exit code 0: the devices compute what they should
 #     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" gpusift extract photos -o features.h5
@@ -30,7 +30,7 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/*
-ARG EXTRAS=cuda13,colmap,dask-cuda13,gs,http,nvimgcodec,parquet,s3
+ARG EXTRAS=cuda13,colmap,dask-cuda13,gs,http,nvimgcodec,opencv,parquet,s3
 RUN --mount=type=bind,from=build,source=/wheel,target=/wheel \
     pip install --no-cache-dir --root-user-action=ignore "$(echo /wheel/gpusift-*.whl)${EXTRAS:+[$EXTRAS]}"
 # Every user may write to the cache, for --user.

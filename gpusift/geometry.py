@@ -10,6 +10,7 @@ import numpy as np
 
 from gpusift.features import Features
 from gpusift.matching.matches import matched_points
+from gpusift.opencv_package import import_cv2
 
 MODELS = ("homography", "fundamental")
 NAMES = {"homography": "homography", "fundamental": "fundamental matrix"}  # in words
@@ -106,7 +107,7 @@ def verify(
 
 def _fit(model: str, points_a: np.ndarray, points_b: np.ndarray, threshold: float, min_inliers: int) -> Geometry:
     """Fit one model to (Q, 2) points x, y."""
-    import cv2
+    cv2 = import_cv2()
 
     least, n = LEAST_MATCHES[model], len(points_a)
     none = np.zeros(n, dtype=bool)

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpusift.features import Features
 from gpusift.matching.matches import matched_points
+from gpusift.opencv_package import import_cv2
 from gpusift.storage.atomic import write_whole
 
 # Circles have this many sigmas as their radius. A Gaussian blob of standard deviation s is found at
@@ -70,7 +71,7 @@ def draw_keypoints(image: np.ndarray, features: Features, *, zoom: int = 1, dim:
     picture : (zoom * M, zoom * N, 3) uint8 array
         Red, green, blue.
     """
-    import cv2
+    cv2 = import_cv2()
 
     grey: np.ndarray = (_to_uint8(image) * np.float32(dim)).round().astype(np.uint8)
     if zoom > 1:
@@ -158,7 +159,7 @@ def draw_matches(
         If an image is not 2-D, the matches are no pairs of indices into the features, the inliers not one bool for
         each, or the width is under 64.
     """
-    import cv2
+    cv2 = import_cv2()
 
     points_a, points_b = matched_points(features_a, features_b, matches)
     good = np.ones(len(points_a), dtype=bool) if inliers is None else np.asarray(inliers)
@@ -216,7 +217,7 @@ def draw_matches(
 
 def _scaled_grey(image: np.ndarray, scale: float, dim: float) -> np.ndarray:
     """Grey values of 0..255, dimmed and scaled."""
-    import cv2
+    cv2 = import_cv2()
 
     grey: np.ndarray = (_to_uint8(image) * np.float32(dim)).round().astype(np.uint8)
     rows, cols = (max(round(side * scale), 1) for side in grey.shape)
@@ -237,7 +238,7 @@ def _evenly(points: np.ndarray, most: int) -> np.ndarray:
 
 def _colours(values: np.ndarray) -> np.ndarray:
     """(N, 3) uint8: from blue at 0 over green to red at 1."""
-    import cv2
+    cv2 = import_cv2()
 
     index = np.rint(np.clip(0.12 + 0.76 * values, 0, 1) * 255).astype(np.uint8)
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO).reshape(-1, 3)[:, ::-1]
@@ -246,7 +247,7 @@ def _colours(values: np.ndarray) -> np.ndarray:
 
 def _caption(width: int, text: str, span: np.ndarray | None) -> np.ndarray:
     """A strip of this width with the text and, for a span of distances, the key to the colours."""
-    import cv2
+    cv2 = import_cv2()
 
     strip = np.full((CAPTION_HEIGHT, width, 3), BACKGROUND, np.uint8)
     font, size = cv2.FONT_HERSHEY_DUPLEX, 0.62
@@ -294,7 +295,7 @@ def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     picture : (M, N, 3) uint8 array
         Red, green, blue.
     """
-    import cv2
+    cv2 = import_cv2()
 
     _, data = cv2.imencode(".png", picture[..., ::-1])
     write_whole(path, data.tobytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpusift.images.errors import DecodeError
+from gpusift.opencv_package import import_cv2
 
 
 def imdecode(data: bytes, exif_orientation: bool, *, unchanged: bool = False) -> np.ndarray:
@@ -29,7 +30,7 @@ def imdecode(data: bytes, exif_orientation: bool, *, unchanged: bool = False) ->
     DecodeError
         OpenCV does not decode it.
     """
-    import cv2
+    cv2 = import_cv2()
 
     flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
     if not unchanged and not exif_orientation:

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from gpusift.images.errors import ImageReadError
+from gpusift.opencv_package import import_cv2
 
 # cv2.cvtColor does not take float64; these are its weights for blue, green and red.
 BGR_TO_GREY = (0.114, 0.587, 0.299)
@@ -32,7 +33,7 @@ def to_grey(image: np.ndarray, name: str | os.PathLike[str]) -> np.ndarray:
     ImageReadError
         The image has another number of samples in a pixel, or colours of a dtype without a conversion.
     """
-    import cv2
+    cv2 = import_cv2()
 
     if image.ndim == 2:
         return image

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.images.orientation import UPRIGHT
+from gpusift.opencv_package import import_cv2
 
 BASELINE, PROGRESSIVE = 0xC0, 0xC2  # markers of Huffman-coded frames
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -148,7 +149,7 @@ def _is_usual(components: bytes, adobe: list[bytes]) -> bool:
 
 def _orientation(exif: list[bytes]) -> int:
     """Return the orientation that OpenCV reads from EXIF segments: it decodes a small image that has the same ones."""
-    import cv2
+    cv2 = import_cv2()
 
     segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body for body in exif)
     probe = _probe()
@@ -159,7 +160,7 @@ def _orientation(exif: list[bytes]) -> int:
 @cache
 def _probe() -> bytes:
     """Return a JPEG of four blocks, each of one grey level."""
-    import cv2
+    cv2 = import_cv2()
 
     levels = np.array([[0, 85], [170, 255]], np.uint8)
     return cv2.imencode(".jpg", np.kron(levels, np.ones((8, 8), np.uint8)))[1].tobytes()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusift.images.scaling import Decoded, reduced
+from gpusift.opencv_package import import_cv2
 
 if TYPE_CHECKING:
     from gpusift.devices import Device
@@ -194,13 +195,13 @@ class JpegDecoder:
     def _grey(self, rgb: Any) -> Any:
         """Convert (M, N, 3) red, green and blue to grey as `cv2.cvtColor` does."""
         if self._on_cpu:
-            import cv2
+            cv2 = import_cv2()
 
             return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         return grey_of(rgb)
 
     def _check(self) -> None:
-        import cv2
+        cv2 = import_cv2()
 
         from gpusift.images.jpeg import plain_jpeg
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.images.errors import ImageReadError
+from gpusift.opencv_package import import_cv2
 
 SCALABLE = ("uint8", "uint16", "int16", "float32", "float64")  # the dtypes that cv2.resize averages
 
@@ -60,7 +61,7 @@ def reduced(image: Any, max_size: int | None, name: str | os.PathLike[str]) -> D
 
 def _average(image: np.ndarray, scale: float, name: str | os.PathLike[str]) -> np.ndarray:
     """Average the pixels of an image down to `scale` times its sides."""
-    import cv2
+    cv2 = import_cv2()
 
     if image.dtype not in SCALABLE:
         raise ImageReadError(

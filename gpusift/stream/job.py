@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpusift import __version__
 from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
+from gpusift.opencv_package import import_cv2
 from gpusift.parameters import Parameters
 from gpusift.sift import SIFT
 from gpusift.sinks import BASE, Sink, format_of, open_sink, recorded_base
@@ -99,6 +100,7 @@ class Job:
         format_settings: Mapping[str, Any] | None = None,
     ) -> Job:
         """Derive a job from the arguments of `extract`; what is not given follows from the output's format."""
+        import_cv2()  # without it, no image can be read
         format_, _ = format_of(output)
         arguments = arguments_of(sift) if isinstance(sift, SIFT) else {**format_.sift_parameters, **(sift or {})}
         if exif_orientation is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 
 import cv2
 import numpy as np
@@ -104,6 +103,9 @@ def test_jpeg2000_of_any_depth(bits):
     assert np.abs(got - SMOOTH[..., 0] * white).max() < 0.02 * white  # it is lossy; seen: 0.012
 
 
+HAS_AVIF = pytest.mark.skipif(not cv2.haveImageWriter("a.avif"), reason=f"OpenCV {cv2.__version__} has no AVIF")
+
+
 def avif(orientation: int, image: np.ndarray = PHOTOGRAPH) -> bytes:
     """Pillow writes an orientation as a rotation and a mirror of the picture."""
     exif, file = Image.Exif(), io.BytesIO()
@@ -112,6 +114,7 @@ def avif(orientation: int, image: np.ndarray = PHOTOGRAPH) -> bytes:
     return file.getvalue()
 
 
+@HAS_AVIF
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_rotation_and_mirror_of_avif(orientation):
     data = avif(orientation)
@@ -122,19 +125,19 @@ def test_rotation_and_mirror_of_avif(orientation):
         assert np.abs(got - theirs).max() <= 3  # seen: 2
 
 
+@HAS_AVIF
 def test_broken_metadata_of_avif():
     data = avif(6)
     at = data.index(b"ipma")
     for end in (at + 8, at + 12):
         with pytest.raises(ImageReadError, match="must"):
             decode(data[:end], "a")
-    cropped = bytearray(data)
-    cropped[cropped.index(b"irot") :][:4] = b"clap"
     at = data.index(b"irot")
-    with pytest.raises(ImageReadError, match="must"):
+    with pytest.raises(ImageReadError, match=r"must not be cropped by its metadata \(clap\)"):
         decode(data[:at] + b"clap" + data[at + 4 :], "a")
 
 
+@HAS_AVIF
 @pytest.mark.parametrize("depth", [10, 12])
 def test_avif_of_more_than_8_bits(depth):
     values = (SMOOTH * ((1 << depth) - 1)).astype(np.uint16)
@@ -184,9 +187,3 @@ def test_scans_are_found_behind_what_decoders_skip(fill):
     last = data[data.rindex(b"\xff\xc4") : -2]
     many = data[:-2] + (fill + last) * 30 + data[-2:]
     assert read_header(many).scans == read_header(data).scans + 30
-
-
-def test_many_scans_are_counted_in_linear_time():
-    start = time.process_time()
-    read_header(jpeg()[:-2] + b"\xff\x00" * (1 << 22) + b"\xff\xd9")
-    assert time.process_time() - start < 20  # seen: 0.1

@@ -265,8 +265,7 @@ def test_colour(device):
 
 def test_methods_are_opencvs():
     theirs, ours = cv2.SIFT_create(), SIFT_create(device="cpu")
-    kept_by_files = {"read", "save", "write"}
-    assert {name for name in dir(theirs) if name[0] != "_"} - set(dir(ours)) == kept_by_files
+    assert {name for name in dir(theirs) if name[0] != "_"} <= set(dir(ours))
     for name in ("empty", "defaultNorm", "descriptorSize", "descriptorType", "getDefaultName"):
         assert getattr(ours, name)() == getattr(theirs, name)()
     said = cv2.SIFT_create.__doc__.splitlines()[0]

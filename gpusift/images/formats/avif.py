@@ -41,6 +41,8 @@ def decode(data: bytes, exif_orientation: bool) -> np.ndarray:
         properties = list(_properties(data))
     except (struct.error, IndexError):
         raise DecodeError("must have whole metadata, but those of this AVIF file are truncated") from None
+    if any(kind == b"clap" for kind, _ in properties):
+        raise DecodeError("must not be cropped by its metadata (clap), but this AVIF file is; crop it first")
     image = imdecode(data, exif_orientation=False)
     if image.dtype == np.uint16:
         image = to_full_range(image, (1 << _depth(data, properties)) - 1)
@@ -49,8 +51,6 @@ def decode(data: bytes, exif_orientation: bool) -> np.ndarray:
             image = np.rot90(image, data[at] & 3)  # anticlockwise
         elif kind == b"imir":
             image = np.fliplr(image) if data[at] & 1 else np.flipud(image)
-        elif kind == b"clap":
-            raise DecodeError("must not be cropped by its metadata (clap), but this AVIF file is; crop it first")
     return image
 
 

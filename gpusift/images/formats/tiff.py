@@ -276,11 +276,10 @@ def _decode_stored(layout: Layout) -> np.ndarray:
         return np.dstack(images) if len(images) > 1 else images[0]
     if layout.is_grey and layout.samples > 1:
         return _decode_first_sample(layout, offsets, sizes)
-    replaced = {}
     if layout.is_grey:
-        replaced[tags.PHOTOMETRIC] = _short(BLACK_IS_ZERO)
-    elif layout.photometric == RGB and layout.samples == 4:
-        replaced[tags.EXTRA_SAMPLES] = _short(ASSOCIATED_ALPHA)
+        return _decode_by(layout, STORAGE, _grey_tags(layout), offsets, sizes)
+    has_alpha = layout.photometric == RGB and layout.samples == 4
+    replaced = {tags.EXTRA_SAMPLES: _short(ASSOCIATED_ALPHA)} if has_alpha else {}
     return _decode_by(layout, (*STORAGE, *MEANING), replaced, offsets, sizes)
 
 
@@ -311,8 +310,10 @@ def _short(value: int) -> np.ndarray:
 
 def _grey_tags(layout: Layout) -> Tags:
     """Return the meaning by which any samples are decoded as those of a grey image."""
-    one = {tags.SAMPLES: 1, tags.PLANAR: 1, tags.PHOTOMETRIC: BLACK_IS_ZERO, tags.BITS: layout.bits}
-    return {tag: _short(value) for tag, value in (one | {tags.SAMPLE_FORMAT: layout.sample_format}).items()}
+    # OpenCV 4 decodes no unsigned integers of 32 bits; `_decode_by` makes them unsigned again.
+    sample_format = SIGNED if layout.sample_format == UNSIGNED and layout.bits >= 32 else layout.sample_format
+    meaning = {tags.SAMPLES: 1, tags.PLANAR: 1, tags.PHOTOMETRIC: BLACK_IS_ZERO, tags.BITS: layout.bits}
+    return {tag: _short(value) for tag, value in (meaning | {tags.SAMPLE_FORMAT: sample_format}).items()}
 
 
 def _decode_by(
@@ -334,7 +335,7 @@ def _decode_by(
     stored = imdecode(with_directory(layout.directory, kept, replaced | segments), False, unchanged=True)
     if stored.ndim == 3:
         stored = stored[..., :3]
-    if layout.sample_format == UNSIGNED and stored.dtype.kind == "i":  # OpenCV 4 has no uint32 and uint64
+    if layout.sample_format == UNSIGNED and stored.dtype.kind == "i":
         stored = stored.view(f"u{stored.dtype.itemsize}")
     return _from_column_of_tiles(stored, layout) if layout.has_odd_tiles else stored
 

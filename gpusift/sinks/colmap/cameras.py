@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpusift.opencv_package import import_cv2
 from gpusift.sinks.base import RefusedImageError
 from gpusift.sources.locations import Location
 
@@ -139,7 +140,7 @@ def import_pycolmap() -> Any:
     ImportError
         It is not installed, or too old; the message says how to install it.
     """
-    import cv2  # noqa: F401 - after pycolmap and Pillow, a PNG that OpenCV writes crashes (pycolmap 4.2.1, OpenCV 5.0)
+    import_cv2()  # after pycolmap and Pillow, a PNG that OpenCV writes crashes (pycolmap 4.2.1, OpenCV 5.0)
 
     terminate = signal.getsignal(signal.SIGTERM)
     try:
