@@ -63,9 +63,6 @@ DEVICE T larger(T a, T b) {
 
 // The sum and the products of the four bytes of two words.
 DEVICE int add_products(int a, int b, int sum) { return int(__dp4a(unsigned(a), unsigned(b), unsigned(sum))); }
-#if WORD_PARTS == 1
-DEVICE int part_of(int word, int) { return word; }
-#endif
 
 // 2^x; relative error at most 1.2e-7 for |x| <= 126, clamped beyond.
 DEVICE float power_of_two(float x) {
@@ -156,6 +153,3 @@ DEVICE int reflect(int i, int n) {
 DEVICE int whole_within(real x, int most) { return int(smaller(larger(x, real(-1)), real(most))); }
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-// The samples of the vectors that hold `count` samples.
-DEVICE int whole_vectors(int count) { return ceil_div(count, LANES) * LANES; }

@@ -38,136 +38,181 @@ struct Best {
     }
 };
 
-// What a block has in shared memory, in words or, where words are multiplied in parts, in those.
-//
-// Of a tile of queries a thread has a strip of MATCH_VECTORS vectors, and of each tile of others a group of
-// MATCH_OTHERS, so that each word it reads is used several times. Longer descriptors come in chunks of MATCH_BYTES.
+// The tiles of a block. Of a tile of queries a thread has a strip of MATCH_VECTORS vectors, and of a tile of others a
+// group of MATCH_OTHERS, so that it uses each word that it reads several times. Longer descriptors come in chunks of
+// MATCH_BYTES.
 template <typename Of>
 struct Tile {
     using Number = typename Of::Number;
     using Vector = typename Of::Vector;
-    static const int LANES_OF = sizeof(Vector) / sizeof(Number), STRIP_QUERIES = MATCH_VECTORS * LANES_OF;
+    static const int VECTOR = sizeof(Vector) / sizeof(Number), STRIP_QUERIES = MATCH_VECTORS * VECTOR;
     static const int QUERIES = MATCH_STRIPS * STRIP_QUERIES, OTHERS = MATCH_GROUPS * MATCH_OTHERS;
+    static const int UNITS = MATCH_STRIPS * MATCH_GROUPS;  // a unit is a strip of queries and a group of others
+    // in parts: words or, where words are multiplied in parts, those
     static const int PARTS = MATCH_BYTES / sizeof(Number), WORDS = PARTS / Of::PARTS;
-    // A GPU's threads read one part of several others at once, a host reads the parts of one in turn. The padding
-    // spreads a descriptor's parts over the banks of shared memory.
-    static const int PADDING = LANES == 1 ? 4 : 0, QUERY_PITCH = QUERIES + PADDING;
-    static const int OTHER_STEP = LANES == 1 ? 1 : PARTS, PART_STEP = LANES == 1 ? OTHERS + PADDING : 1;
+    static const int QUERY_PITCH = QUERIES + MATCH_PADDING;
+    static const int OTHER_STEP = MATCH_OTHERS_ADJACENT ? 1 : PARTS;
+    static const int PART_STEP = MATCH_OTHERS_ADJACENT ? OTHERS + MATCH_PADDING : 1;
+};
 
-    // Puts the parts of n words of a descriptor into shared memory, `step` apart.
-    static DEVICE_MEMBER void load(Of of, const Number* __restrict__ words, int n, int step, Number* __restrict__ to) {
+// Shared memory of a block: the parts of a tile, and the best two of each query in each group of others.
+template <typename Of>
+struct Shared {
+    using Number = typename Of::Number;
+    using T = Tile<Of>;
+    alignas(16) Number query_parts[T::PARTS * T::QUERY_PITCH];
+    alignas(16) Number other_parts[T::PARTS * (T::OTHERS + MATCH_PADDING)];
+    Number other_squares[T::OTHERS];
+    Number nearest[MATCH_GROUPS][T::QUERIES], second[MATCH_GROUPS][T::QUERIES];
+    typename Of::Integer rows[MATCH_GROUPS][T::QUERIES];
+};
+
+// The search of a block for the best two of a tile of queries.
+template <typename Of>
+struct Search {
+    using T = Tile<Of>;
+    using Number = typename Of::Number;
+    using Integer = typename Of::Integer;
+    using Vector = typename Of::Vector;
+    using Rows = typename VectorOf<Integer>::type;
+    using Sums = Vector[MATCH_OTHERS][MATCH_VECTORS];
+    using Bests = Best<Vector, Rows>[MATCH_VECTORS];
+
+    const Of of;
+    const Number* descriptors;
+    const int n_words;
+    const unsigned char* allowed;
+    const Task task;
+    const int* queries;   // rows
+    const int n_queries;  // of the tile
+    Shared<Of>& shared;
+
+    // The best two of the strip of queries of a unit among its groups of others. All threads take part in loading.
+    DEVICE_MEMBER void search_unit(int unit) const {
+        const int group = unit / MATCH_STRIPS, first_query = unit % MATCH_STRIPS * T::STRIP_QUERIES;
+        Bests best;
+        for (auto& two : best) two = {Vector{} + of.none(), Vector{} + of.none(), Rows{} - 1};
+        for (int tile = 0; tile < task.n_others; tile += T::OTHERS) {
+            Sums sums = {};
+            for (int chunk = 0; chunk < n_words; chunk += T::WORDS) {
+                const int n = smaller(T::WORDS, n_words - chunk);
+                __syncthreads();
+                if (tile == 0 || n < n_words) load_queries(chunk, n);  // otherwise they are loaded
+                load_others(tile, chunk, n);
+                __syncthreads();
+                if (unit < T::UNITS) add(first_query, group, n, sums);
+            }
+            if (unit < T::UNITS) see(first_query, group, tile, sums, best);
+        }
+        if (unit >= T::UNITS) return;
+        for (int v = 0; v < MATCH_VECTORS; ++v) {
+            const int q = first_query + v * T::VECTOR;
+            *(Vector*)(shared.nearest[group] + q) = best[v].nearest;
+            *(Vector*)(shared.second[group] + q) = best[v].second;
+            *(Rows*)(shared.rows[group] + q) = best[v].row;
+        }
+    }
+
+    // The best two of a query of the tile, of all groups of others.
+    DEVICE_MEMBER Best<Number, Integer> best_of(int q) const {
+        Best<Number, Integer> best{shared.nearest[0][q], shared.second[0][q], shared.rows[0][q]};
+        for (int g = 1; g < MATCH_GROUPS; ++g)
+            best.join({shared.nearest[g][q], shared.second[g][q], shared.rows[g][q]});
+        return best;
+    }
+
+ private:
+    // Loads the parts of n words of a descriptor, `step` apart.
+    DEVICE_MEMBER void load(int row, int chunk, int n, int step, Number* __restrict__ to) const {
+        const Number* __restrict__ words = descriptors + (long long)row * n_words + chunk;
         for (int p = 0; p < Of::PARTS; ++p) {
             VECTORIZE
             for (int w = threadIdx.x; w < n; w += blockDim.x) to[(p * n + w) * step] = of.part(words[w], p);
         }
     }
 
-    // Adds to the sums of a strip of queries and a group of others.
-    static DEVICE_MEMBER void add(Of of, const Number* __restrict__ query_parts, const Number* __restrict__ other_parts,
-                                  int n_parts, Vector (&sums)[MATCH_OTHERS][MATCH_VECTORS]) {
-        for (int i = 0; i < n_parts; ++i) {
-            Vector queries[MATCH_VECTORS];
+    DEVICE_MEMBER void load_queries(int chunk, int n) const {
+        for (int q = threadIdx.y; q < T::QUERIES; q += blockDim.y)
+            load(queries[smaller(q, n_queries - 1)], chunk, n, T::QUERY_PITCH, shared.query_parts + q);
+    }
+
+    DEVICE_MEMBER void load_others(int tile, int chunk, int n) const {
+        const int last = task.n_others - 1;
+        for (int o = threadIdx.y; o < T::OTHERS; o += blockDim.y) {
+            const int row = task.first_other + smaller(tile + o, last);
+            load(row, chunk, n, T::PART_STEP, shared.other_parts + o * T::OTHER_STEP);
+            if (threadIdx.x == 0) shared.other_squares[o] = of.square(row);
+        }
+    }
+
+    // Adds what n words of a strip of queries and a group of others give to their sums.
+    DEVICE_MEMBER void add(int first_query, int group, int n, Sums& sums) const {
+        const Number* query_parts = shared.query_parts + first_query;
+        const Number* other_parts = shared.other_parts + group * MATCH_OTHERS * T::OTHER_STEP;
+        for (int i = 0; i < Of::PARTS * n; ++i) {
+            Vector parts[MATCH_VECTORS];
             UNROLL
             for (int v = 0; v < MATCH_VECTORS; ++v)
-                queries[v] = *(const Vector*)(query_parts + i * QUERY_PITCH + v * LANES_OF);
+                parts[v] = *(const Vector*)(query_parts + i * T::QUERY_PITCH + v * T::VECTOR);
             UNROLL
             for (int o = 0; o < MATCH_OTHERS; ++o) {
-                const Number other = other_parts[i * PART_STEP + o * OTHER_STEP];
+                const Number other = other_parts[i * T::PART_STEP + o * T::OTHER_STEP];
                 UNROLL
-                for (int v = 0; v < MATCH_VECTORS; ++v) sums[o][v] = of.add(sums[o][v], queries[v], other);
+                for (int v = 0; v < MATCH_VECTORS; ++v) sums[o][v] = of.add(sums[o][v], parts[v], other);
             }
         }
     }
+
+    // Has the best two see the distances of a strip of queries from a group of others.
+    DEVICE_MEMBER void see(int first_query, int group, int tile, const Sums& sums, Bests& best) const {
+        UNROLL
+        for (int o = 0; o < MATCH_OTHERS; ++o) {
+            const int in_tile = group * MATCH_OTHERS + o;
+            if (tile + in_tile >= task.n_others) break;
+            const int row = task.first_other + tile + in_tile;
+            UNROLL
+            for (int v = 0; v < MATCH_VECTORS; ++v) {
+                Vector distance = of.distances(sums[o][v], shared.other_squares[in_tile]);
+                if (task.mask_other != 0) distance = larger(distance, least(first_query + v * T::VECTOR, row));
+                best[v].see(distance, Rows{} + row);
+            }
+        }
+    }
+
+    // The least distances of a vector of queries from another: none() where the mask forbids the pair.
+    DEVICE_MEMBER Vector least(int first_query, int row) const {
+        alignas(Vector) Number distances[T::VECTOR];
+        for (int i = 0; i < T::VECTOR; ++i) {
+            const int q = queries[smaller(first_query + i, n_queries - 1)];
+            const bool may_match = allowed[task.mask + q * task.mask_query + row * task.mask_other];
+            distances[i] = may_match ? -of.none() : of.none();
+        }
+        return *(const Vector*)distances;
+    }
 };
 
-// A block takes tasks; its threads' groups are joined at the end of each.
+// A block takes tasks. The parameters are those of the kernels in matching.cu.
 template <typename Of>
 DEVICE void find_nearest(Of of, const typename Of::Number* __restrict__ descriptors, const int n_words,
                          const int* __restrict__ queries, const long long* __restrict__ tasks, const int n_tasks,
                          const unsigned char* __restrict__ allowed, typename Of::Number* __restrict__ nearest,
                          typename Of::Number* __restrict__ second, int* __restrict__ rows) {
     using T = Tile<Of>;
-    using Number = typename Of::Number;
-    using Integer = typename Of::Integer;
-    using Vector = typename Of::Vector;
-    using Rows = typename VectorOf<Integer>::type;
-    alignas(16) __shared__ Number query_parts[T::PARTS * T::QUERY_PITCH];
-    alignas(16) __shared__ Number other_parts[T::PARTS * (T::OTHERS + T::PADDING)];
-    __shared__ Number other_squares[T::OTHERS];
-    __shared__ Number nearest_of[MATCH_GROUPS][T::QUERIES], second_of[MATCH_GROUPS][T::QUERIES];
-    __shared__ Integer rows_of[MATCH_GROUPS][T::QUERIES];
-    const auto words_of = [=](int row) { return descriptors + (long long)row * n_words; };
+    __shared__ Shared<Of> shared;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    const int n_units = MATCH_STRIPS * MATCH_GROUPS;  // a unit is a strip of queries and a group of others
     for (int t = blockIdx.x; t < n_tasks; t += gridDim.x) {
         const Task task = task_of(tasks, t);
         for (int first = 0; first < task.n_queries; first += T::QUERIES) {
-            const int* listed = queries + task.first_query + first;
-            const int n_listed = smaller(T::QUERIES, task.n_queries - first);
-            for (int turn = 0; turn < n_units; turn += n_threads) {
-                const int unit = turn + thread, group = unit / MATCH_STRIPS;
-                const int from_query = unit % MATCH_STRIPS * T::STRIP_QUERIES, from_other = group * MATCH_OTHERS;
-                Best<Vector, Rows> best[MATCH_VECTORS];
-                for (auto& two : best) two = {Vector{} + of.none(), Vector{} + of.none(), Rows{} - 1};
-                for (int tile = 0; tile < task.n_others; tile += T::OTHERS) {
-                    const int first_other = task.first_other + tile;
-                    const int n_others = smaller(T::OTHERS, task.n_others - tile);
-                    Vector sums[MATCH_OTHERS][MATCH_VECTORS] = {};
-                    for (int chunk = 0; chunk < n_words; chunk += T::WORDS) {
-                        const int n = smaller(T::WORDS, n_words - chunk);
-                        __syncthreads();
-                        if (tile == 0 || n < n_words)  // otherwise they are there
-                            for (int q = threadIdx.y; q < T::QUERIES; q += blockDim.y) {
-                                const Number* words = words_of(listed[smaller(q, n_listed - 1)]) + chunk;
-                                T::load(of, words, n, T::QUERY_PITCH, query_parts + q);
-                            }
-                        for (int o = threadIdx.y; o < T::OTHERS; o += blockDim.y) {
-                            const int row = first_other + smaller(o, n_others - 1);
-                            T::load(of, words_of(row) + chunk, n, T::PART_STEP, other_parts + o * T::OTHER_STEP);
-                            if (threadIdx.x == 0) other_squares[o] = of.square(row);
-                        }
-                        __syncthreads();
-                        if (unit < n_units)
-                            T::add(of, query_parts + from_query, other_parts + from_other * T::OTHER_STEP,
-                                   Of::PARTS * n, sums);
-                    }
-                    if (unit >= n_units) continue;
-                    UNROLL
-                    for (int o = 0; o < MATCH_OTHERS; ++o) {
-                        const int row = first_other + from_other + o;
-                        if (from_other + o >= n_others) break;
-                        UNROLL
-                        for (int v = 0; v < MATCH_VECTORS; ++v) {
-                            Vector distance = of.distances(sums[o][v], other_squares[from_other + o]);
-                            if (task.mask_other != 0) {
-                                alignas(Vector) Number least[T::LANES_OF];
-                                for (int lane = 0; lane < T::LANES_OF; ++lane) {
-                                    const int q = smaller(from_query + v * T::LANES_OF + lane, n_listed - 1);
-                                    const long long at =
-                                        task.mask + listed[q] * task.mask_query + row * task.mask_other;
-                                    least[lane] = allowed[at] ? -of.none() : of.none();
-                                }
-                                distance = larger(distance, *(const Vector*)least);
-                            }
-                            best[v].see(distance, Rows{} + row);
-                        }
-                    }
-                }
-                if (unit >= n_units) continue;
-                for (int v = 0; v < MATCH_VECTORS; ++v) {
-                    const int q = from_query + v * T::LANES_OF;
-                    *(Vector*)(nearest_of[group] + q) = best[v].nearest;
-                    *(Vector*)(second_of[group] + q) = best[v].second;
-                    *(Rows*)(rows_of[group] + q) = best[v].row;
-                }
-            }
+            const int* of_tile = queries + task.first_query + first;
+            const int n_of_tile = smaller(T::QUERIES, task.n_queries - first);
+            const Search<Of> search{of, descriptors, n_words, allowed, task, of_tile, n_of_tile, shared};
+            for (int turn = 0; turn < T::UNITS; turn += n_threads) search.search_unit(turn + thread);
             __syncthreads();
-            for (int q = thread; q < n_listed; q += n_threads) {
-                Best<Number, Integer> best{nearest_of[0][q], second_of[0][q], rows_of[0][q]};
-                for (int g = 1; g < MATCH_GROUPS; ++g) best.join({nearest_of[g][q], second_of[g][q], rows_of[g][q]});
+            for (int q = thread; q < n_of_tile; q += n_threads) {
+                const auto best = search.best_of(q);
                 const long long to = task.out + first + q;
-                nearest[to] = best.nearest == of.none() ? of.none() : best.nearest + of.square(listed[q]);
-                second[to] = best.second == of.none() ? of.none() : best.second + of.square(listed[q]);
+                nearest[to] = best.nearest == of.none() ? of.none() : best.nearest + of.square(of_tile[q]);
+                second[to] = best.second == of.none() ? of.none() : best.second + of.square(of_tile[q]);
                 rows[to] = int(best.row);
             }
         }

@@ -6,8 +6,28 @@
 
 #define MAX_SUM_THREADS 256
 
+// The sum of what the threads of a block hold up to this one, and of all; `sums` is in shared memory.
+struct RunningSum {
+    int through, all;
+};
+
+DEVICE RunningSum running_sum(int value, int (*sums)[MAX_SUM_THREADS]) {
+    const int thread = threadIdx.x, n_threads = blockDim.x;
+    int from = 0;
+    sums[0][thread] = value;
+    __syncthreads();
+    for (int distance = 1; distance < n_threads; distance *= 2, from = 1 - from) {
+        sums[1 - from][thread] = sums[from][thread] + (thread >= distance ? sums[from][thread - distance] : 0);
+        __syncthreads();
+    }
+    const RunningSum sum{sums[from][thread], sums[from][n_threads - 1]};
+    __syncthreads();
+    return sum;
+}
+
 // Where each of the lengths[z] entries of a list begins, when each takes counts[i] places and the first begins at
-// starts[z]: sums of the counts before it. One block per image.
+// starts[z]: the running sum of the counts. Each block has a share of the list, and adds up all counts before it by
+// itself, so that blocks need not wait for each other.
 //
 //     counts   (images, capacity)
 //     lengths, starts (images,)
@@ -20,25 +40,21 @@ KERNEL sum_counts(const int* __restrict__ counts, const int* __restrict__ length
                   int* __restrict__ usable) {
     __shared__ int sums[2][MAX_SUM_THREADS];
     const int z = blockIdx.z, thread = threadIdx.x, n_threads = blockDim.x;
-    const int share = ceil_div(lengths[z], n_threads);
-    const int first = smaller(thread * share, lengths[z]), end = smaller(first + share, lengths[z]);
+    const int share = ceil_div(lengths[z], gridDim.x);
+    const int begin = smaller(int(blockIdx.x) * share, lengths[z]), end = smaller(begin + share, lengths[z]);
     counts += (long long)z * capacity;
     offsets += (long long)z * capacity;
     int sum = 0;
-    for (int i = first; i < end; ++i) sum += counts[i];
-    sums[0][thread] = sum;
-    __syncthreads();
-    int from = 0;
-    for (int distance = 1; distance < n_threads; distance *= 2, from = 1 - from) {
-        sums[1 - from][thread] = sums[from][thread] + (thread >= distance ? sums[from][thread - distance] : 0);
-        __syncthreads();
+    VECTORIZE
+    for (int i = thread; i < begin; i += n_threads) sum += counts[i];
+    int before = starts[z] + running_sum(sum, sums).all;
+    for (int first = begin; first < end; first += n_threads) {
+        const int i = first + thread, count = i < end ? counts[i] : 0;
+        const RunningSum of_turn = running_sum(count, sums);
+        if (i < end) offsets[i] = before + of_turn.through - count;
+        before += of_turn.all;
     }
-    int before = starts[z] + (thread > 0 ? sums[from][thread - 1] : 0);
-    for (int i = first; i < end; ++i) {
-        offsets[i] = before;
-        before += counts[i];
-    }
-    if (thread == n_threads - 1) {
+    if (blockIdx.x == gridDim.x - 1 && thread == 0) {
         total[z] = before;
         usable[z] = before <= most ? before : 0;
     }

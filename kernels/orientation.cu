@@ -1,22 +1,119 @@
 // Reference orientations of the keypoints (Otero & Delbracio 2014, Alg. 11).
-#include "window.cuh"
-#include "work_list.cuh"
-
-// One block per keypoint. A histogram of n_bins directions over the patch |row - y|, |col - x| <= 3 lambda_ori sigma,
-// each sample adding its gradient's magnitude, weighted by exp(-d^2 / (2 (lambda_ori sigma)^2)), to the bin that
 //
-//     floor(n_bins theta / 2 pi + 1/2) mod n_bins,   theta = atan2(gradient by column, gradient by row)
+// A histogram of n_bins directions over the patch |row - y|, |col - x| <= 3 lambda_ori sigma: each sample adds its
+// gradient's magnitude, weighted by exp(-d^2 / (2 (lambda_ori sigma)^2)), to the bin
 //
-// names; smoothed n_smoothings times by (1/3, 1/3, 1/3), as a circle; each bin that is not less than its neighbours and
-// at least c_max times the highest gives an orientation, refined by a parabola through the three:
+//     floor(n_bins theta / 2 pi + 1/2) mod n_bins,   theta = atan2(gradient by column, gradient by row).
+//
+// The histogram is smoothed n_smoothings times by (1/3, 1/3, 1/3), as a circle. Each bin that is not less than its
+// neighbours and at least c_max times the highest gives an orientation, refined by a parabola through the three:
 //
 //     2 pi (bin + (h_- - h_+) / (2 (h_- + h_+ - 2 h)) + bin_centre) / n_bins
 //
-// A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, on a scale
-// that a bound of the patch's gradients gives, so they do not depend on the order in which threads come.
+// A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, so they do not
+// depend on the order in which threads add to them.
+#include "window.cuh"
+#include "held_sums.cuh"
+#include "work_list.cuh"
+
+// The histogram of a patch while samples are added; `accumulate` uses it.
+struct Directions {
+    fixed* sums;
+    int n_bins;
+    HeldSums held;
+
+    DEVICE_MEMBER Directions(fixed* sums, int n_bins) : sums(sums), n_bins(n_bins), held(sums) {}
+
+    DEVICE_MEMBER void clear() {
+        const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+        for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
+    }
+
+    DEVICE_MEMBER void clip(int, int*, int*) const {}
+
+    DEVICE_MEMBER void place(int, real, real) {}
+
+    DEVICE_MEMBER void add(const Samples& samples, real bound, fixed* steepest) {
+        const real per_angle = real(n_bins) / TWO_PI;
+        PerSample<int> bin;
+        PerSample<fixed> weight;
+        fixed seen = *steepest;
+        for_each_sample(samples.count, [&](int i) {
+            const real by_row = samples.by_row[i], by_col = samples.by_col[i];
+            const real steep = root(by_row * by_row + by_col * by_col);
+            seen = larger(seen, i < samples.count ? bits_of(steep) : fixed(0));
+            real theta = arctangent(by_col, by_row);
+            theta = theta < 0 ? theta + TWO_PI : theta;
+            real place = theta * per_angle + real(0.5);
+            place = place >= real(n_bins) ? place - real(n_bins) : place;
+            bin[i] = int(place);
+            weight[i] = to_fixed(smaller(steep, bound) * samples.weight[i]);
+        });
+        *steepest = seen;
+        for_each_sample_in_turn(samples.count, [&](int i) { held.add(bin[i], weight[i]); });
+    }
+
+    DEVICE_MEMBER void flush() { held.flush(); }
+};
+
+// The histogram smoothed n_smoothings times: in `histogram`, or in `smoothed`; which of them is returned.
+DEVICE const real* smooth(real* histogram, real* smoothed, int n_bins, int n_smoothings) {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+    for (int turn = 0; turn < n_smoothings; ++turn) {
+        const real* from = turn % 2 ? smoothed : histogram;
+        real* to = turn % 2 ? histogram : smoothed;
+        const auto smooth_bin = [&](int before, int bin, int after) {
+            const real third = real(1) / 3;
+            to[bin] = from[before] * third + from[bin] * third + from[after] * third;
+        };
+        VECTORIZE
+        for (int bin = 1 + thread; bin < n_bins - 1; bin += n_threads) smooth_bin(bin - 1, bin, bin + 1);
+        for (int end = thread; end < 2; end += n_threads)  // the first bin and the last are neighbours
+            smooth_bin(end == 0 ? n_bins - 1 : n_bins - 2, end == 0 ? 0 : n_bins - 1, end == 0 ? 1 : 0);
+        __syncthreads();
+    }
+    return n_smoothings % 2 ? smoothed : histogram;
+}
+
+// Shared memory of `find_peaks`.
+struct Peaks {
+    int is_peak[MAX_BINS], n_peaks;
+    fixed highest;  // bits of the highest bin's value
+};
+
+// The angles of a smoothed histogram's peaks, in the order of their bins; returns their number.
+DEVICE int find_peaks(const real* h, int n_bins, real c_max, real bin_centre, Peaks& peaks, real* __restrict__ angles) {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+    fixed most = 0;
+    VECTORIZE
+    for (int bin = thread; bin < n_bins; bin += n_threads) most = larger(most, bits_of(h[bin]));
+    atomicMax_block(&peaks.highest, most);
+    __syncthreads();
+    const real highest = from_bits(peaks.highest);
+    const auto before = [=](int bin) { return h[bin == 0 ? n_bins - 1 : bin - 1]; };
+    const auto after = [=](int bin) { return h[bin == n_bins - 1 ? 0 : bin + 1]; };
+    for (int bin = thread; bin < n_bins; bin += n_threads) {
+        peaks.is_peak[bin] =
+            (h[bin] >= c_max * highest) & (before(bin) <= h[bin]) & (after(bin) <= h[bin]) & (highest > 0);
+        if (peaks.is_peak[bin]) atomicAdd_block(&peaks.n_peaks, 1);
+    }
+    __syncthreads();
+    for (int bin = thread; bin < n_bins; bin += n_threads) {
+        if (!peaks.is_peak[bin]) continue;
+        int rank = 0;
+        for (int other = 0; other < bin; ++other) rank += peaks.is_peak[other];
+        const real bend = 2 * (before(bin) + after(bin) - 2 * h[bin]);
+        const real fit = bend < 0 ? (before(bin) - after(bin)) / bend : real(0);  // flat: the bin's own angle
+        const real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
+        angles[rank] = angle > PI ? angle - TWO_PI : angle;
+    }
+    return peaks.n_peaks;
+}
+
+// Gives keypoints their orientations. A block takes one after the other from the list.
 //
-//     levels     flat                all octaves' levels, images stride samples apart; LANES samples of room at
-//                                    both ends
+//     levels     flat                all octaves' levels, images stride samples apart; readable one vector beyond both
+//                                    ends
 //     octaves    (n_octaves, 8)      see octave.cuh
 //     keypoints  (images, capacity)  for each, which candidate it is
 //     length     (images,)           number of keypoints
@@ -24,7 +121,7 @@
 //     positions  (images, capacity, 2)   the candidates' row, column, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
-//     delta_min                      distance of the first octave's samples, input pixels
+//     delta_min                      sampling distance of the first octave, input pixels
 //     bin_centre                     bins
 //     further    (images, capacity)  number of orientations after the first
 //     angles     (images, capacity, n_bins)   the orientations, radians in (-pi, pi], in the order of their bins
@@ -37,128 +134,28 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
                            const real bin_centre, int* __restrict__ further, real* __restrict__ angles) {
     __shared__ fixed sums[MAX_BINS];
     __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
-    __shared__ real row_weights[PATCH], col_weights[PATCH];
-    __shared__ int is_peak[MAX_BINS];
-    __shared__ int n_peaks, taken;
-    __shared__ fixed steepest, highest;  // the bits of a positive number, which sort as the number does
+    __shared__ WindowTables tables;
+    __shared__ Peaks peaks;
+    __shared__ int taken;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+    const long long first = (long long)blockIdx.z * capacity;
     while (true) {
         const int keypoint = take(&counter[blockIdx.z], length[blockIdx.z], &taken);
         if (keypoint >= length[blockIdx.z]) return;
-        const long long at = (long long)blockIdx.z * capacity + keypoint;
-        const long long i = (long long)blockIdx.z * capacity + keypoints[at];
-        const Octave octave = octave_of(octaves, in_octave[i]);
-        const real* level = levels + blockIdx.z * stride + octave.offset + in_scale[i] * octave.plane;
-        const real delta = delta_min * real(1LL << in_octave[i]);
-        const real centre_row = positions[2 * i] / delta, centre_col = positions[2 * i + 1] / delta;
-        const real sigma = sigmas[i] / delta, radius = 3 * lambda_ori * sigma;
-        const int row_0 = larger(0, whole_within(centre_row - radius + real(0.5), octave.rows));
-        const int col_0 = larger(0, whole_within(centre_col - radius + real(0.5), octave.cols));
-        const int row_1 = whole_within(centre_row + radius + real(0.5), octave.rows - 1);
-        const int col_1 = whole_within(centre_col + radius + real(0.5), octave.cols - 1);
-
-        // the weights of all samples add up to no more: a Gaussian's along a line to its integral and its largest
-        const real along = 1 + root(TWO_PI) * lambda_ori * sigma, all_weights = along * along;
-        const real per_angle = real(n_bins) / TWO_PI, falloff = -1 / (2 * (lambda_ori * sigma) * (lambda_ori * sigma));
-
-        real bound = bound_of_gradients(row_0, row_1 + 1, &steepest, [&](int row, real* best) {
-            largest_gradients(level, octave, row, col_0, col_1 + 1, best);
-        });
-        for (bool fits = false; !fits;) {
-            const real scale = scale_of(fixed_exponent(all_weights, bound));
-            for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
-            fixed seen = 0;
-            for_each_patch(
-                row_0, row_1 + 1, col_0, col_1 + 1, [&](int patch_row, int patch_col, int end_row, int end_col) {
-                    gaussian_weights(patch_row, end_row, centre_row, falloff, thread, n_threads, row_weights);
-                    gaussian_weights(patch_col, end_col, centre_col, falloff, thread, n_threads, col_weights);
-                    __syncthreads();
-                    Walk walk(patch_row, end_row, patch_col, end_col);
-                    int held_bin = 0;  // a GPU's thread holds what its samples give while they are of one bin
-                    fixed held = 0;
-                    while (true) {
-                        int count = 0;
-                        real by_row[STRIP], by_col[STRIP], near[STRIP];
-                        while (count <= STRIP - SPAN && walk.next([](int, int*, int*) {})) {
-                            const real row_weight = row_weights[walk.row - patch_row] * scale;
-                            const real* weights = col_weights + (walk.col - patch_col);
-                            prefetch_row(level, octave, walk.row + 8, walk.col, walk.count);
-                            gradients_at(level, octave, walk.row, walk.col, walk.count, by_row + count, by_col + count);
-                            VECTORIZE
-                            for (int lane = 0; lane < whole_vectors(walk.count); ++lane)
-                                near[count + lane] = row_weight * weights[lane];
-                            count += walk.count;
-                        }
-                        if (count == 0) break;
-                        fixed weight[STRIP];
-                        int bin[STRIP];
-                        VECTORIZE
-                        for (int i = 0; i < whole_vectors(count); ++i) {
-                            const real steep = root(by_row[i] * by_row[i] + by_col[i] * by_col[i]);
-                            seen = larger(seen, i < count ? bits_of(steep) : fixed(0));
-                            real theta = arctangent(by_col[i], by_row[i]);
-                            theta = theta < 0 ? theta + TWO_PI : theta;
-                            real place = theta * per_angle + real(0.5);
-                            place = place >= real(n_bins) ? place - real(n_bins) : place;
-                            bin[i] = int(place);
-                            weight[i] = to_fixed(smaller(steep, bound) * near[i]);
-                        }
-                        for (int i = 0; i < count; ++i) {
-                            if (LANES == 1 && bin[i] == held_bin) {
-                                held += weight[i];
-                                continue;
-                            }
-                            add_to(&sums[held_bin], held);
-                            held_bin = bin[i];
-                            held = weight[i];
-                        }
-                    }
-                    add_to(&sums[held_bin], held);
-                    __syncthreads();
-                });
-            fits = !exceeded(seen, &steepest, &bound);
-        }
-
+        const long long at = first + keypoint, i = first + keypoints[at];
+        const Frame frame = frame_of(levels + blockIdx.z * stride, octaves, in_octave[i], in_scale[i],
+                                     positions + 2 * i, sigmas[i], delta_min);
+        const Area area = area_of(frame, 3 * lambda_ori * frame.sigma, 1);
+        const real spread = lambda_ori * frame.sigma;
+        // a Gaussian's values along a line add up to no more than its integral and its largest
+        const real along = 1 + root(TWO_PI) * lambda_ori * frame.sigma;
+        Directions directions(sums, n_bins);
+        accumulate(frame, area, -1 / (2 * spread * spread), along * along, tables, directions);
         for (int bin = thread; bin < n_bins; bin += n_threads) histogram[bin] = real(sums[bin]);
-        if (thread == 0) highest = n_peaks = 0;
+        if (thread == 0) peaks.highest = peaks.n_peaks = 0;
         __syncthreads();
-        for (int turn = 0; turn < n_smoothings; ++turn) {
-            const real* from = turn % 2 ? smoothed : histogram;
-            real* to = turn % 2 ? histogram : smoothed;
-            auto smooth = [&](int before, int bin, int after) {
-                const real third = real(1) / 3;
-                to[bin] = from[before] * third + from[bin] * third + from[after] * third;
-            };
-            VECTORIZE
-            for (int bin = 1 + thread; bin < n_bins - 1; bin += n_threads) smooth(bin - 1, bin, bin + 1);
-            if (thread == 0) smooth(n_bins - 1, 0, 1);
-            if (thread == n_threads - 1) smooth(n_bins - 2, n_bins - 1, 0);
-            __syncthreads();
-        }
-        const real* h = n_smoothings % 2 ? smoothed : histogram;
-        fixed most = 0;
-        VECTORIZE
-        for (int bin = thread; bin < n_bins; bin += n_threads) most = larger(most, bits_of(h[bin]));
-        atomicMax_block(&highest, most);
-        __syncthreads();
-        for (int bin = thread; bin < n_bins; bin += n_threads) {
-            const real before = h[bin == 0 ? n_bins - 1 : bin - 1], after = h[bin == n_bins - 1 ? 0 : bin + 1];
-            is_peak[bin] =
-                (h[bin] >= c_max * from_bits(highest)) & (before <= h[bin]) & (after <= h[bin]) & (highest > 0);
-            if (is_peak[bin]) atomicAdd_block(&n_peaks, 1);
-        }
-        __syncthreads();
-        for (int bin = thread; bin < n_bins; bin += n_threads) {
-            if (!is_peak[bin]) continue;
-            int rank = 0;
-            for (int other = 0; other < bin; ++other) rank += is_peak[other];
-            const real before = h[bin == 0 ? n_bins - 1 : bin - 1], after = h[bin == n_bins - 1 ? 0 : bin + 1];
-            const real bend = 2 * (before + after - 2 * h[bin]);
-            const real fit = bend < 0 ? (before - after) / bend : real(0);  // flat: the bin's own angle
-            real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
-            if (angle > PI) angle -= TWO_PI;
-            angles[at * n_bins + rank] = angle;
-        }
+        const real* h = smooth(histogram, smoothed, n_bins, n_smoothings);
+        const int n_peaks = find_peaks(h, n_bins, c_max, bin_centre, peaks, angles + at * n_bins);
         if (thread == 0) {
             if (n_peaks == 0) angles[at * n_bins] = 0;  // a patch without any gradient
             further[at] = larger(n_peaks, 1) - 1;

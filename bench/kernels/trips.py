@@ -169,9 +169,9 @@ def _list_loop(made: Made, entries: float, file: str = "lists.cu") -> Times:
 def _sum_counts(made: Made, scene: Scene) -> Times:
     entries = min(made.numbers["entries"], scene.candidates)
     return {
-        "lists.cu: for (int i = first; i < end; ++i)": entries / made.threads,
+        "lists.cu: for (int i = thread; i < begin": entries / 2 / made.threads,
+        "lists.cu: for (int first = begin": made.share(entries) / made.threads,
         "lists.cu: for (int distance = 1": math.log2(made.threads),
-        "lists.cu: if (thread == n_threads - 1)": 0.1,
     }
 
 
@@ -191,38 +191,35 @@ def _refine(made: Made, scene: Scene) -> Times:
     return {
         "refinement.cu: for (int turn = threadIdx.x": min(1.0, scene.candidates / (made.grid[0] * made.threads)),
         "refinement.cu: for (int step = 1": 1.5,
-        "refinement.cu: if (keep && masked)": 0,
+        "refinement.cu: DEVICE bool is_allowed(": 0,
     }
 
 
 def _window(rows: float, cols: float, made: Made) -> Times:
     across, down = made.block[:2]
-    stretch = cols / across
-    steps = rows / down * (stretch + 0.5)
     return {
-        "window.cuh: for (int row = row_0 + threadIdx.y * BOUND_STEP": rows / (4 * down),
-        "window.cuh: for (int col = first + threadIdx.x * LANES": turns(cols, across),
-        "window.cuh: for (int row = row_0; row < row_1; row += PATCH": 1,
-        "window.cuh: for (int col = col_0; col < col_1; col += PATCH": 1,
+        "window.cuh: for (int row = area.row_0 + threadIdx.y * BOUND_STEP": rows / (4 * down),
+        "window.cuh: for (int col = first + threadIdx.x": turns(cols, across),
+        "window.cuh: do {": 1,
+        "window.cuh: for (int row = area.row_0; row < area.row_1; row += PATCH": 1,
+        "window.cuh: for (int col = area.col_0; col < area.col_1; col += PATCH": 1,
         "window.cuh: for (int i = thread; i < whole_vectors": turns(rows, made.threads, WARP),
-        "window.cuh: while (col >= end)": min(1, rows / down / steps),
-        "steps": steps,
+        "window.cuh: for (int i = thread; i < patch.row_1": turns(rows, made.threads, WARP),
+        "platform.cuh: for (int row = row_0 + threadIdx.y": rows / down,
+        "platform.cuh: for (int col = of_row.first": cols / across + 0.5,
     }
 
 
 def _assign_orientations(made: Made, scene: Scene) -> Times:
-    window = _window(scene.orientation_side, scene.orientation_side, made)
-    steps = window.pop("steps")
     bins = turns(36, made.threads, WARP)
     file = "orientation.cu"
     return {
-        **window,
-        f"{file}: while (true) {{\n        const int keypoint": made.share(scene.keypoints) + 1,
-        f"{file}: for (bool fits": 1,
-        f"{file}: while (true) {{\n                        int count": steps,
+        **_window(scene.orientation_side, scene.orientation_side, made),
+        f"{file}: while (true) {{\n        const int keypoint": made.share(scene.keypoints),
         f"{file}: for (int bin = thread; bin < n_bins": bins,
         f"{file}: for (int turn = 0; turn < n_smoothings": 6,
         f"{file}: for (int bin = 1 + thread": bins,
+        f"{file}: for (int end = thread": 0.5,
         f"{file}: for (int other = 0": 18,
     }
 
@@ -235,24 +232,19 @@ def _spread_orientations(made: Made, scene: Scene) -> Times:
 
 
 def _describe(made: Made, scene: Scene) -> Times:
-    window = _window(scene.rows, scene.cols, made)
-    steps = window.pop("steps")
     file = "descriptor.cu"
     return {
-        **window,
-        f"{file}: while (true) {{\n        const int feature": made.share(scene.features) + 1,
-        f"{file}: for (bool fits": 1,
-        f"{file}: for (int sum = thread": 900 / made.threads,
-        f"{file}: while (true) {{\n                    int count": steps,
-        f"{file}: for (int group = thread": 1,
+        **_window(scene.rows, scene.cols, made),
+        f"{file}: while (true) {{\n        const int feature": made.share(scene.features),
+        "held_sums.cuh: for (int sum = thread": 900 / made.threads,
+        f"{file}: for (int first = thread * grid.directions": 1,
         f"{file}: for (int bin = threadIdx.y": 16 / made.block[1],
-        f"{file}: for (int direction = threadIdx.x": 1,
-        f"{file}: for (int pass = 0": 2,
+        f"{file}: for (int d = threadIdx.x": 1,
         f"{file}: for (int first = 0; first < n_values": 8,
         f"{file}: for (int lane = thread; lane < smaller": 0.25,
         f"{file}: for (int lane = thread; lane < SUM_LANES": 0.25,
         f"{file}: for (int v = thread": 128 / made.threads,
-        f"{file}: }} else {{\n            for (int v": 0,
+        f"{file}: for (int v = thread; v < n_values; v += n_threads) {{\n        const int bin": 0,
     }
 
 

@@ -11,7 +11,7 @@ from gpusift.stages.feature_lists import TAKEN_FEATURES, USABLE_FEATURES, of_fea
 from gpusift.stages.levels import ScaleSpace
 from gpusift.stages.workspace import Step, Workspace
 
-BLOCK = (16, 8)
+BLOCK = (8, 8)
 
 
 def steps(work: Workspace) -> list[Step]:
@@ -23,7 +23,7 @@ def steps(work: Workspace) -> list[Step]:
     return [
         work.device.prepare(
             "describe",
-            work.list_grid,
+            work.list_grid_of(BLOCK),
             BLOCK,
             *work.gaussian_levels,
             lists.features,

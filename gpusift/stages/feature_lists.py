@@ -16,6 +16,7 @@ from gpusift.parameters import Parameters
 ALIGNMENT = 256  # bytes
 LIST_BLOCK = (128,)
 SUM_BLOCK = (256,)
+SUM_BLOCKS = 16  # each reads all counts before its own
 
 # The rows of `FeatureLists.counts`.
 N_COUNTS = 10
@@ -180,13 +181,17 @@ def sum_counts(
     These are the rows `total`, and `total + 1`, which holds 0 if the total exceeds the capacity.
     """
     arguments = counts, lengths, starts, counts.shape[1], lists.capacity, offsets
-    grid = (1, 1, lists.batch)
+    grid = (min(SUM_BLOCKS, device.n_list_blocks), 1, lists.batch)
     return device.prepare("sum_counts", grid, SUM_BLOCK, *arguments, lists.counts[total], lists.counts[total + 1])
 
 
-def grid_of(device: Device, lists: FeatureLists) -> tuple[int, int, int]:
-    """A grid for lists whose lengths only the device knows: its blocks stride over the entries."""
-    return (min(lists.capacity, device.n_list_blocks), 1, lists.batch)
+def grid_of(device: Device, lists: FeatureLists, block: tuple[int, ...] = LIST_BLOCK) -> tuple[int, int, int]:
+    """A grid for lists whose lengths only the device knows: its blocks stride over the entries.
+
+    Smaller blocks are more, so that the device has as many threads.
+    """
+    blocks = device.n_list_blocks * max(1, math.prod(LIST_BLOCK) // math.prod(block))
+    return (min(lists.capacity, blocks), 1, lists.batch)
 
 
 def collect(

@@ -21,7 +21,7 @@ from gpusift.stages.feature_lists import (
 from gpusift.stages.levels import ScaleSpace
 from gpusift.stages.workspace import Step, Workspace
 
-BLOCK = (16, 4)
+BLOCK = (4, 8)
 FEATURES_PER_KEYPOINT = 2  # for which the first lists of `assign` have room
 
 
@@ -37,7 +37,7 @@ def steps(work: Workspace) -> list[Step]:
     n_keypoints = counts[USABLE_KEYPOINTS]
     histograms = device.prepare(
         "assign_orientations",
-        grid,
+        work.list_grid_of(BLOCK),
         BLOCK,
         *work.gaussian_levels,
         lists.keypoints,

@@ -59,3 +59,7 @@ class Workspace:
     def list_grid(self) -> tuple[int, int, int]:
         """The grid of launches over the lists."""
         return grid_of(self.device, self.lists)
+
+    def list_grid_of(self, block: tuple[int, ...]) -> tuple[int, int, int]:
+        """The grid of launches over the lists whose blocks have another number of threads."""
+        return grid_of(self.device, self.lists, block)

@@ -5,15 +5,6 @@
 #include <pthread.h>
 
 #define MAX_SUMS 6144
-#define LANES 1
-#define STRIP 1
-#define SPAN 1
-#define VECTORIZE
-#define WORD_PARTS 1
-template <typename T>
-struct VectorOf {
-    using type = T;
-};
 #define __shared__ static
 static thread_local Index3 threadIdx;
 static Index3 blockIdx, blockDim, gridDim;

@@ -11,8 +11,8 @@
 #define DEVICE static inline __attribute__((always_inline))
 #define DEVICE_MEMBER inline __attribute__((always_inline))
 #define __restrict__ __restrict
-#define PREFETCH(address) __builtin_prefetch(address)
 #define UNROLL _Pragma("GCC unroll 64")
+#define ONE_BY_ONE _Pragma("GCC unroll 1")
 
 struct Index3 {
     int x = 0, y = 0, z = 0;
@@ -31,6 +31,8 @@ struct Index3 {
 #define MATCH_OTHERS 4
 #define MATCH_GROUPS 1
 #define MATCH_BYTES 2048
+#define MATCH_PADDING 0          // a GPU's spreads a descriptor's parts over the banks of shared memory
+#define MATCH_OTHERS_ADJACENT 0  // a GPU's threads read one part of several others at once, a CPU's the parts of one
 #if defined(__AVX512BW__)
 #define MATCH_VECTORS 4
 #else

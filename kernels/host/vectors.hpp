@@ -2,20 +2,70 @@
 // thread takes LANES samples at a time in loops that the compiler turns into vector instructions.
 #pragma once
 
+#define PLATFORM_HAS_VECTORS
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
 #define MAX_SUMS 12288
-#define LANES 16
-#define STRIP 512
-#define SPAN 128
 #define VECTORIZE _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 #define __shared__ alignas(64)
 static constexpr Index3 threadIdx{0, 0, 0};
 static constexpr Index3 blockDim{1, 1, 1};
 static thread_local Index3 blockIdx, gridDim;
 DEVICE void __syncthreads() {}
+
+// Samples are taken in vectors. Those of several rows, of up to PATCH samples each, are gathered into up to STRIP, so
+// that rows of few samples fill vectors too. Loops run over whole vectors of LANES.
+#define LANES 16
+#define STRIP 512
+template <typename T>
+using PerSample = T[STRIP];
+template <typename T>
+using PerLane = T[LANES];
+DEVICE int whole_vectors(int count) { return (count + LANES - 1) / LANES * LANES; }
+DEVICE int lanes_of(int n) { return n < LANES ? n : LANES; }
+
+template <typename Visit>
+DEVICE void for_each_lane(const Visit& visit) {
+    VECTORIZE
+    for (int lane = 0; lane < LANES; ++lane) visit(lane);
+}
+
+template <typename Visit>
+DEVICE void for_each_sample(int count, const Visit& visit) {
+    const int end = whole_vectors(count);
+    VECTORIZE
+    for (int i = 0; i < end; ++i) visit(i);
+}
+
+template <typename Visit>
+DEVICE void for_each_sample_in_turn(int count, const Visit& visit) {
+    for (int i = 0; i < count; ++i) visit(i);
+}
+
+template <typename Begin, typename Take, typename Use>
+DEVICE void for_each_strip(int row_0, int row_1, const Begin& begin, const Take& take, const Use& use) {
+    int row = row_0;
+    while (row < row_1) {
+        int count = 0;
+        for (; row < row_1 && count <= STRIP - PATCH; ++row) {
+            const auto of_row = begin(row);
+            const int n = of_row.end - of_row.first;
+            take(of_row, row, of_row.first, count, n);
+            count += n;
+        }
+        use(count);
+    }
+}
+
+template <typename T>
+DEVICE void prefetch(const T* samples, int count) {
+    for (int lane = 0; lane < count; lane += LANES) __builtin_prefetch(samples + lane);
+}
+
+#define PLATFORM_HELD_SUMS "host/held_sums.hpp"
 
 // A vector register, for loops over sums that must stay in registers.
 #if defined(__AVX512BW__)
@@ -44,57 +94,6 @@ DEVICE VectorOf<int>::type add_products(VectorOf<int>::type a, int b, VectorOf<i
     return sums + (a & 0xffff) * (b & 0xffff) + (a >> 16) * (b >> 16);
 #endif
 }
-
-#if defined(__AVX2__)
-// A vector of each of four rows, from `first` on, as columns of four: column c is that of lane c % n * 4 + c / n, where
-// n is a quarter of the lanes.
-#if defined(__AVX512BW__)
-DEVICE void transpose(const float (*rows)[STRIP], int first, float* columns) {
-    const __m512 a = _mm512_loadu_ps(rows[0] + first), b = _mm512_loadu_ps(rows[1] + first);
-    const __m512 c = _mm512_loadu_ps(rows[2] + first), d = _mm512_loadu_ps(rows[3] + first);
-    // with a mask of all: without one, GCC 12 warns of its own header
-    const __m512d ab_0 = __m512d(_mm512_maskz_unpacklo_ps(0xffff, a, b));
-    const __m512d ab_1 = __m512d(_mm512_maskz_unpackhi_ps(0xffff, a, b));
-    const __m512d cd_0 = __m512d(_mm512_maskz_unpacklo_ps(0xffff, c, d));
-    const __m512d cd_1 = __m512d(_mm512_maskz_unpackhi_ps(0xffff, c, d));
-    _mm512_store_pd(columns, _mm512_maskz_unpacklo_pd(0xff, ab_0, cd_0));
-    _mm512_store_pd(columns + 16, _mm512_maskz_unpackhi_pd(0xff, ab_0, cd_0));
-    _mm512_store_pd(columns + 32, _mm512_maskz_unpacklo_pd(0xff, ab_1, cd_1));
-    _mm512_store_pd(columns + 48, _mm512_maskz_unpackhi_pd(0xff, ab_1, cd_1));
-}
-#else
-DEVICE void transpose(const float (*rows)[STRIP], int first, float* columns) {
-    const __m256 a = _mm256_loadu_ps(rows[0] + first), b = _mm256_loadu_ps(rows[1] + first);
-    const __m256 c = _mm256_loadu_ps(rows[2] + first), d = _mm256_loadu_ps(rows[3] + first);
-    const __m256d ab_0 = __m256d(_mm256_unpacklo_ps(a, b)), ab_1 = __m256d(_mm256_unpackhi_ps(a, b));
-    const __m256d cd_0 = __m256d(_mm256_unpacklo_ps(c, d)), cd_1 = __m256d(_mm256_unpackhi_ps(c, d));
-    double* to = reinterpret_cast<double*>(columns);
-    _mm256_store_pd(to, _mm256_unpacklo_pd(ab_0, cd_0));
-    _mm256_store_pd(to + 4, _mm256_unpackhi_pd(ab_0, cd_0));
-    _mm256_store_pd(to + 8, _mm256_unpacklo_pd(ab_1, cd_1));
-    _mm256_store_pd(to + 12, _mm256_unpackhi_pd(ab_1, cd_1));
-}
-#endif
-// What descriptor.cu's Gathered::add does: a sample's eight parts are a vector, and lie together.
-DEVICE bool add_vectors(int count, const int* cells, const float (*corners)[STRIP], const float* before,
-                        const float* after, int* sums) {
-    constexpr int width = VECTOR_BYTES / 4;
-    for (int first = 0; first < count; first += width) {
-        alignas(64) float columns[4 * width];
-        transpose(corners, first, columns);
-        UNROLL
-        for (int column = 0; column < width; ++column) {
-            const int lane = column % (width / 4) * 4 + column / (width / 4), i = first + lane;
-            if (cells[i] < 0) continue;
-            const __m256 four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(columns + 4 * column));
-            const __m256 two = _mm256_blend_ps(_mm256_set1_ps(before[i]), _mm256_set1_ps(after[i]), 0xf0);
-            __m256i* sum = reinterpret_cast<__m256i*>(sums + 8 * cells[i]);
-            *sum = _mm256_add_epi32(*sum, _mm256_cvtps_epi32(_mm256_mul_ps(four, two)));
-        }
-    }
-    return true;
-}
-#endif
 
 template <typename T>
 DEVICE T atomicAdd(T* to, T value) {
