@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from gpusift.floating_point import default_mode
+
 # scikit-image's numbers, named.
 MIN_OCTAVE_SIZE = 12  # samples along the shorter side of the last octave
 EXTREMUM_FRACTION = 0.8  # of c_dog, which a sample must reach to be a candidate (IPOL, Alg. 5)
@@ -66,6 +68,7 @@ class Parameters:
     precise_upscale: bool = False
     descriptor_layout: str = "scikit-image"
 
+    @default_mode()
     def __post_init__(self) -> None:
         for name in ("upsampling", "n_octaves", "n_scales", "n_bins", "n_hist", "n_ori"):
             object.__setattr__(self, name, _integer(name, getattr(self, name)))
@@ -109,6 +112,9 @@ class Parameters:
                 f"the descriptor's histograms must fit {SHARED_BYTES} bytes of a GPU's shared memory, got n_hist="
                 f"{self.n_hist}, n_ori={self.n_ori} which take {8 * cells + 16 * values}; choose smaller ones"
             )
+        for name, member in vars(type(self)).items():  # now, in the default mode, and kept
+            if isinstance(member, cached_property):
+                getattr(self, name)
 
     @cached_property
     def first_sigma(self) -> float:
@@ -192,6 +198,7 @@ class Parameters:
             rows, cols = -(-rows // 2), -(-cols // 2)
         return shapes
 
+    @default_mode()
     def levels_of(self, sigmas: np.ndarray, n_octaves: int) -> tuple[np.ndarray, np.ndarray]:
         """The levels nearest in blur to keypoints.
 
@@ -212,11 +219,13 @@ class Parameters:
         scales = np.clip(number - octaves * self.n_scales, 0, self.n_levels - 1)
         return octaves.astype(np.int32), scales.astype(np.int32)
 
+    @default_mode()
     def scalespace_sigmas(self, n_octaves: int) -> np.ndarray:
         """(n_octaves, n_levels) float64: blur of every level, input pixels."""
         return 2.0 ** np.arange(n_octaves)[:, None] * np.array(self.level_sigmas)
 
 
+@default_mode()
 def gaussian_taps(sigma: float) -> np.ndarray:
     """Half of a Gaussian's weights, those of SciPy, centre first.
 

@@ -17,6 +17,7 @@ import numpy as np
 from gpusift.devices import host_library
 from gpusift.devices.device import Device, Launch, Shape
 from gpusift.devices.launch_arguments import pack
+from gpusift.floating_point import default_mode
 
 CACHE_LINE = 64  # bytes
 RECORD = struct.Struct("=Q6iQ")  # kernels/host/kernels.cpp: Launch
@@ -162,11 +163,11 @@ class CpuDevice(Device):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """A context whose launches share one team of threads."""
+        """A context whose launches share one team of threads, in the default floating-point mode."""
         if getattr(self._calls, "team", None) is not None:
             yield
             return
-        with self.library.team(self.num_threads) as self._calls.team:
+        with default_mode(), self.library.team(self.num_threads) as self._calls.team:
             try:
                 yield
             finally:

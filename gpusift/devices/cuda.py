@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,6 +17,7 @@ from gpusift.devices.device import Device, Launch, Shape
 from gpusift.devices.nvrtc import definitions
 from gpusift.devices.programs import Program
 from gpusift.devices.staging import Staging
+from gpusift.floating_point import default_mode
 
 MAX_BATCH = 64  # images
 
@@ -188,9 +189,11 @@ class CudaDevice(Device):
 
     # Order
 
-    def active(self) -> AbstractContextManager[Any]:
-        """A context in which this device is the current one."""
-        return self.xp.cuda.Device(self.cuda_index)
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """A context in which this device is the current one, in the default floating-point mode."""
+        with default_mode(), self.xp.cuda.Device(self.cuda_index):
+            yield
 
     def stream(self) -> AbstractContextManager[Any]:
         """A new stream, which does not order with the null stream; the current one in its context."""

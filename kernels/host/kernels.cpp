@@ -89,16 +89,16 @@ Thunk find(std::string_view name, int constant) {
     return nullptr;
 }
 
-// A GPU's float arithmetic flushes subnormals to zero, as CuPy compiles it; so do the host's kernels, while they run.
-class FlushSubnormals {
+// The floating-point mode of a kernel, while it runs: rounding to nearest and no traps, whatever mode other libraries
+// have set in the thread. In float subnormals are flushed to zero, as a GPU does with the code that CuPy compiles.
+class FloatingPointMode {
+    static constexpr bool flushes = sizeof(real) == sizeof(float);
 #if defined(__SSE__)
     const unsigned before = _mm_getcsr();
 
  public:
-    FlushSubnormals() {
-        if (sizeof(real) == sizeof(float)) _mm_setcsr(before | 0x8040);
-    }
-    ~FlushSubnormals() { _mm_setcsr(before); }
+    FloatingPointMode() { _mm_setcsr(flushes ? 0x9fc0 : 0x1f80); }  // MXCSR: FTZ, DAZ, and all exceptions masked
+    ~FloatingPointMode() { _mm_setcsr(before); }
 #elif defined(__aarch64__)
     const uint64_t before = read();
     static uint64_t read() {
@@ -109,10 +109,8 @@ class FlushSubnormals {
     static void write(uint64_t mode) { asm volatile("msr fpcr, %0" ::"r"(mode)); }
 
  public:
-    FlushSubnormals() {
-        if (sizeof(real) == sizeof(float)) write(before | 1u << 24);
-    }
-    ~FlushSubnormals() { write(before); }
+    FloatingPointMode() { write(flushes ? 1u << 24 : 0); }  // FPCR: FZ
+    ~FloatingPointMode() { write(before); }
 #endif
 };
 
@@ -129,7 +127,7 @@ void run(Team&, Thunk kernel, Index3 grid, Index3 block, const char* arguments) 
     std::vector<std::thread> threads;
     for (int t = 0; t < n_threads; ++t)
         threads.emplace_back([=] {
-            const FlushSubnormals flush;
+            const FloatingPointMode mode;
             threadIdx = {t % block.x, t / block.x % block.y, t / (block.x * block.y)};
             for (int b = 0; b < grid.x * grid.z; ++b) {
                 if (t == 0) blockIdx = {b % grid.x, 0, b / grid.x};
@@ -158,7 +156,7 @@ void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
         return true;
     };
     const std::function<void()> share = [&] {
-        const FlushSubnormals flush;
+        const FloatingPointMode mode;
         gridDim = grid;
         while (one_block()) {
         }
@@ -166,7 +164,7 @@ void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
     if (!team.has_helpers() || n_blocks == 1) return share();
     team.open(share);
     {
-        const FlushSubnormals flush;
+        const FloatingPointMode mode;
         gridDim = grid;
         const auto alone_until = Clock::now() + std::chrono::microseconds(50);
         while (Clock::now() < alone_until && one_block()) {
