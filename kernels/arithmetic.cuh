@@ -1,17 +1,18 @@
-// Arithmetic that rounds alike everywhere, sums in fixed point, and indices.
+// Arithmetic with identical results on every device, fixed-point sums, and index arithmetic.
 //
-// In float every operation below is one that IEEE 754 rounds in exactly one way (+ - * / sqrt fma and conversions),
-// contraction is off in all compilers, subnormals are flushed, and exp, 2^x, sin, cos and atan2 are our own
-// polynomials, so a result is the same bytes on every CPU and every GPU. In double they are the library's functions,
-// for conformance.
+// In float, each operation below is one that IEEE 754 rounds in exactly one way (+ - * / sqrt fma and conversions). All
+// compilers have contraction off, subnormals are flushed to zero, and exp, 2^x, sin, cos and atan2 are polynomials of
+// this file. A result is therefore the same bytes on every CPU and every GPU. In double, for conformance with
+// scikit-image, the functions are the library's.
 #pragma once
 #include "platform.cuh"
 
+// The layout of a floating-point number, and the fixed-point type of the same size.
 template <typename T>
 struct Bits;
 template <>
 struct Bits<float> {
-    using integer = int;  // also the type of fixed-point sums
+    using integer = int;
     static const int mantissa = 23, bias = 127, sum_bits = 30;
 };
 template <>
@@ -20,16 +21,19 @@ struct Bits<double> {
     static const int mantissa = 52, bias = 1023, sum_bits = 62;
 };
 
-// Sums whose order is not fixed (histograms filled by many threads) are integers: they do not depend on the order.
+// The type of sums that many threads add to, in no fixed order: integers, so the order does not matter.
 using fixed = Bits<real>::integer;
 
 const real PI = real(3.14159265358979323846);
 const real TWO_PI = real(6.28318530717958647693);
 
+// The bits of a number as an integer, and back. Positive numbers compare as their bits do.
 DEVICE int bits_of(float x) { return __float_as_int(x); }
 DEVICE long long bits_of(double x) { return __double_as_longlong(x); }
 DEVICE float from_bits(int x) { return __int_as_float(x); }
 DEVICE double from_bits(long long x) { return __longlong_as_double(x); }
+
+// The nearest integer, ties to even.
 DEVICE int to_fixed(float x) { return __float2int_rn(x); }
 DEVICE long long to_fixed(double x) { return __double2ll_rn(x); }
 
@@ -61,7 +65,7 @@ DEVICE T larger(T a, T b) {
     return a > b ? a : b;
 }
 
-// The sum and the products of the four bytes of two words.
+// `sum` plus the dot product of two words of four unsigned bytes.
 DEVICE int add_products(int a, int b, int sum) { return int(__dp4a(unsigned(a), unsigned(b), unsigned(sum))); }
 
 // 2^x; relative error at most 1.2e-7 for |x| <= 126, clamped beyond.
@@ -132,7 +136,7 @@ DEVICE void sine_cosine(double x, double* sine, double* cosine) {
 // The exponent e of the smallest power of two above a positive normal number: x < 2^e <= 2 x.
 DEVICE int exponent_above(real x) { return int(bits_of(x) >> Bits<real>::mantissa) - Bits<real>::bias + 1; }
 
-// 2^exponent, for exponents of normal numbers; clamped to them.
+// 2^exponent; the exponent is clamped to those of normal numbers.
 DEVICE real scale_of(int exponent) {
     exponent = smaller(larger(exponent, 1 - Bits<real>::bias), Bits<real>::bias);
     return from_bits(fixed(exponent + Bits<real>::bias) << Bits<real>::mantissa);
@@ -143,13 +147,14 @@ DEVICE int fixed_exponent(real n, real largest) {
     return Bits<real>::sum_bits - exponent_above(n) - exponent_above(largest);
 }
 
-// Index of a sample mirrored at the edges, as often as need be: (d c b a | a b c d | d c b a), SciPy's "reflect".
+// The index in [0, n) that i becomes when a row is reflected at its edges, as often as necessary:
+// (d c b a | a b c d | d c b a), SciPy's "reflect".
 DEVICE int reflect(int i, int n) {
     while (i < 0 || i >= n) i = i < 0 ? -1 - i : 2 * n - 1 - i;
     return i;
 }
 
-// The integer part of x, at least -1 and at most `most`, however far x is.
+// The integer part of x, clamped to [-1, most] before the conversion, which is undefined for a large x.
 DEVICE int whole_within(real x, int most) { return int(smaller(larger(x, real(-1)), real(most))); }
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }

@@ -2,7 +2,7 @@
 #pragma once
 #include "arithmetic.cuh"
 
-// The work of a block: queries, others, and which pairs of them are allowed, all those where mask_other is 0.
+// The work of a block: queries, others, and a mask of the allowed pairs. If mask_other is 0, all are allowed.
 struct Task {
     int first_query, n_queries;              // of the list of queries
     int first_other, n_others;               // rows
@@ -22,14 +22,14 @@ struct Best {
     Distance nearest, second;
     Row row;
 
-    // Another distance, of a higher row than all before.
+    // Takes another distance into account, of a higher row than all before.
     DEVICE_MEMBER void see(Distance distance, Row other) {
         second = smaller(second, larger(distance, nearest));
         row = distance < nearest ? other : row;
         nearest = smaller(distance, nearest);
     }
 
-    // What was seen among other rows.
+    // Takes the best two among other rows into account.
     DEVICE_MEMBER void join(Best seen) {
         const bool nearer = seen.nearest < nearest || (seen.nearest == nearest && seen.row < row);
         second = nearer ? smaller(seen.second, nearest) : smaller(second, seen.nearest);
@@ -48,7 +48,7 @@ struct Tile {
     static const int VECTOR = sizeof(Vector) / sizeof(Number), STRIP_QUERIES = MATCH_VECTORS * VECTOR;
     static const int QUERIES = MATCH_STRIPS * STRIP_QUERIES, OTHERS = MATCH_GROUPS * MATCH_OTHERS;
     static const int UNITS = MATCH_STRIPS * MATCH_GROUPS;  // a unit is a strip of queries and a group of others
-    // in parts: words or, where words are multiplied in parts, those
+    // counted in parts: words, or the parts in which a CPU multiplies them
     static const int PARTS = MATCH_BYTES / sizeof(Number), WORDS = PARTS / Of::PARTS;
     static const int QUERY_PITCH = QUERIES + MATCH_PADDING;
     static const int OTHER_STEP = MATCH_OTHERS_ADJACENT ? 1 : PARTS;

@@ -95,9 +95,10 @@ DEVICE void gather_histograms(CellSums& cells, const Grid& grid, real* values) {
     __syncthreads();
 }
 
-#define SUM_LANES 16  // in which the sum over a descriptor's values is taken, whatever the number of threads
+#define SUM_LANES 16  // partial sums of a descriptor's values, whatever the number of threads
 
-// Cuts the values at `limit`; returns their sum, or that of their squares, from SUM_LANES sums by one tree.
+// Cuts the values at `limit`; returns the sum of the values, or of their squares: SUM_LANES partial sums, added by one
+// tree.
 DEVICE real cut_and_sum(real* values, int n_values, real limit, bool squared, real* lane_sums) {
     static_assert(SUM_LANES == 16);
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
@@ -138,9 +139,9 @@ DEVICE void quantize(real* values, int n_values, real saturation, real scaled_no
     __syncthreads();
 }
 
-// The orders of a descriptor's values: histograms by (turned) row, then column, where a row lies along the keypoint's
-// orientation; or as Lowe, OpenCV and COLMAP have them, by y, then x, where x lies along it; or so with each
-// histogram's directions the other way round, from the first.
+// The orders of a descriptor's values. scikit-image: histograms by turned row, then turned column, where rows lie along
+// the keypoint's orientation. UBC (Lowe, OpenCV, COLMAP): by turned y, then turned x, where x lies along it. VLFeat: as
+// UBC, with the directions of each histogram in the opposite sense, from the same first one.
 #define LAYOUT_SCIKIT_IMAGE 0
 #define LAYOUT_UBC 1
 #define LAYOUT_VLFEAT 2
@@ -163,20 +164,23 @@ DEVICE void write_descriptor(const unsigned char* bytes, int n_hist, int n_ori, 
     }
 }
 
-// Describes features. A block takes one after the other from the list.
+// Describes features. A block takes one feature after the other from the list.
 //
 //     levels     flat                all octaves' levels, images stride samples apart; readable one vector beyond both
 //                                    ends
 //     octaves    (n_octaves, 8)      see octave.cuh
-//     features   (images, capacity)  for each, which candidate it is of
+//     features   (images, capacity)  index of each feature's candidate
 //     length     (images,)           number of features
-//     counter    (images,)           of those taken; 0 before and afterwards
-//     orientations (images, capacity)    the features', radians
-//     positions  (images, capacity, 2)   the candidates' row, column, input pixels
+//     counter    (images,)           number of features taken by blocks; 0 before and afterwards
+//     orientations (images, capacity)    of the features, radians
+//     positions  (images, capacity, 2)   row and column of the candidates, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
 //     delta_min                      sampling distance of the first octave, input pixels
 //     rooted                         0 or 1
+//     lambda_descr                   deviation of the Gaussian weight, sigmas
+//     saturation                     largest value, of the norm
+//     scaled_norm                    norm of the bytes
 //     layout                         order of a descriptor's values: one of the three above
 //     descriptors (images, capacity, n_hist n_hist n_ori)
 KERNEL describe(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,

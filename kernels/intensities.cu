@@ -13,7 +13,7 @@
 #define FLOAT32 8
 #define FLOAT64 9
 
-// One row of integers, times `unit`, at least -1.
+// Converts a row of integers: times `unit`, at least -1.
 template <typename T>
 DEVICE void scale_row(const unsigned char* __restrict__ image, long long first, int cols, double unit,
                       real* __restrict__ out) {
@@ -22,7 +22,8 @@ DEVICE void scale_row(const unsigned char* __restrict__ image, long long first, 
     for (int col = threadIdx.x; col < cols; col += blockDim.x) out[col] = real(larger(double(row[col]) * unit, -1.0));
 }
 
-// One row of floats, as they are; returns whether one is not finite or larger than `largest`, which becomes 0.
+// Copies a row of floats; returns whether a value is not finite or exceeds `largest` in magnitude. Such values become
+// 0.
 template <typename T>
 DEVICE bool take_row(const unsigned char* __restrict__ image, long long first, int cols, double largest,
                      real* __restrict__ out) {
@@ -38,13 +39,15 @@ DEVICE bool take_row(const unsigned char* __restrict__ image, long long first, i
     return unfit;
 }
 
-// Integers times `unit`, 1 / the largest of their type, and cut at -1; floats as they are. One block per row.
+// Converts an image to intensities: integers are multiplied by `unit`, 1 / the largest value of their type, and cut at
+// -1; floats are copied. One block per row.
 //
 //     image    rows x cols of the dtype, in bytes
 //     dtype                         one of those above
-//     unit, largest                 of integers; of floats
+//     unit                          factor of integers
+//     largest                       largest magnitude of floats
 //     out      (rows, cols)         intensities
-//     unfit    (1,)                 raised where a float is not finite or above `largest`
+//     unfit    (1,)                 increased for each row with a float that is not finite or exceeds `largest`
 KERNEL intensities(const unsigned char* __restrict__ image, const int rows, const int cols, const int dtype,
                    const double unit, const double largest, real* __restrict__ out, int* __restrict__ unfit) {
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {

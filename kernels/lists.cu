@@ -1,16 +1,17 @@
-// Lists that stay on the device: put in order, thinned out, and copied out at last.
+// Lists that stay on the device: sorting them, removing entries, and copying the features out.
 //
-// A list has room for `capacity` entries of each image (blockIdx.z), and its length in device memory. What depends on
-// the order in which threads come is sorted before it is used.
+// A list has room for `capacity` entries for each image (blockIdx.z); its length is in device memory. Threads append in
+// no fixed order, so a list is sorted before it is used.
 #include "octave.cuh"
 
 #define MAX_SUM_THREADS 256
 
-// The sum of what the threads of a block hold up to this one, and of all; `sums` is in shared memory.
+// Sums over the threads of a block: of the threads up to this one, and of all.
 struct RunningSum {
     int through, all;
 };
 
+// `sums` is in shared memory.
 DEVICE RunningSum running_sum(int value, int (*sums)[MAX_SUM_THREADS]) {
     const int thread = threadIdx.x, n_threads = blockDim.x;
     int from = 0;
@@ -25,16 +26,18 @@ DEVICE RunningSum running_sum(int value, int (*sums)[MAX_SUM_THREADS]) {
     return sum;
 }
 
-// Where each of the lengths[z] entries of a list begins, when each takes counts[i] places and the first begins at
-// starts[z]: the running sum of the counts. Each block has a share of the list, and adds up all counts before it by
-// itself, so that blocks need not wait for each other.
+// The exclusive running sum of counts: entry i of the lengths[z] entries takes counts[i] places, so it begins at
+//
+//     offsets[i] = starts[z] + counts[0] + ... + counts[i - 1].
+//
+// Each block has a share of the list and adds up all counts before its share itself, so no block waits for another.
 //
 //     counts   (images, capacity)
 //     lengths, starts (images,)
-//     most                           places that there are
+//     most                           number of places available
 //     offsets  (images, capacity)
-//     total    (images,)             places taken, the first starts[z] too
-//     usable   (images,)             the same, or 0 if that is more than there are
+//     total    (images,)             starts[z] plus all counts
+//     usable   (images,)             `total`, or 0 if it exceeds `most`
 KERNEL sum_counts(const int* __restrict__ counts, const int* __restrict__ lengths, const int* __restrict__ starts,
                   const int capacity, const int most, int* __restrict__ offsets, int* __restrict__ total,
                   int* __restrict__ usable) {
@@ -66,13 +69,13 @@ DEVICE int row_of(long long key, const long long* __restrict__ octaves) {
     return octave_of(octaves, candidate.octave).first_row + candidate.row;
 }
 
-// Puts candidates that lie in one row together, in no order.
+// Groups candidates by their row, in no fixed order within a row.
 //
 //     keys     (images, capacity)    packed octave, row, column, scale
 //     length   (images,)
 //     octaves  (n_octaves, 8)
 //     row_offsets (images, n_rows)   where each row's candidates begin
-//     row_counts (images, n_rows)    how many they are; 0 afterwards
+//     row_counts (images, n_rows)    number of each row's candidates; 0 afterwards
 //     grouped  (images, capacity)
 KERNEL group_by_row(const long long* __restrict__ keys, const int* __restrict__ length, const int capacity,
                     const long long* __restrict__ octaves, const int n_rows, const int* __restrict__ row_offsets,
@@ -85,7 +88,7 @@ KERNEL group_by_row(const long long* __restrict__ keys, const int* __restrict__ 
     }
 }
 
-// Sorts candidates that lie together by row: each goes to the place that the number of smaller ones in its row gives.
+// Sorts candidates that are grouped by row: the number of smaller keys in its row is a candidate's rank in it.
 //
 //     grouped, sorted (images, capacity)
 //     the others as in group_by_row
@@ -104,10 +107,10 @@ KERNEL sort_rows(const long long* __restrict__ grouped, const int* __restrict__ 
     }
 }
 
-// The numbers of those entries of a list that are accepted, in order.
+// The indices of the accepted entries of a list, in order.
 //
 //     accepted (images, capacity)    0 or 1
-//     offsets  (images, capacity)    what sum_counts makes of it
+//     offsets  (images, capacity)    running sum of `accepted`
 //     length   (images,)
 //     kept     (images, capacity)
 KERNEL keep_accepted(const int* __restrict__ accepted, const int* __restrict__ offsets, const int* __restrict__ length,
@@ -117,14 +120,14 @@ KERNEL keep_accepted(const int* __restrict__ accepted, const int* __restrict__ o
         if (accepted[z * capacity + i]) kept[z * capacity + offsets[z * capacity + i]] = i;
 }
 
-// Copies an image's features to one block of bytes each, array after array, from bytes[z] on:
+// Copies the features of each image z to one block of bytes from bytes[z] on, array after array:
 //
 //     positions (n, 2), sigmas, orientations, responses (n,) of real, octaves, scales (n,) of int32, descriptors
 //
-//     features (images, capacity)    for each, which candidate it is of
+//     features (images, capacity)    index of each feature's candidate
 //     length   (images,)             n
-//     orientations, descriptors (images, capacity, ...)        the features'
-//     positions, sigmas, responses, in_octave, in_scale (images, capacity, ...)    the candidates'
+//     orientations, descriptors (images, capacity, ...)        of the features
+//     positions, sigmas, responses, in_octave, in_scale (images, capacity, ...)    of the candidates
 //     move                           added to positions, input pixels
 //     n_values                       length of a descriptor, 0: none
 //     bytes    (images,)

@@ -1,14 +1,15 @@
-// The nearest and the second nearest of many descriptors (Lowe 2004, section 7.1), by brute force.
+// Nearest and second nearest neighbours of descriptors (Lowe 2004, section 7.1), by brute force.
 //
-// The squared Euclidean distances of a tile of queries to all others, which stream through shared memory: only the best
-// two of each query are kept, so memory grows with the sum of the two numbers of descriptors, not with their product.
-// Of equally near others the lowest row is the nearest.
+// A block computes the squared Euclidean distances from a tile of queries to all others, which stream through shared
+// memory. Only the best two of each query are kept, so memory grows with the sum of the two numbers of descriptors, not
+// with their product. Of equally near others the lowest row is the nearest.
 //
-// Of bytes: |q - o|^2 = |q|^2 + |o|^2 - 2 q.o, exact in 32 bits up to 16,384 elements; |q|^2 is the same for all others
-// and is added at the end. Of reals: the sum of the (q_i - o_i)^2 in the order of i, each operation rounded by itself.
+// Bytes: |q - o|^2 = |q|^2 + |o|^2 - 2 q.o, exact in 32 bits up to 16,384 elements; |q|^2 is the same for all others
+// and is added at the end. Reals: the sum of (q_i - o_i)^2 in the order of i, each operation rounded separately.
 #include "best_two.cuh"
 
-// What is compared: the type of a word of a descriptor, which is a distance's too, and how words make a distance.
+// Descriptors of bytes and of reals: the type of a word, which is also that of a distance, and the arithmetic from
+// words to distances.
 struct OfBytes {
     using Number = int;
     using Integer = int;
@@ -54,10 +55,10 @@ KERNEL square_lengths(const int* __restrict__ words, const int n, const int n_wo
 //     words      (n, n_words)        all descriptors, four bytes in each word
 //     squares    (n,)                their squared lengths
 //     queries    (n_queries,)        the rows to search for
-//     tasks      (n_tasks, 8)        what a block does: `Task`
-//     allowed    flat                masks: zero where a pair must not match
-//     nearest, second                squared distances; 2^31 - 1 where there is none
-//     rows                           row of the nearest; -1 where there is none
+//     tasks      (n_tasks, 8)        the work of blocks; see `Task`
+//     allowed    flat                masks; zero where a pair must not match
+//     nearest, second                squared distances; 2^31 - 1 if there is no such neighbour
+//     rows                           row of the nearest; -1 if there is none
 KERNEL nearest_bytes(const int* __restrict__ words, const int* __restrict__ squares, const int n_words,
                      const int* __restrict__ queries, const long long* __restrict__ tasks, const int n_tasks,
                      const unsigned char* __restrict__ allowed, int* __restrict__ nearest, int* __restrict__ second,
@@ -69,7 +70,7 @@ KERNEL nearest_bytes(const int* __restrict__ words, const int* __restrict__ squa
 //
 //     values     (n, width)          all descriptors; finite
 //     queries, tasks, allowed, rows  as above
-//     nearest, second                squared distances; infinite where there is none
+//     nearest, second                squared distances; infinite if there is no such neighbour
 KERNEL nearest_reals(const real* __restrict__ values, const int width, const int* __restrict__ queries,
                      const long long* __restrict__ tasks, const int n_tasks, const unsigned char* __restrict__ allowed,
                      real* __restrict__ nearest, real* __restrict__ second, int* __restrict__ rows) {

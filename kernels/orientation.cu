@@ -56,7 +56,7 @@ struct Directions {
     DEVICE_MEMBER void flush() { held.flush(); }
 };
 
-// The histogram smoothed n_smoothings times: in `histogram`, or in `smoothed`; which of them is returned.
+// Smooths the histogram n_smoothings times; returns the array that holds the result, `histogram` or `smoothed`.
 DEVICE const real* smooth(real* histogram, real* smoothed, int n_bins, int n_smoothings) {
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
     for (int turn = 0; turn < n_smoothings; ++turn) {
@@ -110,19 +110,21 @@ DEVICE int find_peaks(const real* h, int n_bins, real c_max, real bin_centre, Pe
     return peaks.n_peaks;
 }
 
-// Gives keypoints their orientations. A block takes one after the other from the list.
+// Assigns orientations to keypoints. A block takes one keypoint after the other from the list.
 //
 //     levels     flat                all octaves' levels, images stride samples apart; readable one vector beyond both
 //                                    ends
 //     octaves    (n_octaves, 8)      see octave.cuh
-//     keypoints  (images, capacity)  for each, which candidate it is
+//     keypoints  (images, capacity)  index of each keypoint's candidate
 //     length     (images,)           number of keypoints
-//     counter    (images,)           of those taken; 0 before and afterwards
-//     positions  (images, capacity, 2)   the candidates' row, column, input pixels
+//     counter    (images,)           number of keypoints taken by blocks; 0 before and afterwards
+//     positions  (images, capacity, 2)   row and column of the candidates, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
 //     delta_min                      sampling distance of the first octave, input pixels
-//     bin_centre                     bins
+//     lambda_ori                     deviation of the Gaussian weight, sigmas
+//     c_max                          least height of a peak, of the highest
+//     bin_centre                     0 or 1/2, bins
 //     further    (images, capacity)  number of orientations after the first
 //     angles     (images, capacity, n_bins)   the orientations, radians in (-pi, pi], in the order of their bins
 KERNEL assign_orientations(const real* __restrict__ levels, const long long stride,
@@ -164,12 +166,12 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
     }
 }
 
-// The features: each keypoint with its first orientation, then, keypoint by keypoint, those with their further ones.
+// Lists the features: all keypoints with their first orientation, then, keypoint by keypoint, the further orientations.
 //
 //     keypoints, length, capacity, angles, further   as in assign_orientations
-//     offsets    (images, capacity)  where the further ones of each begin among the features
-//     total      (images,)           features, 0 if there is no room for all
-//     features   (images, capacity)  for each, which candidate it is of
+//     offsets    (images, capacity)  where the further orientations of each keypoint begin in the list of features
+//     total      (images,)           number of features; 0 if they exceed the capacity
+//     features   (images, capacity)  index of each feature's candidate
 //     orientations (images, capacity)   radians
 KERNEL spread_orientations(const int* __restrict__ keypoints, const int* __restrict__ length, const int capacity,
                            const real* __restrict__ angles, const int n_bins, const int* __restrict__ further,

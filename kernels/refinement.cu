@@ -20,8 +20,8 @@ struct DoG {
     }
 };
 
-// The quadric through the 27 differences around a sample: its value there, what of its gradient and Hessian is used
-// later, and its extremum's offset; by row, column and scale, samples.
+// The quadric through the 27 differences around a sample: its value, the parts of its gradient and Hessian that are
+// used later, and the offset of its extremum from the sample; indices 0, 1, 2 are row, column and scale.
 struct Quadric {
     real value, g0, g1, g2, h00, h11, h01, offset_0, offset_1, offset_2;
 };
@@ -53,8 +53,8 @@ DEVICE Quadric quadric_through(const DoG& d) {
             -ac * g0 - bc * g1 - cc * g2};
 }
 
-// Moves a candidate one sample towards the extremum wherever that is more than max_offset away and the neighbours are
-// inside the octave; whether it moved.
+// Moves a candidate by one sample along each axis on which the extremum is more than max_offset away, unless it would
+// leave the inside of the octave; returns whether it moved.
 DEVICE bool move(Candidate* candidate, const Quadric& q, const Octave& octave, int n_scales, real max_offset) {
     const int row = candidate->row, col = candidate->col, s = candidate->scale;
     const int row_move =
@@ -88,14 +88,14 @@ DEVICE bool is_allowed(const unsigned char* __restrict__ mask, int rows, int col
 //
 //     levels     flat                all octaves' levels, images stride samples apart
 //     octaves    (n_octaves, 8)      see octave.cuh
-//     keys       (images, capacity)  packed octave, row, column, scale; a block takes keys_per_block of them at a time
+//     keys       (images, capacity)  of the candidates; a block takes keys_per_block of them at a time
 //     length     (images,)           number of keys
 //     level_sigmas (n_octaves, n_scales + 3)   sigma of each level, input pixels
 //     delta_min                      sampling distance of the first octave, input pixels
 //     image_rows, image_cols         shape of the input image
-//     mask       (image_rows, image_cols)   not zero where keypoints may be, at the pixel nearest to them
-//     masked                         0: there is none
-//     bias                           of the positions, input pixels, for the mask
+//     mask       (image_rows, image_cols)   nonzero where keypoints are allowed; read at the pixel nearest to each
+//     masked                         0 if there is no mask, otherwise 1
+//     bias                           subtracted from positions before the mask is read, input pixels
 //     accepted   (images, capacity)  1 if kept, otherwise 0
 //     positions  (images, capacity, 2)   row, column, input pixels
 //     sigmas     (images, capacity)  input pixels

@@ -1,5 +1,6 @@
-// Emulated threads, for tests: every CUDA thread is an operating-system thread, shared arrays are static, barriers are
-// real, LANES is 1 as on a GPU; the thread, address and undefined-behaviour sanitizers watch.
+// Emulated threads, for tests: each CUDA thread is an operating-system thread, shared arrays are static, barriers are
+// real, and a thread computes one sample at a time as on a GPU. Tests run them under the thread, address and
+// undefined-behaviour sanitizers.
 #pragma once
 
 #include <pthread.h>
@@ -8,8 +9,8 @@
 #define __shared__ static
 static thread_local Index3 threadIdx;
 static Index3 blockIdx, blockDim, gridDim;
-// Two barriers in turn: to ThreadSanitizer a thread that leaves one late has seen all that others did before they came
-// to the same one again, and so, with a single barrier, a race right after it would go unseen on a busy machine.
+// Two barriers in turn. With a single one, ThreadSanitizer could miss a race right after it: it orders a thread that
+// leaves the barrier late after everything that the others did before they reached the same barrier again.
 static pthread_barrier_t barriers[2];
 static thread_local unsigned n_barriers_passed;
 static inline void __syncthreads() { pthread_barrier_wait(&barriers[n_barriers_passed++ % 2]); }

@@ -40,7 +40,7 @@ void thunk(const char* arguments) {
     unpack(kernel, arguments);
 }
 
-// Blurs of a larger radius, and all where fma is software (platform.hpp), run through the loop of the radius 0.
+// Blurs of a larger radius, and all of them where fma is software (platform.hpp), use the loop of radius 0.
 #if defined(fmaf) && !defined(EMULATED_THREADS)
 constexpr int largest_compiled_radius = 0;
 #else
@@ -142,8 +142,8 @@ void run(Team&, Thunk kernel, Index3 grid, Index3 block, const char* arguments) 
 
 #else
 
-// A launch begins alone, with the helpers that happen to be awake, and calls for more when it has taken as long as it
-// takes to have a sleeping one running.
+// A launch starts with the calling thread and the helpers that are awake. It wakes the others once it has run for as
+// long as waking a thread takes.
 void run(Team& team, Thunk kernel, Index3 grid, Index3, const char* arguments) {
     using Clock = std::chrono::steady_clock;
     const int n_blocks = grid.x * grid.z;

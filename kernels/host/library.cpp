@@ -1,5 +1,5 @@
-// What a host library says of itself, and its threads. Compiled for the plainest processor, so that it can be asked on
-// any.
+// The description of a host library, and its teams of threads. Compiled for the baseline processor, so that any
+// processor can call it.
 #include "team.hpp"
 
 extern "C" {

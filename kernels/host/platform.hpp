@@ -1,4 +1,4 @@
-// The words of CUDA that the kernels use, for a host C++ compiler. Only this folder knows of the CPU.
+// The parts of CUDA that the kernels use, for a C++ compiler of the host. Only this folder knows that CPUs exist.
 #pragma once
 
 #include <cmath>
@@ -18,8 +18,8 @@ struct Index3 {
     int x = 0, y = 0, z = 0;
 };
 
-// Sizes that a GPU is given as -D. A host's tile is as large as its caches like; its arrays are as large as the largest
-// parameters need, where a GPU's are made to measure.
+// Sizes that a GPU's compiler receives as -D. The CPU's tiles suit its caches; its arrays have room for the largest
+// parameters, where a GPU's are compiled for the parameters in use.
 #ifndef BLUR_TILE_ROWS
 #define BLUR_TILE_ROWS 16
 #define BLUR_TILE_COLS 1024

@@ -1,9 +1,9 @@
 // The threads that share a launch's blocks.
 //
-// A team lives for one call of the user's (a SIFT of one image, say), and its threads start when a launch first asks
-// for help: nothing is kept that a fork, another thread's call or the interpreter's end could meet half-way. Between
-// launches they wait actively for a while, since to wake a sleeping thread takes some 50 microseconds, as long as many
-// a launch.
+// A team lives for one call of the public interface (the features of one image, say). Its threads start when a launch
+// first needs them and end with the call, so a fork, a call from another thread or the end of the interpreter never
+// finds a thread in the middle of its work. Between launches the threads spin for a while: waking a sleeping thread
+// takes some 50 microseconds, as long as many launches.
 #pragma once
 
 #include <atomic>
@@ -31,27 +31,27 @@ class Team {
         for (auto& helper : helpers) helper.join();
     }
 
-    // Lets helpers that are awake join in; each that does calls `share` once.
+    // Admits helpers that are awake to a round; each that joins calls `share` once.
     void open(const std::function<void()>& share) {
         work = &share;
         round.fetch_add(1);
         is_open.store(true);
     }
 
-    // Has all helpers join in: starts them, or wakes those that sleep.
+    // Calls all helpers to the round: starts them, or wakes those that sleep.
     void call() {
         try {
             while (int(helpers.size()) < n_helpers) helpers.emplace_back([this] { help(); });
         } catch (const std::system_error&) {
-            n_helpers = int(helpers.size());  // no more threads to be had: those there are do the work
+            n_helpers = int(helpers.size());  // no more threads can be started; the existing ones do the work
         }
         if (n_asleep.load() == 0) return;
         const std::lock_guard lock(mutex);
         wake_up.notify_all();
     }
 
-    // Waits for those that joined in. Nobody does afterwards: one that counts itself in after `is_open` was cleared
-    // sees that it was, one that did so before is waited for.
+    // Ends the round and waits for the helpers that joined it. No helper joins afterwards: it increments n_inside
+    // before it reads is_open, so either this function waits for it, or it sees that the round is closed.
     void close() {
         is_open.store(false);
         while (n_inside.load() > 0) relax();

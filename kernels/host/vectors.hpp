@@ -67,7 +67,7 @@ DEVICE void prefetch(const T* samples, int count) {
 
 #define PLATFORM_HELD_SUMS "host/held_sums.hpp"
 
-// A vector register, for loops over sums that must stay in registers.
+// A vector register, for sums that must stay in registers.
 #if defined(__AVX512BW__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX2__)
@@ -80,7 +80,7 @@ struct VectorOf {
     typedef T type __attribute__((vector_size(VECTOR_BYTES)));
 };
 
-// Bytes are multiplied as 16-bit numbers: of the four in a word first those at even places, then those at odd ones.
+// Bytes are multiplied as 16-bit numbers: the even bytes of a word are part 0, the odd ones part 1.
 #define WORD_PARTS 2
 DEVICE int part_of(int word, int part) { return word >> 8 * part & 0x00ff00ff; }
 DEVICE VectorOf<int>::type add_products(VectorOf<int>::type a, int b, VectorOf<int>::type sums) {

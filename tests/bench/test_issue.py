@@ -15,7 +15,6 @@ from tests.support import nvrtc
 
 H100 = next(gpu for gpu in COUNTED if gpu.name == "H100")
 ARCHITECTURES = {gpu.architecture: gpu for gpu in COUNTED}
-STILL_LOCAL = {"describe"}  # its trip counts are not told to the compiler yet
 
 LISTING = """
 .text.f:
@@ -123,7 +122,7 @@ def test_a_loop_without_declared_trips_is_refused():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_no_kernel_uses_local_memory_in_float32(architecture):
-    assert {row.kernel for row in rows_of(architecture) if row.figures.stack} <= STILL_LOCAL
+    assert {row.kernel for row in rows_of(architecture) if row.figures.stack} == set()
 
 
 def kept(section, version):
