@@ -199,7 +199,7 @@ class Tasks:
             raise WorkerError(f"the Dask scheduler was lost, or dropped a task: {error}") from error
         if alone and len(batch) == 1:
             return [Failed(batch[0], _reason(error))], []
-        _log.warning("a task of %d images failed; they are tried one by one: %s", len(batch), error)
+        _log.warning("a task of %d images failed; they are tried one by one: %s", len(batch), reason_of(error))
         return [], batch
 
     def cancel(self) -> None:

@@ -68,6 +68,11 @@ class Source:
     name: str
     url: str
 
+    @property
+    def public_url(self) -> str:
+        """The URL without a query that signs it, for logs and records."""
+        return Location.parse(self.url).public_url
+
 
 class Sources(Iterator["Source | SourceFailure"]):
     """Images, one after the other; made by `expand`.
@@ -188,12 +193,12 @@ def _named(file: Location | SourceFailure, base: Parts) -> Source | SourceFailur
         return file
     parts = file.parts
     if parts[: len(base)] != base:
-        return SourceFailure(file.url, f"images must lie under {text_of(base)}, but this one does not")
+        return SourceFailure(file.public_url, f"images must lie under {text_of(base)}, but this one does not")
     name = "/".join(parts[len(base) :])
     if "::" in name and not file.is_local:
-        return SourceFailure(file.url, f"a name must not hold '::', which joins URLs, got {name!r}")
+        return SourceFailure(file.public_url, f"a name must not hold '::', which joins URLs, got {name!r}")
     reason = wrong_name(name)
-    return SourceFailure(file.url, reason) if reason else Source(name, file.url)
+    return SourceFailure(file.public_url, reason) if reason else Source(name, file.url)
 
 
 def _each_once(images: Iterator[Source | SourceFailure]) -> Iterator[Source | SourceFailure]:

@@ -22,6 +22,8 @@ ARCHIVES = {
 }
 OTHER_ARCHIVES = (".7z", ".rar", ".tar.zst", ".tzst", ".tar.lz4")
 
+ZIP_ENTRY = b"PK\x01\x02"  # begins an entry in the table of contents of a zip
+
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 
 _archives: OrderedDict[tuple[str, tuple[int, int] | None], tuple[Any, threading.RLock]] = OrderedDict()
@@ -138,16 +140,20 @@ class _Contents:
     """
 
     def __init__(self, file: Any, limits: Limits | None) -> None:
-        self._file, self._read, self.limits = file, 0, limits
+        self._file, self._read, self._entries, self.limits = file, 0, 0, limits
 
     def read(self, size: int = -1) -> bytes:
         """Read so many bytes."""
-        if self.limits is not None:
-            self._read += max(size, 0)
-            if self._read > self.limits.listing_bytes + self.limits.entries * 512:  # a tar's headers have 512 bytes
-                message = self.limits.exceeded("listing_bytes", "an archive's table of contents")
-                raise OSError(errno.EFBIG, message)
-        return self._file.read(size)
+        if self.limits is None:
+            return self._file.read(size)
+        self._read += max(size, 0)
+        if self._read > self.limits.listing_bytes + self.limits.entries * 512:  # a tar's headers have 512 bytes
+            raise OSError(errno.EFBIG, self.limits.exceeded("listing_bytes", "an archive's table of contents"))
+        data = self._file.read(size)
+        self._entries += data.count(ZIP_ENTRY)  # which have no size of their own: zipfile makes an object of each
+        if self._entries > self.limits.entries:
+            raise OSError(errno.EFBIG, self.limits.exceeded("entries", "the number of entries in an archive"))
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a position."""

@@ -30,7 +30,7 @@ class Limits:
 
     list_bytes: int = 4 << 30
     listing_bytes: int = 256 << 20
-    entries: int = 2_000_000
+    entries: int = 1_000_000
     depth: int = 64
     idle_seconds: float = 60.0
     listing_seconds: float = 600.0

@@ -131,20 +131,24 @@ def _remote_entries(location: Location) -> Iterator[tuple[str, bool]]:
 
 def _web_entries(location: Location, limits: Limits) -> Iterator[tuple[str, bool]]:
     """Yield what a web server's page for a folder links to in that folder, each once."""
-    known = set()
-    page = location.url.rstrip("/") + "/"
-    folder = urlsplit(page)
-    for link in again_if_passing(lambda: list(_links(Location.parse(page), limits)), location):
+    page = Location.parse(location.url.rstrip("/") + "/")
+    yield from again_if_passing(lambda: _linked_entries(page, limits), location).items()
+
+
+def _linked_entries(page: Location, limits: Limits) -> dict[str, bool]:
+    """Return the names that a page links to in its folder, and whether each is a folder's."""
+    entries: dict[str, bool] = {}
+    folder = urlsplit(page.url)
+    for link in _links(page, limits):
         try:
-            target = urlsplit(urljoin(page, link))
+            target = urlsplit(urljoin(page.url, link))
         except ValueError:  # no URL
             continue
         name = target.path.removeprefix(folder.path)
-        in_folder = target.netloc == folder.netloc and target.path.startswith(folder.path)
-        is_folder, name = name.endswith("/"), name.rstrip("/")
-        if in_folder and name and "/" not in name and name not in known:
-            known.add(name)
-            yield name, is_folder
+        if target.netloc == folder.netloc and target.path.startswith(folder.path) and "/" not in name.rstrip("/"):
+            entries.setdefault(name.rstrip("/"), name.endswith("/"))
+    entries.pop("", None)
+    return entries
 
 
 def _links(location: Location, limits: Limits) -> Iterator[str]:

@@ -74,6 +74,14 @@ class Location:
         return f"{self.wrappers}{self.scheme}://{self.path}{self.container}" if self.scheme else self.path
 
     @property
+    def public_url(self) -> str:
+        """Its URL without a query that signs it, for logs and records: who reads these may not read the file."""
+        if self.container:
+            container = "::" + Location.parse(self.container[2:]).public_url
+            return replace(self, container=container).url
+        return replace(self, path=_unsigned(self.path)).url if self.is_web else self.url
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Its path's parts, below those of the archive it is in; without a query that signs a URL."""
         path = (_unsigned(self.path) if self.is_web else self.path).strip("/")

@@ -71,7 +71,7 @@ class Writer:
         self.summary.images += 1
         self.summary.keypoints += len(item.features)
         for message in item.messages:
-            self._tell({"event": "warning", "name": source.name, "url": source.url, "message": message})
+            self._tell({"event": "warning", "name": source.name, "url": source.public_url, "message": message})
         rows, cols = item.shape
         self._tell({"event": "image", "name": source.name, "keypoints": len(item.features), "rows": rows, "cols": cols})
         return None
@@ -80,5 +80,5 @@ class Writer:
         source, failures = item.source, self._sink.failures
         self.summary.failures += 1
         if source.name not in failures:
-            failures.add(source.name, source.url, item.reason)
-        self._tell({"event": "failed", "name": source.name, "url": source.url, "reason": item.reason})
+            failures.add(source.name, source.public_url, item.reason)
+        self._tell({"event": "failed", "name": source.name, "url": source.public_url, "reason": item.reason})

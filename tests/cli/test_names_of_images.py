@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import h5py
+import numpy as np
 import pytest
 
 from gpusift import stream
 from gpusift.sources import BaseDiffersError, expand
+from tests.support.checkout import ROOT
 from tests.support.command import blobs, run
 
 OUTPUTS = ["f.h5", "f.parquet", "f.db", "f"]
@@ -91,6 +95,23 @@ def test_shards_divide_the_images(photos, output):
     events = [json.loads(line) for line in Path("log").read_text().splitlines()]
     names = [event["name"] for event in events if event["event"] == "image"]
     assert sorted(names) == ["2025/a.png", "2025/b.png", "2026/c.png"]
+
+
+def test_shards_are_merged(photos):
+    """As docs/cluster.md says."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "merged" in block)
+    os.mkdir("features")
+    for i in range(2):
+        run("extract", "2025", "2026", "--upsampling", "1", "--shard", f"{i}/2", "-o", f"features/{i}.h5")
+    exec(code, {})
+    run("extract", "2025", "2026", "--upsampling", "1", "-o", "whole.h5")
+    with h5py.File("features.h5") as merged, h5py.File("whole.h5") as whole:
+        datasets: list[str] = []
+        whole.visititems(lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert len(datasets) == 3 * 6
+        for name in datasets:
+            np.testing.assert_array_equal(merged[name][()], whole[name][()])
 
 
 @pytest.mark.parametrize("shard", ["", "1", "3/3", "-1/2", "1/0", "a/b"])

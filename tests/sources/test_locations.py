@@ -69,6 +69,14 @@ def test_a_signature_is_no_part_of_a_name(tree, query):
         assert one == Source("a.png", url)
 
 
+@given(st.sampled_from(SIGNED), st.sampled_from(["https://host/p/a.png", "zip://s/a.png::https://host/b.zip"]))
+def test_a_signature_is_not_in_the_public_url(query, url):
+    signed = f"{url}?{query.format('secret')}"
+    assert Source("a.png", signed).public_url == url
+    assert Source("a.png", url).public_url == url
+    assert Source("a.png", f"{url}?id=1").public_url == f"{url}?id=1"
+
+
 def test_another_query_says_which_picture_it_is(tree):
     (tree / "list").write_text("https://host/view?id=1#top\nhttps://host/view?id=2\n")
     assert [each.name for each in expand([], files_from="list")] == ["view?id=1", "view?id=2"]
