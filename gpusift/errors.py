@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 # Longest text that is quoted from an error.
 MAX_QUOTED = 200
 
@@ -14,6 +16,33 @@ def reason_of(error: BaseException) -> str:
     elif isinstance(error, UnicodeError) and hasattr(error, "object"):
         reason = f"must be valid UTF-8, got {error.object[:MAX_QUOTED]!r}"
     return escaped(" ".join(str(reason).split())) or type(error).__name__
+
+
+# Errors of the system that say nothing of the file they are met at: descriptors, memory or room on a disk are used up.
+MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+
+# An image of so many pixels fits in the memory of any machine that gpusift is for; else the machine is short of it.
+SMALL_PIXELS = 1 << 24
+
+
+class MachineError(RuntimeError):
+    """A fault of the machine, or of a limit of this process: other images would meet it too."""
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error, met while an image was found, read or computed, is a fault of the machine, not of the image."""
+    if isinstance(error, (ImportError, MemoryError, MachineError)):
+        return True
+    if not isinstance(error, OSError):
+        return False
+    is_of_linker = error.errno is None and "shared object" in str(error)
+    return error.errno in MACHINE_ERRORS or is_of_linker
+
+
+def raise_if_of_machine(error: BaseException, url: str) -> None:
+    """Raise a MachineError if an error, met at a file, is a fault of the machine."""
+    if is_of_machine(error):
+        raise MachineError(f"{reason_of(error)}: a fault of this machine, or a limit, met at {escaped(url)}") from error
 
 
 def escaped(text: str) -> str:

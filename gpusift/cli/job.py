@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from gpusift.cli.options import report, say
-from gpusift.errors import escaped, reason_of
+from gpusift.errors import MachineError, escaped, reason_of
 from gpusift.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -178,11 +178,14 @@ def from_the_first_image(items: Sources, described: str) -> Sources:
     from gpusift.sources import SourceFailure, Sources
 
     failed: list[Source | SourceFailure] = []
-    for item in items:
-        failed.append(item)
-        if not isinstance(item, SourceFailure):
-            return Sources(chain(failed, items), items.base, items.left_out)
-        say(f"failed: {item.name}: {item.reason}")
+    try:
+        for item in items:
+            failed.append(item)
+            if not isinstance(item, SourceFailure):
+                return Sources(chain(failed, items), items.base, items.left_out)
+            say(f"failed: {item.name}: {item.reason}")
+    except MachineError as error:
+        raise click.ClickException(f"cannot list the images: {reason_of(error)}") from None
     raise click.ClickException(f"no image found in {escaped(described)}")
 
 

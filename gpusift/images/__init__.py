@@ -19,6 +19,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from gpusift.errors import SMALL_PIXELS
 from gpusift.images.errors import DecodeError, ImageReadError
 from gpusift.images.grey import to_grey
 from gpusift.images.limits import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS, check
@@ -86,6 +87,8 @@ def decode(
     except DecodeError as error:
         raise ImageReadError(name, str(error)) from None
     except MemoryError:
+        if header.columns * header.rows <= SMALL_PIXELS:
+            raise
         raise ImageReadError(name, f"must fit in memory, but {header.columns} x {header.rows} pixels do not") from None
 
 

@@ -38,6 +38,8 @@ def imdecode(data: bytes, exif_orientation: bool, *, unchanged: bool = False) ->
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error.err)) from None
         complaint = " ".join(str(error.err or error).split())
         raise DecodeError(f"must be an image OpenCV accepts, but it says: {complaint}") from None
     if image is None:

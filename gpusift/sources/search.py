@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from gpusift.errors import reason_of
+from gpusift.errors import raise_if_of_machine, reason_of
 from gpusift.sources.filesystems import OTHER_ARCHIVES, archive_scheme, open_filesystem
 from gpusift.sources.limits import DEFAULT_LIMITS, Limits
 from gpusift.sources.listing import list_archive, list_folder
@@ -179,6 +179,7 @@ def _files_in_folder(
     try:
         listing = list_folder(folder, wanted.limits)
     except Exception as error:
+        raise_if_of_machine(error, folder.url)
         yield SourceFailure(folder.url, reason_of(error))
         return
     for name, reason in listing.failures:
@@ -197,6 +198,7 @@ def _files_in_archive(search: Search, wanted: Wanted) -> Iterator[Location | Sou
     try:
         paths = list(list_archive(search.location, wanted.limits))
     except Exception as error:
+        raise_if_of_machine(error, search.location.url)
         yield SourceFailure(search.location.url, reason_of(error))
         return
     for path in paths:

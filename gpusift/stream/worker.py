@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpusift import pipeline
-from gpusift.errors import reason_of
+from gpusift.errors import SMALL_PIXELS, MachineError, escaped, raise_if_of_machine, reason_of
 from gpusift.images.jpeg import PlainJpeg
 from gpusift.images.reader import NVIMGCODEC, Decoding, Reader
 from gpusift.images.stderr import Listener
@@ -168,11 +168,14 @@ def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event
     """Read images until there are no more, with None at the end."""
     while (source := take()) is not None:
         begun = time.perf_counter()
-        item: _Picture | _Encoded | Failed
+        item: _Picture | _Encoded | Failed | MachineError
         try:
             picture, messages = reader.read(source)
         except Exception as error:  # whatever is wrong with one image does not stop the others
-            item = Failed(source, reason_of(error), time.perf_counter() - begun)
+            item = _failed(source, error, time.perf_counter() - begun)
+            if isinstance(item, MachineError):
+                enqueue(pictures, item, halt)
+                return
         else:
             seconds = time.perf_counter() - begun
             if isinstance(picture, PlainJpeg):
@@ -182,6 +185,15 @@ def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event
         if not enqueue(pictures, item, halt):
             return
     enqueue(pictures, None, halt)
+
+
+def _failed(source: Source, error: Exception, seconds: float) -> Failed | MachineError:
+    """Return an image's failure; or that of the machine, which ends the run."""
+    try:
+        raise_if_of_machine(error, source.url)
+    except MachineError as raised:
+        return raised
+    return Failed(source, reason_of(error), seconds)
 
 
 def _decode_all(
@@ -221,6 +233,7 @@ def _decode(decoder: JpegDecoder, reader: Reader, batch: list[Any]) -> Iterator[
             else:
                 messages = [] if printed == [] else reader.messages(data, source)
         except Exception as error:
+            raise_if_of_machine(error, source.url)
             yield Failed(source, reason_of(error), item.seconds + each + time.perf_counter() - begun)
         else:
             yield _Picture(source, decoded, messages, item.seconds + each + time.perf_counter() - begun)
@@ -273,6 +286,8 @@ def _compute(sift: SIFT, batch: list[_Picture]) -> Iterator[Done | Failed]:
     seconds = (time.perf_counter() - begun) / len(batch)
     for picture, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Unfit):
+            if outcome.error is MemoryError and picture.decoded.image.size <= SMALL_PIXELS:
+                raise MachineError(f"{outcome.reason} (met at {escaped(picture.source.url)})")
             yield Failed(picture.source, outcome.reason, picture.seconds)
         else:
             features, shape = in_file(outcome, picture.decoded), picture.decoded.shape

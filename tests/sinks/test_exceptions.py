@@ -100,6 +100,7 @@ def test_a_sink_that_failed_refuses_more(output, monkeypatch):
     assert not check(output)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file may be open, but not named yet
 def test_at_any_line_of_opening(output):
     """What it has opened is closed: the next one opens it, and the process lives."""
     sink = open_sink(output, SETTINGS)
