@@ -12,7 +12,7 @@ SCAN, END = 0xDA, 0xD9
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 # Within a scan, 0 or the number of a restart follows a byte 0xff. Decoders skip what is not a marker.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:

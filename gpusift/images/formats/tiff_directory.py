@@ -201,22 +201,22 @@ def with_directory(directory: Directory, kept: tuple[int, ...], replaced: Mappin
     replaced : mapping of int to array of int
         Values of other tags: uint16 for those of type SHORT, any other dtype for offsets, lengths and sizes.
     """
-    variant = directory.variant
+    variant, data = directory.variant, directory.data
     field = struct.calcsize(variant.offset)
-    whole = bytearray(directory.data)
-    whole += bytes(-len(whole) % 8)
+    tail = bytearray(-len(data) % 8)
     entries = {tag: directory.entries[tag] for tag in kept if tag in directory.entries}
     for tag, values in replaced.items():
         kind = SHORT if values.dtype == np.uint16 else LONG8 if variant.is_big else LONG
         stored = values.astype(variant.order + _INTEGERS[kind]).tobytes()
         if len(stored) > field:
-            entries[tag] = kind, len(values), struct.pack(variant.offset, len(whole))
-            whole += stored + bytes(-len(stored) % 8)
+            entries[tag] = kind, len(values), struct.pack(variant.offset, len(data) + len(tail))
+            tail += stored + bytes(-len(stored) % 8)
         else:
             entries[tag] = kind, len(values), stored.ljust(field, b"\0")
-    struct.pack_into(variant.offset, whole, variant.first, len(whole))
-    whole += struct.pack(variant.count, len(entries))
+    first = struct.pack(variant.offset, len(data) + len(tail))
+    tail += struct.pack(variant.count, len(entries))
     for tag, (kind, count, stored) in sorted(entries.items()):
-        whole += struct.pack(variant.entry, tag, kind, count) + stored
-    whole += bytes(field)
-    return bytes(whole)
+        tail += struct.pack(variant.entry, tag, kind, count) + stored
+    tail += bytes(field)
+    rest = memoryview(data)[variant.first + field :]  # the file is copied once
+    return b"".join([data[: variant.first], first, rest, tail])
