@@ -1,4 +1,4 @@
-"""Features as PyTorch tensors and back, with no copy, and as LightGlue takes them."""
+"""Features as PyTorch tensors and back, without a copy, and as LightGlue's input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tensors(features: Features) -> dict[str, torch.Tensor]:
-    """The arrays of features as tensors on the same device, in the same memory: what changes one changes the other.
+    """Return the arrays of features as tensors that share their memory, on the same device.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def tensors(features: Features) -> dict[str, torch.Tensor]:
     Returns
     -------
     tensors : dict
-        The attributes of `Features`, by their names and of their dtypes, without those that are None.
+        The attributes of `Features` by name, with their dtypes; without those that are None.
 
     Raises
     ------
@@ -39,13 +39,13 @@ def tensors(features: Features) -> dict[str, torch.Tensor]:
 
 
 def features(tensors: Mapping[str, torch.Tensor]) -> Features:
-    """The reverse of `tensors`: features in the memory of these tensors.
+    """Return features that share the memory of tensors; the reverse of `tensors`.
 
     Parameters
     ----------
     tensors : mapping
-        For each attribute of `Features` a tensor of its shape; all but `descriptors` must be there. Other names are
-        passed over.
+        A tensor for each attribute of `Features`, of its shape; only `descriptors` may be missing. Other names are
+        ignored.
 
     Returns
     -------
@@ -60,14 +60,14 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
         The tensors are on a GPU, and CuPy is not installed.
     """
     names = [field.name for field in fields(Features)]
-    given = {name: tensors[name].detach() for name in names if name in tensors}
-    missing = [name for name in names if name not in given and name != "descriptors"]
+    known = {name: tensors[name].detach() for name in names if name in tensors}
+    missing = [name for name in names if name not in known and name != "descriptors"]
     if missing:
         raise ValueError(f"tensors must have all of {', '.join(names[:-1])}; {', '.join(missing)} are missing")
-    found = {name: (len(tensor), str(tensor.device)) for name, tensor in given.items()}
-    if len(set(found.values())) > 1:
-        raise ValueError(f"tensors must be of one length, on one device, got {found}")
-    if given["positions"].is_cuda:
+    lengths = {name: (len(tensor), str(tensor.device)) for name, tensor in known.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"tensors must be of one length, on one device, got {lengths}")
+    if known["positions"].is_cuda:
         try:
             import cupy
         except ImportError:
@@ -75,17 +75,17 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
                 "tensors on a GPU become CuPy arrays, but CuPy is not installed: pip install 'gpusift[cuda13]' (or "
                 "cuda12), or pass tensors of the CPU"
             ) from None
-        return Features(**{name: cupy.from_dlpack(tensor) for name, tensor in given.items()})
-    arrays: dict[str, Any] = {name: np.from_dlpack(tensor) for name, tensor in given.items()}
+        return Features(**{name: cupy.from_dlpack(tensor) for name, tensor in known.items()})
+    arrays: dict[str, Any] = {name: np.from_dlpack(tensor) for name, tensor in known.items()}
     return Features(**arrays)
 
 
 def lightglue(features: Features, image_shape: Sequence[int], *, normalization: str = "l2") -> dict[str, torch.Tensor]:
-    """What LightGlue takes for one image: ``LightGlue(features="sift")({"image0": ..., "image1": ...})``.
+    """Return LightGlue's input for one image: ``LightGlue(features="sift")({"image0": ..., "image1": ...})``.
 
-    Its network was trained with the SIFT of COLMAP (github.com/cvg/LightGlue/issues/110 and 130), so make the features
-    with ``SIFT(descriptor_layout="ubc")``: other orders of a descriptor's values, and scikit-image's angles, are
-    strange to it. For N features, with a batch dimension:
+    Its network was trained with COLMAP's SIFT (github.com/cvg/LightGlue/issues/110 and 130), so compute the features
+    with ``SIFT(descriptor_layout="ubc")``: the network does not know other orders of a descriptor's values, nor
+    scikit-image's angles. For N features, with a batch dimension:
 
     ===================  ================  =====================================================================
     `keypoints`          (1, N, 2) float32   x (column) and y (row), the centre of the upper left pixel at (0, 0)
@@ -99,11 +99,11 @@ def lightglue(features: Features, image_shape: Sequence[int], *, normalization: 
     Parameters
     ----------
     features : Features
-        With descriptors, on any device; the tensors are on the same.
+        Features with descriptors, on any device; the tensors are on the same device.
     image_shape : (2,) sequence of int
         Rows and columns of the image.
     normalization : {"l2", "root"}, optional
-        That of the SIFT which made the features.
+        Normalization of the SIFT that computed the features.
 
     Returns
     -------
@@ -119,19 +119,19 @@ def lightglue(features: Features, image_shape: Sequence[int], *, normalization: 
     """
     torch = _torch()
     if features.descriptors is None:
-        raise ValueError("features must have descriptors, got None; make them with SIFT.compute")
+        raise ValueError("features must have descriptors, got None; compute them with SIFT.compute")
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got {normalization!r}")
-    given = tensors(features)
-    descriptors = given["descriptors"].float()
+    arrays = tensors(features)
+    descriptors = arrays["descriptors"].float()
     if normalization == "l2":
         descriptors = descriptors.sqrt()
     data = {
-        "keypoints": given["positions"].flip(1),
-        "scales": given["sigmas"],
+        "keypoints": arrays["positions"].flip(1),
+        "scales": arrays["sigmas"],
         "oris": torch.from_dlpack(features.angles).deg2rad(),
         "descriptors": torch.nn.functional.normalize(descriptors, dim=1),
-        "keypoint_scores": given["responses"].abs(),
+        "keypoint_scores": arrays["responses"].abs(),
         "image_size": torch.tensor([image_shape[1], image_shape[0]], device=descriptors.device),
     }
     return {name: tensor.float()[None] for name, tensor in data.items()}
