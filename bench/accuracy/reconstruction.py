@@ -90,7 +90,7 @@ def brighton(data: Path) -> Scene:
 SCENES: dict[str, Callable[[Path], Scene]] = {"fountain": fountain, "brighton": brighton}
 
 
-def by_gpusift(scene: Scene, path: Path, device: str, **parameters: Any) -> dict[str, Any]:
+def by_gpusift(scene: Scene, path: Path, device: str, refine: bool = False, **parameters: Any) -> dict[str, Any]:
     """Write a database of gpusift's features and matches; return times and settings."""
     settings = {**SIFT_PARAMETERS, **parameters}
     sift = SIFT(**settings, device=device)
@@ -104,8 +104,8 @@ def by_gpusift(scene: Scene, path: Path, device: str, **parameters: Any) -> dict
     }
     extract(scene.folder, path, sift, n_decoders=1, format_settings=cameras)
     middle = time.perf_counter()
-    match_database(path, pairs.exhaustive(images), device=sift.device.name)
-    return times(start, middle) | {"settings": settings, "device": sift.device.name}
+    match_database(path, pairs.exhaustive(images), device=sift.device.name, refine=images if refine else None)
+    return times(start, middle) | {"settings": settings, "refine": refine, "device": sift.device.name}
 
 
 def by_pycolmap(scene: Scene, path: Path) -> dict[str, Any]:
@@ -133,6 +133,8 @@ def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
     """Return the functions that write the databases to compare, by name."""
     return {
         "gpusift": lambda scene, path: by_gpusift(scene, path, device),
+        "gpusift, refined": lambda scene, path: by_gpusift(scene, path, device, refine=True),
+        "gpusift, 4 octaves, refined": lambda scene, path: by_gpusift(scene, path, device, refine=True, n_octaves=4),
         f"gpusift, {FEWER}": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=FEWER),
         "gpusift, all": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=None),
         "pycolmap": by_pycolmap,

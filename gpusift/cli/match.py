@@ -42,6 +42,7 @@ MEANING = {
     help="Largest ratio of the distances to the nearest and the second nearest.",
 )
 @click.option("--symmetric-ratio", is_flag=True, help="Apply --max-ratio in both directions, as COLMAP does.")
+@click.option("--refine", is_flag=True, help="Refine matches to a tenth of a pixel by aligning their surroundings.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, min_open=True),
@@ -67,6 +68,7 @@ def match(
     model: str,
     max_ratio: float,
     symmetric_ratio: bool,
+    refine: bool,
     threshold: float,
     min_inliers: int,
     overwrite: bool,
@@ -80,6 +82,7 @@ def match(
     """
     from gpusift.matching import match as match_features
     from gpusift.plot import draw_matches, write_png
+    from gpusift.refine import refine_matches
 
     check_png(output)
     for file in filter(None, (output, json_file)):
@@ -102,6 +105,8 @@ def match(
             symmetric_ratio=symmetric_ratio,
             device=parameters["device"],
         )
+        if refine:
+            matches = refine_matches(pixels_a, pixels_b, features_a, features_b, matches, sift=sift)
         geometry = verify(features_a, features_b, matches, model=model, threshold=threshold, min_inliers=min_inliers)
     except (ValueError, RuntimeError) as error:  # NaN, which click lets pass; a full GPU
         raise click.ClickException(str(error)) from None
@@ -115,6 +120,7 @@ def match(
             "keypoints": [len(features_a), len(features_b)],
             "max_ratio": max_ratio,
             "symmetric_ratio": symmetric_ratio,
+            "refined": refine,
             **_record(geometry, *matched_points(features_a, features_b, matches)),
         }
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())

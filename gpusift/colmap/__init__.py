@@ -16,7 +16,9 @@ import numpy as np
 
 from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap.pairs import Pair
+from gpusift.colmap.tracks import refine_tracks
 from gpusift.sift import SIFT
+from gpusift.sinks.colmap import ColmapFormat
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL, import_pycolmap, quiet
 from gpusift.sinks.colmap.conventions import PIXEL_CENTRE, SIFT_PARAMETERS, keypoint_rows
 from gpusift.sinks.local import locked
@@ -53,6 +55,7 @@ def match_database(
     symmetric_ratio: bool = True,
     device: str = "auto",
     on_pairs: Callable[[int], object] = lambda count: None,
+    refine: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> tuple[int, int]:
     """Match pairs of a database's images, and have COLMAP verify the matches by the geometry of two views.
 
@@ -69,6 +72,11 @@ def match_database(
         "auto", "cuda", "cuda:N" or "cpu".
     on_pairs : callable, optional
         Called with the number of pairs just matched, again and again.
+    refine : mapping, optional
+        Name of each image -> its file, to refine the keypoints over tracks: each keypoint of a point of the scene, as
+        far as verified matches tell, is aligned with the best connected one (`gpusift.refine`), and the matches are
+        verified once more. Positions change; descriptors, numbers of keypoints and matches do not. It lowers the
+        reprojection error of reconstructions.
 
     Returns
     -------
@@ -99,7 +107,18 @@ def match_database(
             for names, numbers in image_pairs.blocks(new, BLOCK_IMAGES):
                 _match_block(pycolmap, database, [ids[name] for name in names], numbers, matching)
                 on_pairs(len(numbers))
-        return len(wanted), _verify(pycolmap, path)
+        verified = _verify(pycolmap, path)
+        if refine is not None and refine_tracks(pycolmap, path, refine, _sift_of(path, device)):
+            verified = _verify(pycolmap, path)
+        return len(wanted), verified
+
+
+def _sift_of(path: Path, device: str) -> SIFT:
+    """The SIFT that made the features of a database, without a limit on their number."""
+    settings = ColmapFormat().recorded_settings(path) or {}
+    names = ("upsampling", "n_octaves", "n_scales", "sigma_min", "sigma_in")
+    given = {name: settings[name] for name in names if name in settings}
+    return SIFT(**given, precise_upscale=True, device=device)
 
 
 def _match_block(
@@ -158,6 +177,7 @@ def write_database(
     camera_model: str = CAMERA_MODEL,
     camera_params: Sequence[float] | None = None,
     single_camera: bool = False,
+    refine: bool = False,
     overwrite: bool = False,
 ) -> Written:
     """Write a COLMAP database of images: cameras, keypoints, descriptors and, if asked for, verified matches.
@@ -186,6 +206,8 @@ def write_database(
         Its parameters, in COLMAP's order, for all cameras; by default from EXIF, or guessed.
     single_camera : bool, optional
         All images are of one camera, and so of one size.
+    refine : bool, optional
+        Refine the keypoints over tracks, see `match_database`. Needs `match`, and images on this machine.
     overwrite : bool, optional
         Replace the database, instead of resuming.
 
@@ -206,6 +228,8 @@ def write_database(
     >>> from gpusift.colmap import write_database
     >>> write_database("photos", "database.db", match="exhaustive")  # doctest: +SKIP
     """
+    if refine and match is None:
+        raise ValueError("refine needs matches: give match='exhaustive', 'sequential' or 'pairs'")
     several = [images] if isinstance(images, (str, os.PathLike)) else images
     sources = list(expand([os.fspath(each) for each in several], root=root))
     names = [source.name for source in sources if isinstance(source, Source)]
@@ -233,5 +257,6 @@ def write_database(
     written.images, written.keypoints = summary.images + summary.skipped, summary.keypoints
     if match is not None:
         device = sift.device.name if isinstance(sift, SIFT) else dict(sift or {}).get("device", "auto")
-        written.pairs, written.verified = match_database(path, wanted, device=device)
+        files = {source.name: source.url for source in sources if isinstance(source, Source)} if refine else None
+        written.pairs, written.verified = match_database(path, wanted, device=device, refine=files)
     return written

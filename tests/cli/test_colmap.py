@@ -173,6 +173,16 @@ def cameras_of(database: str) -> dict[str, str]:
         }
 
 
+def test_refine_changes_positions_only(photos):
+    options = ["--match", "exhaustive"]
+    assert run("photos", "-o", "rough.db", *options).exit_code == 0
+    assert run("photos", "-o", "refined.db", *options, "--refine").exit_code == 0
+    with pycolmap.Database.open("rough.db") as rough, pycolmap.Database.open("refined.db") as refined:
+        assert refined.num_keypoints() == rough.num_keypoints()
+        assert refined.num_matches() == rough.num_matches()
+        assert refined.num_descriptors() == rough.num_descriptors()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -180,6 +190,7 @@ def cameras_of(database: str) -> dict[str, str]:
         (["photos", "-o", "c.db", "--match", "pairs"], "Error: pairs must be given with match='pairs'"),
         (["photos", "-o", "c.db", "--pairs", "p.txt"], "Error: pairs must be given with match='pairs'"),
         (["photos", "-o", "c.db", "--match", "pairs", "--pairs", "p.txt"], "No such file or directory: 'p.txt'"),
+        (["photos", "-o", "c.db", "--refine"], "Error: --refine needs matches: add --match"),
         (["photos", "-o", "c.db", "--root", "other"], "Error: images must lie under root other"),
         (["photos", "-o", "c.db", "--camera-model", "LENS"], "Error: camera_model must be one of SIMPLE_PINHOLE"),
         (["photos", "-o", "c.db", "--camera-params", "1,2"], "Error: camera_params of SIMPLE_RADIAL must be f, cx"),

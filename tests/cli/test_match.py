@@ -42,6 +42,19 @@ def photos(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_refined_matches_fit_the_homography_better(photos):
+    errors = []
+    for options in ([], ["--refine"]):
+        result = run("a.png", "b.png", "-o", "m.png", "--json", "m.json", "--overwrite", "--device", "cpu", *options)
+        assert result.exit_code == 0, result.output
+        record = json.loads(Path("m.json").read_text())
+        assert record["refined"] == bool(options)
+        points = np.array(record["points"])
+        expected = cv2.perspectiveTransform(points[:, None, :2], WARP)[:, 0]
+        errors.append(np.median(np.linalg.norm(expected - points[:, 2:], axis=1)))
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_a_homography_is_found_printed_and_written(photos):
     result = run("a.png", "b.png", "-o", "new/m.png", "--json", "new/m.json", "--device", "cpu")
     assert result.exit_code == 0, result.output
