@@ -171,7 +171,7 @@ def _sum_counts(made: Made, scene: Scene) -> Times:
     return {
         "lists.cu: for (int i = thread; i < begin": entries / 2 / made.threads,
         "lists.cu: for (int first = begin": made.share(entries) / made.threads,
-        "lists.cu: for (int distance = 1": math.log2(made.threads),
+        "running_sum.cuh: for (int distance = 1": math.log2(made.threads),
     }
 
 

@@ -153,10 +153,6 @@ class CpuDevice(Device):
         """One image at a time, whose levels a cache may hold."""
         return 1
 
-    def bound_of_length(self, length: Any, capacity: int) -> int:
-        """The length, which is known at once."""
-        return int(length)
-
     def to_host(self, array: Any) -> np.ndarray:
         """The array as NumPy's."""
         return np.asarray(array)

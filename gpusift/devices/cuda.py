@@ -183,10 +183,6 @@ class CudaDevice(Device):
             free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
         return max(1, min(MAX_BATCH, free // (2 * bytes_of_image)))
 
-    def bound_of_length(self, length: Any, capacity: int) -> int:
-        """The capacity: reading the length would wait for the device."""
-        return capacity
-
     # Order
 
     @contextmanager

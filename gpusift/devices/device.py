@@ -187,18 +187,6 @@ class Device(Protocol):
         """Images to compute at once. May be called outside `active()`."""
 
     @abstractmethod
-    def bound_of_length(self, length: Any, capacity: int) -> int:
-        """An upper bound of a list's length, got without waiting: the length itself, or the list's capacity.
-
-        Parameters
-        ----------
-        length : 0-d array of int
-            The length, on the device.
-        capacity : int
-            Entries that the list has room for.
-        """
-
-    @abstractmethod
     def active(self) -> AbstractContextManager[Any]:
         """A context in which this device is the current one."""
 

@@ -269,14 +269,7 @@ def _strongest(
         + [strip.of_keypoint[strip.n_keypoints :] + first for strip, first in zip(strips, firsts)]
     )
 
-    def choose(among: Features) -> Any:
-        if len(among) <= (parameters.max_keypoints or 0):
-            return slice(None)
-        of_candidates = among.positions, among.sigmas, among.responses
-        return selection.strongest(device, *of_candidates, parameters, image_shape)
-
     kept = np.zeros(firsts[-1], bool)
-    chosen = choose(features[: int(firsts[-1])])
-    kept[chosen if isinstance(chosen, slice) else device.to_host(chosen)] = True
+    kept[device.to_host(selection.strongest(device, features[: int(firsts[-1])], parameters, image_shape))] = True
     features = features[device.asarray(np.flatnonzero(kept[of_keypoint]))]
-    return features[choose(features)]
+    return features[selection.strongest(device, features, parameters, image_shape)]

@@ -29,8 +29,8 @@ STAGES = (
     Stage("scale space", scale_space.steps, "scale_space.cu", "Alg. 1 and 2: enlarged image and Gaussian levels"),
     Stage("extrema", extrema.steps, "extrema.cu", "Alg. 4 and 5: extrema of the difference of Gaussians"),
     Stage("refinement", refinement.steps, "refinement.cu", "Alg. 5 to 9: positions between samples, contrast, edges"),
-    Stage("keypoint limit", selection.keypoint_steps, None, "ours: at most max_keypoints keypoints"),
+    Stage("keypoint limit", selection.keypoint_steps, "selection.cu", "ours: at most max_keypoints keypoints"),
     Stage("orientation", orientation.steps, "orientation.cu", "Alg. 11: reference orientations"),
-    Stage("feature limit", selection.feature_steps, None, "ours: at most max_keypoints features"),
+    Stage("feature limit", selection.feature_steps, "selection.cu", "ours: at most max_keypoints features"),
     Stage("descriptor", descriptor.steps, "descriptor.cu", "Alg. 12: descriptors"),
 )

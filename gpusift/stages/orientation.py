@@ -30,11 +30,13 @@ def steps(work: Workspace) -> list[Step]:
 
     The first orientations of all keypoints come first, then the further ones, keypoint by keypoint.
     """
-    if work.parameters.upright:
-        return [lambda: _copy_upright(work)]
     device, lists, parameters = work.device, work.lists, work.parameters
     counts, grid = lists.counts, work.list_grid
     n_keypoints = counts[USABLE_KEYPOINTS]
+    if parameters.upright:
+        listed = lists.features, lists.orientations, counts[FEATURES], counts[USABLE_FEATURES]
+        keypoints = lists.keypoints, n_keypoints, lists.capacity, parameters.upright_orientation
+        return [device.prepare("list_upright", grid, LIST_BLOCK, *keypoints, *listed)]
     histograms = device.prepare(
         "assign_orientations",
         work.list_grid_of(BLOCK),
@@ -78,14 +80,6 @@ def steps(work: Workspace) -> list[Step]:
         sum_counts(device, lists, lists.further, n_keypoints, n_keypoints, lists.offsets, FEATURES),
         spread,
     ]
-
-
-def _copy_upright(work: Workspace) -> None:
-    """Lists every keypoint once, with one orientation for all."""
-    lists = work.lists
-    lists.features[...] = lists.keypoints
-    lists.orientations.fill(work.parameters.upright_orientation)
-    lists.counts[FEATURES : USABLE_FEATURES + 1] = lists.counts[USABLE_KEYPOINTS]
 
 
 def assign(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Features:

@@ -7,6 +7,7 @@
 #include "../extrema.cu"
 #include "../refinement.cu"
 #include "../orientation.cu"
+#include "../selection.cu"
 #include "../descriptor.cu"
 #include "../lists.cu"
 #include "../matching.cu"
@@ -75,6 +76,9 @@ Thunk find(std::string_view name, int constant) {
     if (name == "refine") return thunk<refine>;
     if (name == "assign_orientations") return thunk<assign_orientations>;
     if (name == "describe") return thunk<describe>;
+    if (name == "limit_list") return thunk<limit_list>;
+    if (name == "rank_in_cells") return thunk<rank_in_cells>;
+    if (name == "list_upright") return thunk<list_upright>;
     if (name == "sample_templates") return thunk<sample_templates>;
     if (name == "align_templates") return thunk<align_templates>;
     if (name == "spread_orientations") return thunk<spread_orientations>;

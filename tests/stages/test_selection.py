@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skimage import data
 
-from gpusift import SIFT
-from gpusift.devices.cpu import CpuDevice
+from gpusift import SIFT, Features
+from gpusift.devices.cpu import CpuDevice, CpuLaunch
+from gpusift.parameters import Parameters
+from gpusift.pipeline.plan import Key, Plans
+from gpusift.stages import selection
 from tests.support.same_bytes import digest
 
 CAMERA = data.camera()
@@ -75,12 +80,48 @@ def test_of_equals_the_first_ones_are_kept(device):
 
 @pytest.mark.parametrize("keep", ["response", "scale", "grid"])
 @pytest.mark.parametrize("most", [1, 7, 100, 10**6])
-def test_a_limit_needs_not_know_how_many_there_are(monkeypatch, keep, most):
-    """As on a GPU, where only the device knows the lengths of lists; what lies behind their ends is of no account."""
+def test_a_batch_is_limited_as_each_image_is(device, keep, most):
+    """What lies behind the end of a list, from a larger image before, does not matter."""
     images = [HALF, np.zeros_like(HALF), HALF[::-1].copy()]
-    known = SIFT(device="cpu", max_keypoints=most, keep=keep).compute_batch(images)
-    monkeypatch.setattr(CpuDevice, "bound_of_length", lambda self, length, capacity: capacity)
-    sift = SIFT(device="cpu", max_keypoints=most, keep=keep)
-    sift.compute(CAMERA)  # which leaves longer lists behind
-    for ours, theirs in zip(sift.compute_batch(images, batch_size=3), known, strict=True):
-        assert same(ours, theirs)
+    sift = SIFT(device=device, max_keypoints=most, keep=keep)
+    expected = [digest(sift.compute(image)) for image in images]
+    sift.compute(CAMERA)
+    assert [digest(features) for features in sift.compute_batch(images, batch_size=3)] == expected
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 700),
+    st.integers(1, 300),
+    st.sampled_from(["response", "scale", "grid"]),
+    st.sampled_from(["float32", "float64"]),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_limit_is_the_rule_said_plainly(n, most, keep, dtype, n_values, seed):
+    """With few different strengths, of which many are equal, and with cells that hold most of the keypoints."""
+    rng = np.random.default_rng(seed)
+    shape = 50, 80
+    positions = (rng.random((n, 2)) ** rng.integers(1, 6) * shape).astype(dtype)
+    strengths = (rng.integers(-n_values, n_values + 1, n) / 7 * 10.0 ** rng.integers(-9, 9)).astype(dtype)
+    sigmas = np.abs(strengths) + np.dtype(dtype).type(1e-3)
+    integers = np.ones(n, np.int32)
+    features = Features(positions, sigmas, integers, integers, np.zeros(n, dtype), strengths)
+    parameters = Parameters(max_keypoints=most, keep=keep)
+    kept = selection.strongest(CpuDevice(dtype), features, parameters, shape)
+    if keep == "grid":
+        expected = chosen_by_grid(features, shape, most) if n > most else range(n)
+    else:
+        expected = sorted(in_order(features, sigmas if keep == "scale" else np.abs(strengths))[:most])
+    assert kept.tolist() == list(expected)
+
+
+def test_one_graph_holds_every_stage_whatever_the_options():
+    """No step is an operation of the host: all of them are launches."""
+    device = CpuDevice()
+    for keep in ("response", "scale", "grid"):
+        for upright in (False, True):
+            plans = Plans(device, Parameters(max_keypoints=7, keep=keep, upright=upright))
+            with plans.memory() as memory:
+                launches = memory.plan(Key(2, (60, 80), masked=True)).launches
+            assert all(isinstance(launch, CpuLaunch) for launch in launches)

@@ -222,9 +222,16 @@ def matching_launches() -> tuple[Launch, ...]:
     return tuple(sorted(recorder.launches, key=order))
 
 
+@cache
+def optional_launches() -> tuple[Launch, ...]:
+    """The launches of kernels that only options need, sorted."""
+    options = launches_of(Parameters(max_keypoints=3, keep="grid", upright=True))
+    return tuple(launch for launch in options if launch.stage == "selection")
+
+
 def default_launches() -> tuple[Launch, ...]:
-    """The launches of a run with the default parameters, and of matching, sorted."""
-    return (*launches_of(Parameters()), *matching_launches())
+    """The launches of a run with the default parameters, of options and of matching, sorted."""
+    return (*launches_of(Parameters()), *optional_launches(), *matching_launches())
 
 
 def extreme_launches() -> tuple[Launch, ...]:

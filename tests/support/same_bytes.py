@@ -39,8 +39,11 @@ def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
 def every_digest(device, parameters) -> list[str]:
     """The hashes of the results of all kernels but matching's on a small image, also with unusual parameters."""
     wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be fused with the enlargement
+    even = replace(parameters, max_keypoints=9, keep="grid")
+    largest = replace(parameters, max_keypoints=5, keep="scale", upright=True)
     images = [image_of(small_image()), image_of(small_image().T.copy().T)]
-    found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in (parameters, wide)]
+    several = (parameters, wide, even, largest)
+    found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in several]
     halved = np.zeros((20, 16), device.dtype)
     level = np.arange(40 * 48).reshape(40, 48).astype(device.dtype)
     device.launch("decimate", (20,), (32,), level, 40, 26, 48, 0, halved, 16)
