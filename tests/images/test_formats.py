@@ -1,4 +1,4 @@
-"""What belongs to a format's pixels beyond its decoder: largest values, rotation and mirror, the end of the picture."""
+"""Properties of formats that OpenCV ignores: largest values, depths, rotation and mirror, the end of the image."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def pam_decode(data: bytes, exif_orientation: bool) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 2:
         return image if image.ndim == 2 else image[..., 0]
     colours = image[..., :3]
-    # OpenCV decodes colours in the order in which they are stored, and itself stores blue, green, red without a type.
+    # OpenCV keeps the order in which colours are stored. It writes blue, green, red itself, without a type.
     return colours[..., ::-1] if _RGB.search(data[:TEXT_BYTES].partition(b"ENDHDR")[0]) else colours
 
 

@@ -15,8 +15,8 @@ SIGNATURE_BYTES = 8
 # Memory for a chunk of this size does no harm, and the decoder's message about a truncated file is worth reading.
 CHUNK_BYTES = 1 << 24
 
-# The chunks that pixels and orientation are made of. Others may inflate to any size (zTXt, iTXt, iCCP), or hold any
-# number of animation frames (fdAT).
+# The chunks that hold pixels and orientation. Others may inflate to any size (zTXt, iTXt, iCCP), or hold any number of
+# animation frames (fdAT).
 DECODED = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"}
 
 

@@ -1,8 +1,11 @@
-"""TIFF 6.0 and BigTIFF: what an image's samples mean.
+"""TIFF 6.0 and BigTIFF: the meaning of an image's samples.
 
-OpenCV's libtiff decompresses every strip and tile to the right samples. What OpenCV then makes of the samples is wrong
-for images in separate planes, with an alpha channel beside grey, with 0 for white, or with an orientation. So OpenCV
-gets a copy of the file with a single plain directory, by which it decodes samples, and their meaning is applied here.
+OpenCV's libtiff decompresses every strip and tile correctly. OpenCV then misinterprets the samples of images in
+separate planes, with an alpha channel beside grey, with 0 for white, or with an orientation. So OpenCV gets a copy of
+the file with one simple directory, by which it decodes the samples, and their meaning is applied here.
+
+tifffile decodes these layouts correctly, too, but it needs a package of many more decoders for LZW, the usual
+compression, and inflates a strip to any size.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ LOG_L, LOG_LUV = 32844, 32845
 KNOWN_PHOTOMETRICS = {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, LOG_L, LOG_LUV}
 NOT_DECODED = {32803: "a camera's colour filter array", 34892: "a camera's linear raw image", 4: "a transparency mask"}
 
-# Compressions. Each decoder of these does work in proportion to the samples that are asked for.
+# Compressions. The work of each of these decoders is proportional to the number of samples.
 NONE, JPEG = 1, 7
 BYTE_STREAMS = {NONE, 5, 8, 32946, 32773, 50000}  # none, LZW, Deflate (two numbers), PackBits, Zstandard
 PREDICTED = BYTE_STREAMS - {NONE, 32773}  # by which a predictor may be used
@@ -45,10 +48,10 @@ KNOWN_SAMPLES = {
 }
 ASSOCIATED_ALPHA = 1  # OpenCV leaves colours with such an alpha channel as they are stored
 
-# More bytes of strips and tiles than this multiple of the file's length: many strips share the same bytes.
+# Largest ratio of the sum of all strips' bytes to the file's length. It is more than 1 only if strips share bytes.
 MAX_SHARING = 4
 
-# What OpenCV is told of how samples are stored, and of what they mean; it never sees any other tag.
+# The tags that OpenCV gets: how samples are stored, and what they mean.
 STORAGE = (
     *(tags.COLUMNS, tags.ROWS, tags.COMPRESSION, tags.FILL_ORDER, tags.ROWS_PER_STRIP, tags.GROUP3_OPTIONS),
     *(tags.GROUP4_OPTIONS, tags.PREDICTOR, tags.TILE_COLUMNS, tags.TILE_ROWS, tags.JPEG_TABLES),
@@ -125,7 +128,7 @@ class Layout:
 
     @cached_property
     def predictor(self) -> int:
-        """What is applied to samples before they are compressed."""
+        """Transform of the samples before compression."""
         return self._value(tags.PREDICTOR, 1)
 
     @cached_property
@@ -199,7 +202,7 @@ def sizes(data: bytes) -> Sizes:
 
 
 def _check(layout: Layout) -> None:
-    """Refuse what is not measured to be decoded right, and strips and tiles whose bytes are not there."""
+    """Refuse layouts that the tests do not show to be decoded correctly, and missing strips or tiles."""
     if layout.photometric not in KNOWN_PHOTOMETRICS:
         what = NOT_DECODED.get(layout.photometric, f"photometric interpretation {layout.photometric}")
         raise HeaderError(f"must hold grey values or colours, but the main image of this TIFF file is {what}")
@@ -250,7 +253,7 @@ def decode(data: bytes, exif_orientation: bool) -> np.ndarray:
     Raises
     ------
     DecodeError
-        The samples cannot be decoded, or their meaning is not certain.
+        The samples cannot be decoded, or their meaning is unknown.
     """
     layout = Layout(main_directory(data))
     try:
@@ -309,7 +312,7 @@ def _short(value: int) -> np.ndarray:
 
 
 def _grey_tags(layout: Layout) -> Tags:
-    """Return the meaning by which any samples are decoded as those of a grey image."""
+    """Return the tags by which any samples are decoded as those of a grey image."""
     # OpenCV 4 decodes no unsigned integers of 32 bits; `_decode_by` makes them unsigned again.
     sample_format = SIGNED if layout.sample_format == UNSIGNED and layout.bits >= 32 else layout.sample_format
     meaning = {tags.SAMPLES: 1, tags.PLANAR: 1, tags.PHOTOMETRIC: BLACK_IS_ZERO, tags.BITS: layout.bits}
@@ -319,7 +322,7 @@ def _grey_tags(layout: Layout) -> Tags:
 def _decode_by(
     layout: Layout, kept: tuple[int, ...], replaced: Tags, offsets: np.ndarray, sizes: np.ndarray
 ) -> np.ndarray:
-    """Have OpenCV decode strips or tiles by the tags that are kept, and those that are replaced."""
+    """Decode strips or tiles by OpenCV, with tags that are kept or replaced."""
     if layout.compression not in PREDICTED:
         kept = tuple(tag for tag in kept if tag != tags.PREDICTOR)
     if layout.is_tiled and not layout.has_odd_tiles:
@@ -350,7 +353,7 @@ def _from_column_of_tiles(column: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def _inverted(stored: np.ndarray, layout: Layout) -> np.ndarray:
-    """Make 0 black."""
+    """Invert samples of which 0 is white."""
     if stored.dtype.kind != "u":
         raise DecodeError(f"must hold unsigned samples where 0 is white, but this TIFF file has {stored.dtype}")
     white = np.iinfo(stored.dtype).max if layout.bits in (1, 2, 4) else (1 << layout.bits) - 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpusift.images.formats.header import HeaderError
 
-# Entries of a directory and directories of a file that are read. A search that needs more is of no sound photograph.
+# Limits of the entries of a directory, and of the directories that are searched for the main image.
 MAX_ENTRIES = 1 << 12
 MAX_DIRECTORIES = 1 << 10
 
@@ -21,7 +21,7 @@ GROUP3_OPTIONS, GROUP4_OPTIONS, PREDICTOR, COLOUR_MAP, TILE_COLUMNS, TILE_ROWS =
 TILE_OFFSETS, TILE_BYTES, SUB_DIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES = 324, 325, 330, 338, 339, 347
 YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, YCBCR_POSITIONING, REFERENCE_BLACK_WHITE = 529, 530, 531, 532
 
-# Types of the integers that an entry may hold; "13" and "18" are offsets of directories.
+# NumPy's codes of the integer types, and the sizes of all types in bytes; 13 and 18 are offsets of directories.
 _INTEGERS = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 SHORT, LONG, LONG8 = 3, 4, 16
@@ -32,7 +32,7 @@ REDUCED_BEFORE_TIFF_6 = 2  # value of SUBFILE_TYPE
 
 @dataclass(frozen=True)
 class Variant:
-    """How numbers are laid out in a file.
+    """The byte order and the width of offsets in a file.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Variant:
 
     @classmethod
     def of(cls, data: bytes) -> Variant:
-        """Read it from the first bytes of a file."""
+        """Read the variant from the first bytes of a file."""
         return cls("<" if data[:2] == b"II" else ">", 43 in data[2:4])
 
     @property
@@ -67,7 +67,7 @@ class Variant:
 
     @property
     def first(self) -> int:
-        """Where the offset of the first directory is."""
+        """Position of the first directory's offset."""
         return 8 if self.is_big else 4
 
 
@@ -80,7 +80,7 @@ class Directory:
     data : bytes
         The whole file.
     variant : Variant
-        How numbers are laid out in it.
+        Its byte order and width of offsets.
     entries : dict of int to (int, int, bytes)
         Type, number of values, and field of each tag. The field holds the values, or their offset.
     next : int
@@ -94,7 +94,7 @@ class Directory:
 
     @classmethod
     def read(cls, data: bytes, at: int) -> Directory:
-        """Read the directory at an offset; raises struct.error if the file ends before it does."""
+        """Read the directory at an offset; struct.error if the file ends within it."""
         variant = Variant.of(data)
         (n_entries,) = struct.unpack_from(variant.count, data, at)
         if n_entries > MAX_ENTRIES:
@@ -150,7 +150,7 @@ class Directory:
 
 
 def directories(data: bytes) -> Iterator[Directory]:
-    """Yield the directories of a file, each followed by those below it; each once, and not more than MAX_DIRECTORIES.
+    """Yield each directory of a file once, followed by its sub-directories; at most MAX_DIRECTORIES.
 
     Parameters
     ----------
