@@ -21,6 +21,7 @@ import numpy as np
 
 from gpusift.errors import SMALL_PIXELS
 from gpusift.images.errors import DecodeError, ImageReadError
+from gpusift.images.formats import HeaderError
 from gpusift.images.grey import to_grey
 from gpusift.images.limits import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS, check
 from gpusift.images.local_files import Found, find_images
@@ -84,7 +85,7 @@ def decode(
     try:
         pixels = header.format.decode(data, exif_orientation)
         return reduced(to_grey(pixels, name), max_size, name)
-    except DecodeError as error:
+    except (DecodeError, HeaderError) as error:
         raise ImageReadError(name, str(error)) from None
     except MemoryError:
         if header.columns * header.rows <= SMALL_PIXELS:

@@ -34,7 +34,7 @@ class Hdf5Format:
     suffixes = SUFFIXES
     failures_file = None
     sift_parameters: Mapping[str, Any] = {}
-    exif_orientation = True
+    exif_orientation = False  # hloc and COLMAP read images as they are stored
 
     def own_files(self, path: Path) -> list[Path]:
         """Return no files: all is in the one file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpusift import SIFT, hdf5, npz
 from gpusift.cli.options import MemoryLimit
@@ -268,17 +270,36 @@ def test_a_missing_gpu_is_an_error(photos):
     assert result.stderr.startswith("Error: ")
 
 
+def turned(orientation: int, suffix: str) -> bytes:
+    """A picture with an orientation in its EXIF data, or in the tags of TIFF."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    Image.fromarray(blobs(3)).save(file, {".jpg": "jpeg", ".png": "png", ".tif": "tiff"}[suffix], exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_hloc_gets_the_frame_that_it_reads(photos, suffix):
+    """hloc and COLMAP look at the pixels as stored, whatever the orientation says."""
+    folder = Path("turned")
+    folder.mkdir()
+    for orientation in range(1, 9):
+        (folder / f"{orientation}{suffix}").write_bytes(turned(orientation, suffix))
+    assert run("extract", folder, "-o", "f.h5", "--device", "cpu").exit_code == 0
+    with h5py.File("f.h5") as file:
+        for orientation in range(2, 9):
+            for key, values in file[f"1{suffix}"].items():
+                np.testing.assert_array_equal(file[f"{orientation}{suffix}"][key], values)
+        np.testing.assert_array_equal(file[f"6{suffix}/image_size"], (80, 60))
+
+
 def test_exif_can_be_switched_off(photos):
-    segment = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    _, data = cv2.imencode(".jpg", blobs(3))
-    data = data.tobytes()
-    marker = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
-    Path("turned.jpg").write_bytes(data[:2] + marker + data[2:])
-    run("extract", "turned.jpg", "-o", "on.h5", "--device", "cpu")
-    run("extract", "turned.jpg", "-o", "off.h5", "--device", "cpu", "--no-exif")
-    with h5py.File("on.h5") as on, h5py.File("off.h5") as off:
-        np.testing.assert_array_equal(on["turned.jpg/image_size"], (60, 80))
-        np.testing.assert_array_equal(off["turned.jpg/image_size"], (80, 60))
+    Path("turned.jpg").write_bytes(turned(6, ".jpg"))
+    run("extract", "turned.jpg", "-o", "on", "--device", "cpu")
+    run("extract", "turned.jpg", "-o", "off", "--device", "cpu", "--no-exif")
+    on, off = (npz.load(f"{folder}/turned.jpg.npz").positions.max(axis=0) for folder in ("on", "off"))
+    assert on[1] < 60
+    assert off[0] < 60
 
 
 def test_progress_is_shown_on_a_terminal(photos):

@@ -184,6 +184,8 @@ LIES = {
     "many entries": (tiff(picture(8, 8) | dict.fromkeys(range(600, 5600), 0)), "must have at most 4096 entries"),
     "a largest value of 0": (b"P5 4 4 0\n" + bytes(16), "must have a largest value .* got 0"),
     "a largest value of more than 16 bits": (b"P5 4 4 65536\n" + bytes(32), "must have a largest value"),
+    "no components": (jpeg2000(8, 8, 8, channels=0), "must have at least one component"),
+    "a header that ends before its depths": (jpeg2000(8, 8, 8)[:42], "must"),
     "no tiles": (jpeg2000(8, 8, 0), "."),
     "numbers without end": (b"P5 " + b"1" * 9999 + b" 1 255\n", "says how large"),
     "spaces without end": (b"P5 " + b" " * (1 << 20) + b"1 1 255\n\0", "says how large"),

@@ -55,11 +55,12 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Size:
-    """The SIZ marker: where it is, the two axes, and the depth of each component."""
+    """The SIZ marker: where it is, the two axes, the number of components, and the depths of those in the file."""
 
     at: int
     rows: _Axis
     columns: _Axis
+    channels: int
     depths: bytes
 
 
@@ -69,13 +70,15 @@ def _size(data: bytes) -> _Size:
         raise HeaderError("must be a JPEG 2000 file with an image in it, but there is none")
     right, bottom, left, top, columns, rows, tile_left, tile_top, channels = struct.unpack_from(">8IH", data, at + 8)
     rows_axis, columns_axis = _Axis(top, bottom, tile_top, rows), _Axis(left, right, tile_left, columns)
-    return _Size(at + 2, rows_axis, columns_axis, data[at + 42 : at + 42 + 3 * channels : 3])
+    if not channels:
+        raise HeaderError("must have at least one component, but this JPEG 2000 file has none")
+    return _Size(at + 2, rows_axis, columns_axis, channels, data[at + 42 : at + 42 + 3 * channels : 3])
 
 
 def sizes(data: bytes) -> Sizes:
     """Read the size of the image, and what the tables of its tiles and its code blocks take."""
     size = _size(data)
-    rows, columns, channels = size.rows, size.columns, len(size.depths)
+    rows, columns, channels = size.rows, size.columns, size.channels
     yield rows.end - rows.start, columns.end - columns.start, channels
     n_tiles = rows.n_tiles * columns.n_tiles
     yield n_tiles, TILE
@@ -147,7 +150,10 @@ def _precincts(size: _Size, levels: int, exponents: bytes) -> int:
 
 def decode(data: bytes, exif_orientation: bool) -> np.ndarray:
     """Decode the image, and scale values of less than 8 or 16 bits; see `gpusift.images.codec.imdecode`."""
-    depths = set(_size(data).depths)
+    size = _size(data)
+    depths = set(size.depths)
+    if len(size.depths) < size.channels:
+        raise DecodeError("must have the depth of each component, but this JPEG 2000 file is truncated")
     if any(depth & 128 for depth in depths):
         raise DecodeError("must hold unsigned values, but those of this JPEG 2000 file are signed")
     if len(depths) > 1:
