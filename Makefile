@@ -58,6 +58,13 @@ clean:
 # Without a GPU, the tests compare their stand-in with CuPy itself.
 .venv/installed-test: GPU_EXTRA := $(or $(GPU_EXTRA),$(comma)test-cupy)
 
+# The compilers of other versions of CUDA, which build every kernel in the tests.
+.venv/installed-test: build/compilers/12.9 build/compilers/13.0
+build/compilers/12.9: NVRTC := nvidia-cuda-nvrtc-cu12==12.9.*
+build/compilers/13.0: NVRTC := nvidia-cuda-nvrtc==13.0.*
+build/compilers/%: .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ "$(NVRTC)" || { rm -rf $@; exit 1; }
+
 # What a target needs is installed again when what an installation takes from the checkout changes.
 .venv/installed-%: .venv/bin/python pyproject.toml CMakeLists.txt $(CPP)
 	@echo "Installing gpusift[$*$(GPU_EXTRA)] into .venv: packages are downloaded and the CPU kernels built; minutes at first."

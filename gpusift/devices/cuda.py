@@ -169,8 +169,7 @@ class CudaDevice(Device):
     @property
     def total_memory(self) -> int:
         """Bytes of the device's memory."""
-        with self.active():
-            return int(self.xp.cuda.runtime.memGetInfo()[1])
+        return int(self.xp.cuda.runtime.getDeviceProperties(self.cuda_index)["totalGlobalMem"])
 
     def free_memory(self) -> None:
         """Returns unused memory of CuPy's pool to the device."""

@@ -205,6 +205,32 @@ def test_a_context_is_made_only_on_the_device_that_is_used():
     assert run_on({"devices": 3, "unavailable": [1]}, COMPUTE).splitlines() == ["3 set() None", "{0}"]
 
 
+@standin_only
+def test_a_stream_is_that_of_the_device_itself():
+    device = get_device("cuda:1")
+    stream = device.stream()
+    with device.active(), stream:
+        assert (device.to_host(device.asarray(ARRAY)) == ARRAY).all()
+
+
+@standin_only
+def test_memory_is_that_of_the_device_itself():
+    device, other = get_device("cuda:1"), get_device("cuda:0")
+    pool = device.xp.get_default_memory_pool()
+    with device.active():
+        device.memory(1 << 20)
+    device.free_memory()
+    with device.active():
+        assert pool.free_bytes() == 0
+    fitting = device.batch_size(1 << 26)
+    with other.active():
+        held = other.memory(3 << 30)
+    assert device.batch_size(1 << 26) == fitting > other.batch_size(1 << 26)
+    del held
+    other.free_memory()
+    assert device.total_memory == 1 << 32
+
+
 # Launches
 
 
