@@ -1,4 +1,4 @@
-"""Other NVRTCs than the installed one build every kernel without a warning; and the options are those that CuPy adds."""
+"""Other NVRTCs than the installed one build every kernel without a warning; the options are those that CuPy adds."""
 
 import importlib.util
 import re
