@@ -20,7 +20,12 @@ from typing import NamedTuple
 from tests.support.checkout import ROOT
 
 FOLDERS = ("gpusift/devices", "gpusift/pipeline", "gpusift/matching", "gpusift/sift.py", "gpusift/features.py")
-TESTS = ("tests/devices/test_cuda.py", "tests/pipeline/test_order.py", "tests/pipeline/test_batches.py")
+TESTS = (
+    "tests/devices/test_cuda.py",
+    "tests/test_second_gpu.py",
+    "tests/pipeline/test_order.py",
+    "tests/pipeline/test_batches.py",
+)
 FURTHER_TESTS = ("tests/test_sift.py", "tests/matching/test_match.py", "tests/pipeline/test_options.py")
 WAITS = "wait_for|wait_until|wait_event|synchronize|used_until|_wait"
 WAIT = re.compile(rf"^(?P<indent>\s+)[\w.()]*\.(?:{WAITS})\(.*\)(?P<rest>\s+#.*)?$")

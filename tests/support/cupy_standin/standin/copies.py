@@ -6,7 +6,7 @@ import numpy as np
 from standin import faults
 from standin.errors import CUDARuntimeError
 from standin.machine import machine
-from standin.operations import Stream
+from standin.operations import Stream, Use
 from standin.pools import pinned_pool, use_of_array
 from standin.violations import RaceError, place, report
 
@@ -21,9 +21,10 @@ def to_device(target, source: np.ndarray, stream: Stream) -> None:
     source = np.asarray(source)
     pinned = pinned_pool().use_of(source.ctypes.data, source.nbytes, False)
     before, host, here = source.copy(), target._host, place()
+    memory = _bytes_of(pinned)
 
     def run() -> None:
-        if pinned is not None and source.tobytes() != before.tobytes():
+        if pinned is not None and memory.tobytes() != before.tobytes():
             raise report(RaceError(f"{pinned.block} has changed before the copy to the device at {here} ran"))
         host[...] = before
 
@@ -35,15 +36,22 @@ def to_host(source, target: np.ndarray, stream: Stream) -> None:
     _begin(stream, "D2H transfers")
     target = np.asarray(target)
     pinned = pinned_pool().use_of(target.ctypes.data, target.nbytes, True)
-    host = source._host
+    host, kept = source._host, target
+    if pinned is not None:
+        kept = _bytes_of(pinned).view(target.dtype).reshape(target.shape)
 
     def run() -> None:
-        target[...] = host
+        kept[...] = host
 
     use = use_of_array(source, False)
     operation = machine().enqueue(stream, "copy to the host", run, (use, pinned) if pinned else (use,))
     if pinned is None:
         machine().wait_for_operation(operation)
+
+
+def _bytes_of(pinned: Use | None) -> np.ndarray:
+    """The bytes of pinned memory, in an array that does not keep it from being freed."""
+    return np.empty(0, np.uint8) if pinned is None else pinned.block.bytes[pinned.low : pinned.high]
 
 
 def _begin(stream: Stream, what: str) -> None:

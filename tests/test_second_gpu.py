@@ -1,0 +1,81 @@
+"""Calls on the second GPU while the first one is the current device, and objects that are dropped while it works."""
+
+import numpy as np
+import pytest
+
+from gpusift import SIFT, match_descriptors
+from gpusift.matching import match
+from tests.support.same_bytes import digest, synthetic
+
+pytestmark = pytest.mark.gpu
+
+IMAGE, OTHER = synthetic(60, 80, seed=1), synthetic(60, 80, seed=2)
+MASK = np.arange(60 * 80).reshape(60, 80) % 7 > 0
+PARAMETERS = {"n_octaves": 2, "c_dog": 0.004}
+
+
+@pytest.fixture
+def cupy():
+    import cupy
+
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("one GPU only")
+    return cupy
+
+
+def test_a_mask_of_the_host(cupy):
+    expected = SIFT(device="cpu", **PARAMETERS).compute(IMAGE, MASK)
+    assert digest(SIFT(device="cuda:1", **PARAMETERS).compute(IMAGE, MASK)) == digest(expected)
+
+
+def test_matching(cupy):
+    features = [SIFT(device="cpu", **PARAMETERS).compute(image).descriptors for image in (IMAGE, OTHER)]
+    for function in (match_descriptors, lambda *pair, device: match(*pair, device=device, max_ratio=1).indices):
+        np.testing.assert_array_equal(function(*features, device="cuda:1"), function(*features, device="cpu"))
+
+
+def test_matching_of_arrays_on_it(cupy):
+    sift = SIFT(device="cuda:1", **PARAMETERS)
+    pair = [sift.compute(image) for image in (IMAGE, OTHER)]
+    found = match(*pair, max_ratio=1)
+    assert found.indices.device.id == 1
+    expected = match(*(features.to_host() for features in pair), max_ratio=1, device="cpu")
+    np.testing.assert_array_equal(found.to_host().indices, expected.indices)
+
+
+def test_an_image_that_the_caller_writes_again(cupy):
+    """`map` has read it before the caller's stream on that device goes on."""
+    sift = SIFT(device="cuda:1", **PARAMETERS)
+    with cupy.cuda.Device(1):
+        image = cupy.asarray(IMAGE)
+    features = sift.map([image, image], batch_size=1)
+    first = next(features)
+    with cupy.cuda.Device(1):
+        image.fill(0)
+    assert digest(first) == digest(SIFT(device="cpu", **PARAMETERS).compute(IMAGE))
+    features.close()
+
+
+def test_a_stage_has_ended_when_it_is_told(cupy):
+    from gpusift import pipeline
+    from gpusift.stages.intensities import image_of
+
+    sift, ended = SIFT(device="cuda", **PARAMETERS), []
+
+    def on_stage(stage):
+        ended.append(stage)
+        assert cupy.cuda.get_current_stream().done
+
+    pipeline.compute(sift.plans, [image_of(IMAGE)], on_stage=on_stage)
+    assert len(ended) > 3
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_stream_and_its_object_are_dropped_while_the_device_works(cupy, taken):
+    sift = SIFT(device="cuda:1", **PARAMETERS)
+    features = sift.map([IMAGE, OTHER] * 4, batch_size=1)
+    for _ in range(taken):
+        next(features)
+    features.close()
+    del features, sift
+    cupy.zeros(3)
