@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpusift.devices.cuda_info import load_cupy
 from gpusift.features import Features
 from gpusift.parameters import NORMALIZATIONS
 
@@ -69,7 +70,7 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
         raise ValueError(f"tensors must be of one length, on one device, got {lengths}")
     if known["positions"].is_cuda:
         try:
-            import cupy
+            cupy = load_cupy()
         except ImportError:
             raise ImportError(
                 "tensors on a GPU become CuPy arrays, but CuPy is not installed: pip install 'gpusift[cuda13]' (or "

@@ -113,6 +113,8 @@ def main() -> int:
         copy = Path(folder) / "checkout"
         ignored = shutil.ignore_patterns(".git", ".venv", "results", "__pycache__", "dist")
         shutil.copytree(ROOT, copy, ignore=ignored)
+        if not options.barriers and not _pass(copy, options.seeds):
+            raise SystemExit("the tests must pass before a mutant can be told by a failure")
         for mutant in mutants:
             lives = survives(mutant, copy, options.seeds)
             survivors += [mutant] * lives
