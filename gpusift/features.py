@@ -85,7 +85,7 @@ class Features:
 
     def to_host(self) -> Features:
         """The same features as NumPy arrays, copied from the GPU if they are on one."""
-        return self._map(lambda array: array.get() if _is_cupys(array) else array)
+        return self._map(on_host)
 
     def arrays(self) -> dict[str, Any]:
         """The arrays by their names, without `descriptors` if there are none."""
@@ -174,6 +174,14 @@ class Features:
 def on_device_of(array: Any) -> AbstractContextManager[Any]:
     """A context in which the GPU that an array lies on, if it lies on one, is the current device."""
     return array.device if _is_cupys(array) else nullcontext()
+
+
+def on_host(array: Any) -> Any:
+    """The array as NumPy's if it is CuPy's, in order with the stream that is current on its GPU; others unchanged."""
+    if not _is_cupys(array):
+        return array
+    with array.device:  # CuPy copies in the current stream of the device that is current
+        return array.get()
 
 
 def _is_cupys(array: Any) -> bool:

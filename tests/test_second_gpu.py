@@ -5,6 +5,7 @@ import pytest
 
 from gpusift import SIFT, match_descriptors
 from gpusift.matching import match
+from gpusift.matching.matches import matched_points
 from tests.support.same_bytes import digest, synthetic
 
 pytestmark = pytest.mark.gpu
@@ -79,3 +80,21 @@ def test_a_stream_and_its_object_are_dropped_while_the_device_works(cupy, taken)
     features.close()
     del features, sift
     cupy.zeros(3)
+
+
+def test_results_are_copied_in_order_whatever_stream_is_current(cupy):
+    """NumPy in, and NumPy out: a stream of the first GPU is the current one of the thread."""
+    sift = SIFT(device="cuda:1", **PARAMETERS)
+    expected = SIFT(device="cpu", **PARAMETERS)
+    with cupy.cuda.Stream(non_blocking=True):
+        pair = [sift.compute(image) for image in (IMAGE, OTHER)]
+        with cupy.cuda.Device(1), cupy.cuda.Stream(non_blocking=True) as stream:
+            pair = [sift.compute(image) for image in (IMAGE, OTHER)]
+            matches = match(*pair, max_ratio=1)
+            with cupy.cuda.Device(0), cupy.cuda.Stream(non_blocking=True):
+                assert digest(pair[0].to_host()) == digest(expected.compute(IMAGE))
+                on_host = matches.to_host()
+                described = sift.describe(IMAGE, pair[0].positions, pair[0].sigmas, pair[0].orientations)
+        assert len(on_host) == len(matched_points(*pair, matches)[0])
+        assert len(described) == len(pair[0])
+        del stream

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusift.features import Features
+from gpusift.features import Features, on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Matches:
 
     def to_host(self) -> Matches:
         """The same matches as NumPy arrays, copied from the GPU if they are on one."""
-        return Matches(*(each.get() if hasattr(each, "get") else each for each in (self.indices, self.distances)))
+        return Matches(on_host(self.indices), on_host(self.distances))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class RefinedMatches(Matches):
     def to_host(self) -> RefinedMatches:
         """The same matches as NumPy arrays, copied from the GPU if they are on one."""
         arrays = (getattr(self, each.name) for each in fields(self))
-        return RefinedMatches(*(array.get() if hasattr(array, "get") else array for array in arrays))
+        return RefinedMatches(*map(on_host, arrays))
 
 
 def match_indices(features_a: Features, features_b: Features, matches: Any) -> np.ndarray:
@@ -85,7 +85,7 @@ def match_indices(features_a: Features, features_b: Features, matches: Any) -> n
         If the matches are no pairs of indices into the features.
     """
     indices = getattr(matches, "indices", matches)
-    indices = np.asarray(indices.get() if hasattr(indices, "get") else indices)
+    indices = np.asarray(on_host(indices))
     counts = len(features_a), len(features_b)
     if indices.ndim != 2 or indices.shape[1] != 2 or (indices.dtype.kind not in "iu" and indices.size):
         raise ValueError(f"matches must be (Q, 2) integers, got shape {indices.shape} of {indices.dtype}")

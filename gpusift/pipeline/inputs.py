@@ -9,7 +9,7 @@ import numpy as np
 
 from gpusift.devices import Device
 from gpusift.devices.arrays import is_on_gpu
-from gpusift.features import Features
+from gpusift.features import Features, on_host
 from gpusift.parameters import MAX_SIDE, Parameters
 from gpusift.pipeline.outcomes import Unfit
 from gpusift.pipeline.plan import Plans
@@ -134,7 +134,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     """(N,) or (N, 2) array of float64 on the host, checked; -1 in the shape stands for any length."""
-    array = values.get() if hasattr(values, "get") and is_on_gpu(values) else _from_host(values)
+    array = on_host(values) if hasattr(values, "get") and is_on_gpu(values) else _from_host(values)
     if array.dtype.kind not in "uif":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     if array.size == 0 and shape[0] in (-1, 0):
