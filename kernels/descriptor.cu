@@ -42,7 +42,7 @@ struct Histograms {
         const real first_cell = real(grid.n_hist + 1) / 2;
         CellSamples parts;
         fixed seen = *steepest;
-        for_each_sample(samples.count, [&](int i) {
+        for_each_sample(samples.count, [&](int i) INLINED {
             const real by_row = samples.by_row[i], by_col = samples.by_col[i];
             const bool inside = (magnitude_of(turned_row[i]) < grid.half) & (magnitude_of(turned_col[i]) < grid.half) &
                                 (i < samples.count);

@@ -38,7 +38,7 @@ struct Directions {
         PerSample<int> bin;
         PerSample<fixed> weight;
         fixed seen = *steepest;
-        for_each_sample(samples.count, [&](int i) {
+        for_each_sample(samples.count, [&](int i) INLINED {
             const real by_row = samples.by_row[i], by_col = samples.by_col[i];
             const real steep = root(by_row * by_row + by_col * by_col);
             seen = larger(seen, i < samples.count ? bits_of(steep) : fixed(0));
@@ -50,7 +50,7 @@ struct Directions {
             weight[i] = to_fixed(smaller(steep, bound) * samples.weight[i]);
         });
         *steepest = seen;
-        for_each_sample_in_turn(samples.count, [&](int i) { held.add(bin[i], weight[i]); });
+        for_each_sample_in_turn(samples.count, [&](int i) INLINED { held.add(bin[i], weight[i]); });
     }
 
     DEVICE_MEMBER void flush() { held.flush(); }

@@ -10,6 +10,7 @@
 #define KERNEL_OF(CONSTANT) extern "C" __global__ void  // compiled anew for each value of -DCONSTANT=
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
+#define INLINED       // of a lambda: it must be a part of the loop that calls it
 #define MAX_RADIUS 1  // of a blur whose radius is known only when running: a GPU has none
 #define UNROLL _Pragma("unroll")
 #define ONE_BY_ONE _Pragma("unroll 1")

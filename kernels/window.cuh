@@ -99,19 +99,19 @@ DEVICE real bound_of_gradients(const Frame& frame, const Area& area, const Clip&
             count = lanes_of(last - col);
             prefetch_row(frame, row + 3 * BOUND_STEP, col, count);
             PerLane<real> by_row, by_col;
-            for_each_lane([&](int i) {
+            for_each_lane([&](int i) INLINED {
                 by_row[i] = gradients.by_row(col + i);
                 by_col[i] = gradients.by_col(col + i);
             });
             gradients.mend_ends(col, count, by_col);
-            for_each_lane([&](int i) {
+            for_each_lane([&](int i) INLINED {
                 const real square = by_row[i] * by_row[i] + by_col[i] * by_col[i];
                 best[i] = larger(best[i], i < count ? square : real(0));
             });
         }
     }
     real largest_square = 0;
-    for_each_lane([&](int i) { largest_square = larger(largest_square, best[i]); });
+    for_each_lane([&](int i) INLINED { largest_square = larger(largest_square, best[i]); });
     real bound = -1;
     exceeded(bits_of(root(largest_square)), steepest, &bound);
     return BOUND_MARGIN * bound;
@@ -181,7 +181,7 @@ DEVICE void add_patch(const Frame& frame, const Area& patch, real scale, real bo
     const auto take = [&](const Stretch& of_row, int row, int col, int at, int count) {
         const real* col_weights = tables.col_weights + (col - patch.col_0);
         prefetch_row(frame, row + 8, col, count);
-        for_each_sample(count, [&](int i) {
+        for_each_sample(count, [&](int i) INLINED {
             samples.by_row[at + i] = of_row.gradients.by_row(col + i);
             samples.by_col[at + i] = of_row.gradients.by_col(col + i);
             samples.weight[at + i] = of_row.weight * col_weights[i];

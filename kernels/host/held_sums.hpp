@@ -19,16 +19,26 @@ struct SamplesOf {
 
 using CellSamples = SamplesOf<real>;
 
-// Adds samples to the sums of their cells.
+// Adds samples to the sums of their cells. What they give is held back as long as they are of the same cell.
 template <typename Real, typename Sum>
 DEVICE void add_to_cells(int count, const SamplesOf<Real>& samples, Sum* sums) {
+    Sum held[8] = {};
+    int cell = -1;
+    const auto flush = [&] {
+        for (int part = 0; part < 8 && cell >= 0; ++part) sums[8 * cell + part] += held[part];
+    };
     for (int i = 0; i < count; ++i) {
         if (samples.cell[i] < 0) continue;
-        Sum* sum = sums + 8 * samples.cell[i];
+        if (samples.cell[i] != cell) {
+            flush();
+            cell = samples.cell[i];
+            for (auto& part : held) part = 0;
+        }
         UNROLL
         for (int part = 0; part < 8; ++part)
-            sum[part] += to_fixed(samples.corners[part & 3][i] * (part < 4 ? samples.before : samples.after)[i]);
+            held[part] += to_fixed(samples.corners[part & 3][i] * (part < 4 ? samples.before[i] : samples.after[i]));
     }
+    flush();
 }
 
 #if defined(__AVX2__)
@@ -76,6 +86,22 @@ DEVICE void add_to_cells(int count, const SamplesOf<float>& samples, int* sums) 
             const __m256 eight = _mm256_mul_ps(four, _mm256_blend_ps(before, after, 0xf0));
             __m256i* sum = reinterpret_cast<__m256i*>(sums + 8 * samples.cell[i]);
             *sum = _mm256_add_epi32(*sum, _mm256_cvtps_epi32(eight));
+        }
+    }
+}
+#elif defined(__SSE2__)
+DEVICE void add_to_cells(int count, const SamplesOf<float>& samples, int* sums) {
+    for (int first = 0; first < count; first += 4) {
+        __m128 of_samples[4];  // first those of a corner, then those of a sample
+        for (int corner = 0; corner < 4; ++corner) of_samples[corner] = _mm_loadu_ps(samples.corners[corner] + first);
+        _MM_TRANSPOSE4_PS(of_samples[0], of_samples[1], of_samples[2], of_samples[3]);
+        for (int i = first; i < first + 4; ++i) {
+            if (samples.cell[i] < 0) continue;
+            const __m128 before = _mm_mul_ps(of_samples[i - first], _mm_set1_ps(samples.before[i]));
+            const __m128 after = _mm_mul_ps(of_samples[i - first], _mm_set1_ps(samples.after[i]));
+            __m128i* sum = reinterpret_cast<__m128i*>(sums + 8 * samples.cell[i]);
+            sum[0] = _mm_add_epi32(sum[0], _mm_cvtps_epi32(before));
+            sum[1] = _mm_add_epi32(sum[1], _mm_cvtps_epi32(after));
         }
     }
 }

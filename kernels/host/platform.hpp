@@ -10,6 +10,7 @@
     static void
 #define DEVICE static inline __attribute__((always_inline))
 #define DEVICE_MEMBER inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))
 #define __restrict__ __restrict
 #define UNROLL _Pragma("GCC unroll 64")
 #define ONE_BY_ONE _Pragma("GCC unroll 1")
