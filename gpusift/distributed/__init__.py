@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from queue import Empty, Queue
@@ -23,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from gpusift import stream
 from gpusift.distributed.tasks import Tasks, WorkerError, compute_task, key_of
+from gpusift.errors import reason_of
 from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.sift import SIFT
 from gpusift.sources import Source
 from gpusift.stream.job import Job
-from gpusift.stream.worker import POLL_SECONDS
+from gpusift.stream.worker import POLL_SECONDS, Done, Failed
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from gpusift.stream.worker import Give, Take, Worker
 
 BATCH = 16  # images of a task
+ACCEPTED_AT_ONCE = 16  # files of results: object stores take a second for each
 TASKS_PER_THREAD = 2  # sent to the cluster: one is computed while the next is on its way
 SUSPECTS = 4 * BATCH  # so many images of failed tasks may wait before they are tried one by one
 JOIN_SECONDS = 60  # for the first worker
@@ -176,6 +179,7 @@ def worker_on(
 
     def work(take: Take, give: Give, halt: threading.Event) -> None:
         batches, tasks, suspects = _SourceBatches(take, batch_size), Tasks(client, task, halt), deque[Source]()
+        accepting = _Accepting(file_writer, give)
         try:
             _wait_for_a_worker(client, halt)
             while True:
@@ -189,19 +193,20 @@ def worker_on(
                     while len(tasks) < max(limit, 1) and (batch := batches.next(wait=not tasks)):
                         tasks.send(batch)
                 if tasks:
-                    results, again = tasks.next()
-                    if again and file_writer:
-                        file_writer.drop(key_of(again))  # that the last worker wrote before it died
-                    suspects.extend(again)
-                    for result in results:
-                        give(result)
+                    batch, results = tasks.next()
+                    if results is None:
+                        suspects.extend(batch)
+                    else:
+                        accepting.add(batch, results)
                 elif not suspects:
+                    accepting.finish()
                     return
         except BaseException:
             halt.set()  # else the sources would not end
             raise
         finally:
             tasks.cancel()
+            accepting.close()
             batches.drain()
 
     return work
@@ -215,6 +220,45 @@ def _wait_for_a_worker(client: Client, halt: threading.Event) -> None:
                 f"a worker must join the cluster within {JOIN_SECONDS} s, but none did; start one: "
                 f"dask worker {client.scheduler.address}"
             )
+
+
+class _Accepting:
+    """Gives the results of tasks, whose files, if they wrote any, are accepted first, several at the same time."""
+
+    def __init__(self, file_writer: FileWriter | None, give: Give) -> None:
+        self._file_writer, self._give = file_writer, give
+        self._threads = ThreadPoolExecutor(ACCEPTED_AT_ONCE)
+        self._pending: deque[tuple[Future[None], list[Done | Failed]]] = deque()
+
+    def add(self, batch: list[Source], results: list[Done | Failed]) -> None:
+        """Give a task's results, now or when its file is accepted."""
+        if self._file_writer is not None and any(isinstance(result, Done) for result in results):
+            self._pending.append((self._threads.submit(self._file_writer.accept, key_of(batch)), results))
+        else:
+            self._give_all(results)
+        while self._pending and (self._pending[0][0].done() or len(self._pending) > 2 * ACCEPTED_AT_ONCE):
+            self._give_next()
+
+    def finish(self) -> None:
+        """Give all results that are left."""
+        while self._pending:
+            self._give_next()
+
+    def close(self) -> None:
+        """Wait for the files that are being accepted."""
+        self._threads.shutdown()
+
+    def _give_next(self) -> None:
+        accepted, results = self._pending.popleft()
+        try:
+            accepted.result()
+        except OSError as error:
+            raise WorkerError(f"a file of results cannot be written: {reason_of(error)}") from error
+        self._give_all(results)
+
+    def _give_all(self, results: list[Done | Failed]) -> None:
+        for result in results:
+            self._give(result)
 
 
 class _SourceBatches:

@@ -167,16 +167,19 @@ class Tasks:
         self._sent[future.key] = future, batch, alone
         self._completed.add(future)
 
-    def next(self) -> tuple[list[Done | Failed], list[Source]]:
+    def next(self) -> tuple[list[Source], list[Done | Failed] | None]:
         """Wait for a task's end.
+
+        What came of the task is decided by the event that told of its end: a moment later, the scheduler may have lost
+        the worker that held the result, and run the task again.
 
         Returns
         -------
-        results : list of Done or Failed
-            One for each image of the task.
-        suspects : list of Source
-            The images of a task that failed, unless it was one image, sent alone: one of them may be at fault, or
-            another task on the same worker.
+        batch : list of Source
+            The images of the task.
+        results : list of Done or Failed, or None
+            One for each image; None if the task failed, unless it was one image, sent alone: one of the images may be
+            at fault, or another task on the same worker.
 
         Raises
         ------
@@ -190,17 +193,17 @@ class Tasks:
                 return [], []
         future, result = next(self._completed)
         _, batch, alone = self._sent.pop(future.key)
-        if future.status == "finished":
-            return result, []
+        if isinstance(result, list):
+            return batch, result
         error = result[1] if isinstance(result, tuple) else result
         if isinstance(error, WorkerError):
             raise error
         if isinstance(error, CancelledError):
             raise WorkerError(f"the Dask scheduler was lost, or dropped a task: {error}") from error
         if alone and len(batch) == 1:
-            return [Failed(batch[0], _reason(error))], []
+            return batch, [Failed(batch[0], _reason(error))]
         _log.warning("a task of %d images failed; they are tried one by one: %s", len(batch), reason_of(error))
-        return [], batch
+        return batch, None
 
     def cancel(self) -> None:
         """Cancel all tasks."""

@@ -55,13 +55,17 @@ class Sink(Protocol):
 
 
 class FileWriter(Protocol):
-    """Writes the results of a cluster's task where they were computed; it is sent there by pickle."""
+    """Writes the results of a cluster's task where they were computed; it is sent there by pickle.
+
+    A task may run more than once, and wake when nobody waits for it any more. So what it writes counts only when the
+    calling process accepts it.
+    """
 
     def __call__(self, rows: Sequence[Row], key: str) -> None:
-        """Write a file of rows; the same key replaces the file."""
+        """Write a file of rows, which does not count yet; the same key replaces the file."""
 
-    def drop(self, key: str) -> None:
-        """Remove a file, if it exists."""
+    def accept(self, key: str) -> None:
+        """Make a file count; called once, by the calling process, when the task's result is there."""
 
 
 class Store(Protocol):

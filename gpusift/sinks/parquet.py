@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,30 +83,21 @@ class ParquetFormat:
         return ParquetStore(path, schema_of(record))
 
 
-def write_file(
-    folder: str | os.PathLike[str], rows: Sequence[Row], settings: dict[str, Any], key: str | None = None
-) -> str:
+def write_file(folder: str | os.PathLike[str], name: str, rows: Sequence[Row], settings: dict[str, Any]) -> None:
     """Write one Parquet file, whole or not at all.
 
     Parameters
     ----------
     folder : str or path-like
         A local folder, made if it does not exist, or a URL that fsspec opens.
+    name : str
+        The file in the folder; an earlier one is replaced.
     rows : sequence of (str, Features, (int, int))
         Name, features, and rows and columns of each image.
     settings : dict
         Settings of the run.
-    key : str, optional
-        What the file is called; by default it follows from the names, so that a second file of the same images
-        replaces the first.
-
-    Returns
-    -------
-    name : str
-        `part-<key>.parquet`, the file in the folder.
     """
     schema = schema_of(record_of(settings))
-    name = f"{FILE}{key or _digest(name for name, _, _ in rows)}.parquet"
     if "://" in os.fspath(folder):
         import fsspec
         import pyarrow
@@ -119,7 +109,6 @@ def write_file(
     else:
         with replacing(Path(folder) / name) as temporary:
             encode([batch_of(rows, schema)], schema, os.fspath(temporary))
-    return name
 
 
 class ParquetStore:
@@ -251,7 +240,3 @@ def _is_ours(file: Path) -> bool:
         return METADATA in (schema.metadata or {}) and "name" in schema.names
     except (OSError, pyarrow.ArrowException):
         return False
-
-
-def _digest(names: Iterable[str]) -> str:
-    return sha256("\0".join(names).encode()).hexdigest()[:16]

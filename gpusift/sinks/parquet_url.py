@@ -1,8 +1,12 @@
 """A sink in an object store: a folder of Parquet files, each written by the task of a cluster that computed it.
 
 The files are those of `gpusift.parquet`. Beside them are `_gpusift.json`, the settings; `_failures.jsonl`; and `_run`,
-the number of the run that writes. A file is written only while `_run` is the number of its run, so that a task which
-outlives its run cannot add what a later run has computed once more.
+the number of the run that writes.
+
+A task writes a file `_pending-<run>-<key>.parquet`, which engines and `gpusift.parquet.read` leave out. The calling
+process renames it when the task's result is there, and then its images are done. So each image is there exactly once,
+though the scheduler may run a task twice, a worker that was taken for lost may wake, and a task may outlive its run:
+what nobody accepts is removed by the next run.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from gpusift.features import Features
 
 RUN = "_run"
+PENDING = "_pending-"
 READERS = 32  # threads that read the names in files, at the start
 
 
@@ -62,6 +67,8 @@ def open_parquet_folder(
         check_settings(url, recorded, settings)
     run = uuid.uuid4().hex
     folder.write(RUN, run.encode())  # before the files are listed: from now on no earlier run adds to them
+    for name in folder.files(f"{PENDING}*.parquet"):
+        folder.remove(name)
     if overwrite:
         for name in (*folder.files(), FAILURES):
             folder.remove(name)
@@ -123,9 +130,11 @@ class ParquetFolder:
             self._kept = failed
 
     def close(self) -> None:
-        """Commit and finish."""
+        """Commit, and remove files that were not accepted."""
         self.failures.close()
         self.commit()
+        for name in self._folder.files(f"{PENDING}{self._run}-*.parquet"):
+            self._folder.remove(name)
         self._local.cleanup()
 
 
@@ -138,7 +147,7 @@ class RunWriter:
     run: str
 
     def __call__(self, rows: Sequence[Row], key: str) -> None:
-        """Write a file, or the same once more.
+        """Write a file that is pending, or the same once more.
 
         Raises
         ------
@@ -147,11 +156,22 @@ class RunWriter:
         """
         folder = _Folder(self.folder)
         _check_run(folder, self.run)
-        write_file(folder.place, rows, self.settings, key)
+        write_file(folder.place, self._pending(key), rows, self.settings)
 
-    def drop(self, key: str) -> None:
-        """Remove a file, if it exists."""
-        _Folder(self.folder).remove(f"{FILE}{key}.parquet")
+    def accept(self, key: str) -> None:
+        """Rename a pending file, so that its images are done.
+
+        Raises
+        ------
+        OSError
+            It cannot be renamed, or another run has begun to write to this folder.
+        """
+        folder = _Folder(self.folder)
+        _check_run(folder, self.run)
+        folder.rename(self._pending(key), f"{FILE}{key}.parquet")
+
+    def _pending(self, key: str) -> str:
+        return f"{PENDING}{self.run}-{key}.parquet"
 
 
 def _check_run(folder: _Folder, run: str) -> None:
@@ -188,10 +208,14 @@ class _Folder:
         if self._system.exists(f"{self._root}/{name}"):
             self._system.rm_file(f"{self._root}/{name}")
 
-    def files(self) -> list[str]:
-        """Return the names of the Parquet files in it, sorted."""
+    def rename(self, name: str, new: str) -> None:
+        """Rename a file; object stores copy it, without this machine, and remove the old one."""
+        self._system.mv(f"{self._root}/{name}", f"{self._root}/{new}")
+
+    def files(self, pattern: str = "[!_]*.parquet") -> list[str]:
+        """Return the names of files in it, by default of the Parquet files, sorted."""
         self._system.invalidate_cache()
-        return sorted(path.rpartition("/")[2] for path in self._system.glob(f"{self._root}/*.parquet"))
+        return sorted(path.rpartition("/")[2] for path in self._system.glob(f"{self._root}/{pattern}"))
 
     def names(self, file: str) -> Iterable[str]:
         """Return the names of the images in a file."""

@@ -1,8 +1,10 @@
 """Features computed by a Dask cluster of worker processes: the same as here, whatever happens to the workers."""
 
 import os
+import random
 import signal
 import threading
+import time
 from contextlib import suppress
 
 import cv2
@@ -12,6 +14,7 @@ from skimage import data
 
 from gpusift import SIFT, npz, pipeline, stream
 from gpusift.distributed import connect, extract, worker_on
+from gpusift.distributed.tasks import Tasks
 from gpusift.images.reader import Decoding
 from gpusift.parquet import read
 from gpusift.sinks import SettingsDiffer
@@ -76,7 +79,7 @@ def cluster():
 @pytest.fixture
 def client(cluster):
     with distributed.Client(cluster, direct_to_workers=True) as client:
-        client.wait_for_workers(2, timeout=30)
+        client.wait_for_workers(2, timeout=120)
         yield client
 
 
@@ -223,7 +226,7 @@ def test_workers_join_and_leave(cluster, client, photographs, expected):
 
     sink = Rows(retire)
     run(client, photographs, sink, batch_size=1)
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=120)
     assert retired
     assert set(client.nthreads()) - addresses
     cluster.scale(2)
@@ -346,3 +349,63 @@ def test_killed_workers_leave_each_image_once(cluster, client, photographs, expe
     assert killed
     assert (summary.images, summary.failures) == (40, 1)
     assert_each_once(tmp_path / "out", expected)
+
+
+class Lost:
+    """A future whose worker was lost after its result, or error, had come."""
+
+    def __init__(self, key):
+        self.key, self.status = key, "pending"
+
+
+class Told:
+    """Tells of the ends of tasks, as `distributed.as_completed` does."""
+
+    def __init__(self, ends):
+        self.ends = ends
+
+    def has_ready(self):
+        return bool(self.ends)
+
+    def __next__(self):
+        return self.ends.pop(0)
+
+
+@pytest.mark.parametrize("result", [[], ["a result"], (RuntimeError, RuntimeError("of a task"), None)], ids=str)
+def test_the_event_decides_what_came_of_a_task(client, photographs, result):
+    """Not the future's state, which the loss of its worker changes."""
+    tasks = Tasks(client, len, threading.Event())
+    tasks._completed = Told([(Lost("x"), result)])
+    tasks._sent["x"] = None, photographs[:4], False
+    batch, results = tasks.next()
+    assert batch == photographs[:4]
+    assert results == (result if isinstance(result, list) else None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_image_once_though_workers_are_lost_and_results_wait(
+    cluster, client, photographs, expected, tmp_path, seed
+):
+    """Results wait behind a slow log, while workers are killed, stopped and continued at random."""
+    chance, signals = random.Random(seed), (signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL)
+
+    def wake(pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def disturb(event):
+        time.sleep(0.01)
+        if event["event"] == "image" and chance.random() < 0.15:
+            nanny = chance.choice(list(cluster.workers.values()))
+            with suppress(ProcessLookupError):
+                if nanny.pid:
+                    os.kill(nanny.pid, chance.choice(signals))
+                    threading.Timer(0.3, wake, [nanny.pid]).start()
+
+    url = f"file://{tmp_path}/out"
+    with dask.config.set({"distributed.scheduler.allowed-failures": 20}):
+        summary = extract(photographs, client, url, parameters=PARAMETERS, batch_size=3, on_event=disturb)
+    assert (summary.images, summary.failures) == (40, 0)
+    assert_each_once(tmp_path / "out", expected)
+    assert len(list(tmp_path.glob("out/part-*.parquet"))) == 14
+    assert not list(tmp_path.glob("out/_pending-*"))

@@ -136,8 +136,8 @@ def test_what_is_there_twice_is_given_once_and_told(tmp_path, caplog):
     folder = tmp_path / "p.parquet"
     open_sink(folder, SETTINGS).close()
     rows = [(name, features_of(name), SHAPE) for name in ("a", "b", "c")]
-    for key, part in (("x", rows[:2]), ("y", rows[1:])):
-        write_file(folder, part, SETTINGS, key)
+    for name, part in (("part-x.parquet", rows[:2]), ("part-y.parquet", rows[1:])):
+        write_file(folder, name, part, SETTINGS)
     with caplog.at_level(logging.WARNING, "gpusift"):
         assert [name for name, _, _ in parquet.read(folder)] == ["a", "b", "c"]
         assert "has the image b more than once" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 from gpusift import SIFT, stream
 from gpusift.parquet import read
 from gpusift.sinks import OutputExistsError, SettingsDiffer
+from gpusift.sinks.parquet import write_file
 from gpusift.sinks.parquet_url import open_parquet_folder
 
 pytest.importorskip("pyarrow")
@@ -22,26 +23,53 @@ def rows():
     return [(name, features, (64, 64)) for name in ("a.png", "b.png")]
 
 
-def test_a_part_of_a_run_that_is_over_is_not_written(rows, tmp_path):
+def names_in(folder):
+    """What our reader finds, and what an engine finds that reads all files without a mark before their names."""
+    ours = sorted(name for name, _, _ in read(folder))
+    theirs = [path for path in folder.glob("*.parquet") if not path.name.startswith("_")]
+    assert sorted(name for path in theirs for name, _, _ in read(path)) == ours
+    return ours
+
+
+def test_a_file_counts_when_it_is_accepted_and_then_once(rows, tmp_path):
+    url = f"file://{tmp_path}/out"
+    with closing(open_parquet_folder(url, SETTINGS)) as sink:
+        for _ in range(2):  # the scheduler runs a task twice
+            sink.file_writer(rows, "a")
+            assert names_in(tmp_path / "out") == []
+        sink.file_writer.accept("a")
+        assert names_in(tmp_path / "out") == ["a.png", "b.png"]
+        sink.file_writer(rows, "a")  # a worker that was taken for lost wakes
+        sink.file_writer(rows[:1], "of the first image")
+        assert names_in(tmp_path / "out") == ["a.png", "b.png"]
+    assert not list(tmp_path.glob("out/_pending-*"))
+
+
+def test_a_task_that_outlives_its_run_adds_nothing(rows, tmp_path):
     url = f"file://{tmp_path}/out"
     with closing(open_parquet_folder(url, SETTINGS)) as before:
-        before.file_writer(rows, "a")
+        before.file_writer(rows, "late")
         with closing(open_parquet_folder(url, SETTINGS)) as after:
-            assert "b.png" in after
-            with pytest.raises(OSError, match="another run writes to this folder now"):
-                before.file_writer(rows, "b")
-            assert [path.name for path in tmp_path.glob("out/*.parquet")] == ["part-a.parquet"]
-            after.file_writer(rows, "a")  # the same once more
-            assert [name for name, _, _ in read(tmp_path / "out")] == ["a.png", "b.png"]
-            after.file_writer.drop("a")
-            after.file_writer.drop("a")
-            assert not list(read(tmp_path / "out"))
+            assert "b.png" not in after
+            for act in (lambda: before.file_writer(rows, "b"), lambda: before.file_writer.accept("late")):
+                with pytest.raises(OSError, match="another run writes to this folder now"):
+                    act()
+            after.file_writer(rows, "a")
+            after.file_writer.accept("a")
+            assert names_in(tmp_path / "out") == ["a.png", "b.png"]
+    # Its file was on the way when the next run began: that one takes no notice of it, and the one after removes it.
+    write_file(tmp_path / "out", f"_pending-{before.file_writer.run}-b.parquet", rows, SETTINGS)
+    assert names_in(tmp_path / "out") == ["a.png", "b.png"]
+    with closing(open_parquet_folder(url, SETTINGS)) as resumed:
+        assert "a.png" in resumed
+        assert not list(tmp_path.glob("out/_pending-*"))
 
 
 def test_overwriting_starts_afresh(rows, tmp_path):
     url = f"file://{tmp_path}"
     with closing(open_parquet_folder(url, SETTINGS)) as sink:
         sink.file_writer(rows, "a")
+        sink.file_writer.accept("a")
         sink.failures.add("c.png", "c.png", "broken")
     other = stream.settings_of({**PARAMETERS, "n_octaves": 3})
     with pytest.raises(SettingsDiffer, match="n_octaves was 2, is 3"):
