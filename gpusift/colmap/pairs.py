@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, groupby
 
 from gpusift.sources.limits import DEFAULT_LIMITS
-from gpusift.sources.lists import lines_of, open_list
+from gpusift.sources.lists import lines_of, open_local_list
 
 Pair = tuple[str, str]
 KINDS = ("exhaustive", "sequential", "pairs")
@@ -114,7 +114,7 @@ def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
     """
     known = set(names)
     pairs = []
-    with open_list(os.path.abspath(path), DEFAULT_LIMITS) as file:
+    with open_local_list(path, DEFAULT_LIMITS) as file:
         for line in lines_of(file):
             text = line.text.strip()
             if not text or text.startswith("#"):

@@ -53,7 +53,7 @@ def open_list(path: str, limits: Limits) -> IO[bytes]:
     if path == "-":
         return _copy(sys.stdin.buffer.read, limits)
     if location.is_local:
-        return _open_local(location.path, limits)
+        return open_local_list(location.path, limits)
 
     def copy() -> IO[bytes]:
         filesystem, inside, lock = open_filesystem(location, limits.listing_seconds, limits)
@@ -64,8 +64,8 @@ def open_list(path: str, limits: Limits) -> IO[bytes]:
     return again_if_passing(copy, location)
 
 
-def _open_local(path: str, limits: Limits) -> IO[bytes]:
-    """Open a file on this machine; copy what cannot be read twice, or has to be decoded."""
+def open_local_list(path: str | os.PathLike[str], limits: Limits) -> IO[bytes]:
+    """Open a list on this machine, as `open_list` does; copy what cannot be read twice, or has to be decoded."""
     file = open(path, "rb")  # noqa: SIM115 (its reader closes it)
     try:
         status = os.fstat(file.fileno())

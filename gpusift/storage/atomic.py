@@ -141,26 +141,20 @@ class Lock:
         It cannot be made.
     """
 
+    _descriptor = -1
+
     def __init__(self, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> None:
         self._path = Path(path)
-        self._held: int | None = None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                _flock(self._descriptor, self._path)
-                if self._is_current():
-                    break
-            except BaseException:
-                os.close(self._descriptor)
-                raise
-            os.close(self._descriptor)  # its holder has removed it meanwhile
-        if file is not None and os.path.isfile(file):
-            try:
+        self._held: list[int] = []  # descriptors of what is written
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            while not self._take():
+                pass
+            if file is not None and os.path.isfile(file):
                 self.hold(file)
-            except BaseException:
-                self.release()
-                raise
+        except BaseException:
+            self.release()
+            raise
 
     def hold(self, file: str | os.PathLike[str]) -> None:
         """Lock the file that is written, which was made meanwhile; nothing is done if that is locked already.
@@ -170,35 +164,48 @@ class Lock:
         BlockingIOError
             Another process has it.
         """
-        if self._held is not None and os.path.samestat(os.fstat(self._held), os.stat(file)):
+        status = os.stat(file)
+        if any(os.path.samestat(os.fstat(descriptor), status) for descriptor in self._held):
             return
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        self._held.append(os.open(file, os.O_RDWR | os.O_CLOEXEC))
         try:
             # Neither an flock nor a lock of the process: HDF5 takes the one, SQLite the other, and loses it by a close.
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKED_BYTE, 1, 0))
+            lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKED_BYTE, 1, 0)
+            fcntl.fcntl(self._held[-1], fcntl.F_OFD_SETLK, lock)
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(file)) from None
             if error.errno not in NOT_SUPPORTED:
-                os.close(descriptor)
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(file)) from None
                 raise
-        if self._held is not None:
-            os.close(self._held)  # another file took its place
-        self._held = descriptor
 
     def release(self) -> None:
         """Let other processes write."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        while self._held:
+            os.close(self._held.pop())
         if self._descriptor >= 0:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _is_current(self) -> bool:
+    def __del__(self) -> None:  # of a caller that an exception kept from releasing it
+        if self._descriptor >= 0:
+            self.release()
+
+    def _take(self) -> bool:
+        """Open and lock the lock's file; return False if its holder has removed it meanwhile."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+            _flock(descriptor, self._path)
+            if self._is_current(descriptor):
+                self._descriptor = descriptor  # which `release` closes
+        finally:
+            if self._descriptor != descriptor:
+                os.close(descriptor)
+        return self._descriptor >= 0
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
         except FileNotFoundError:
             return False
 
