@@ -178,10 +178,8 @@ def on_device_of(array: Any) -> AbstractContextManager[Any]:
 
 def on_host(array: Any) -> Any:
     """The array as NumPy's if it is CuPy's, in order with the stream that is current on its GPU; others unchanged."""
-    if not _is_cupys(array):
-        return array
-    with array.device:  # CuPy copies in the current stream of the device that is current
-        return array.get()
+    with on_device_of(array):  # CuPy copies in the current stream of the device that is current
+        return array.get() if _is_cupys(array) else array
 
 
 def _is_cupys(array: Any) -> bool:
