@@ -14,7 +14,8 @@ from gpusift.cli import extract, match, self_check, show
 from gpusift.cli import options as cli_options
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
-from tests.support.command import blobs, run
+from tests.support.command import run
+from tests.support.pictures import blobs
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
 from tests.support.command import run as run_command
+from tests.support.pictures import textured
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 
@@ -34,11 +35,6 @@ def run(*arguments: object) -> Result:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
-
-
-def textured(seed: int, shape: tuple[int, int] = (80, 100)) -> np.ndarray:
-    noise = cv2.GaussianBlur(np.random.default_rng(seed).random(shape), None, 2)
-    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 @pytest.fixture

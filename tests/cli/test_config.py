@@ -11,7 +11,8 @@ import pytest
 
 from gpusift import SIFT, hdf5
 from gpusift.images import read_image
-from tests.support.command import blobs, run
+from tests.support.command import run
+from tests.support.pictures import blobs
 
 
 @pytest.fixture

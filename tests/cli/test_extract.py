@@ -21,7 +21,8 @@ from gpusift import SIFT, hdf5, npz
 from gpusift.cli.options import MemoryLimit
 from gpusift.images import read_image
 from gpusift.sinks import failures
-from tests.support.command import blobs, run
+from tests.support.command import run
+from tests.support.pictures import blobs
 
 SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]
 

@@ -15,7 +15,7 @@ import pytest
 
 from gpusift import parquet
 from gpusift.sinks import failures
-from tests.support.command import blobs
+from tests.support.pictures import blobs
 
 NAMES = [
     b"\xe9t\xe9.png",

@@ -17,7 +17,8 @@ import pytest
 from gpusift import stream
 from gpusift.sources import BaseDiffersError, expand
 from tests.support.checkout import ROOT
-from tests.support.command import blobs, run
+from tests.support.command import run
+from tests.support.pictures import blobs
 
 OUTPUTS = ["f.h5", "f.parquet", "f.db", "f"]
 

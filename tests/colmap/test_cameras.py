@@ -14,16 +14,12 @@ from PIL import Image as Picture
 from gpusift import SIFT
 from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows, write_database
 from gpusift.images import read_image
+from tests.support.pictures import textured
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
 
 ROWS, COLS = 80, 100
-
-
-def textured(seed: int, shape: tuple[int, int] = (ROWS, COLS)) -> np.ndarray:
-    noise = cv2.GaussianBlur(np.random.default_rng(seed).random(shape), None, 2)
-    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 @pytest.fixture
@@ -36,7 +32,7 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, name in enumerate("ab"):
-        cv2.imwrite(str(folder / f"{name}.png"), textured(number))
+        cv2.imwrite(str(folder / f"{name}.png"), textured(number, (ROWS, COLS)))
     return folder
 
 
@@ -48,9 +44,9 @@ def test_cameras_are_colmaps_own(tmp_path, sift):
     exif.get_ifd(0x8825).update({1: "N", 2: (46.0, 50.0, 33.5), 3: "W", 4: (91.0, 59.0, 41.0), 5: b"\0", 6: 198.5})
     folder = tmp_path / "in"
     folder.mkdir()
-    cv2.imwrite(str(folder / "c.png"), textured(3))
+    cv2.imwrite(str(folder / "c.png"), textured(3, (ROWS, COLS)))
     for name, seed in (("a", 1), ("b", 2)):
-        Picture.fromarray(textured(seed)).save(folder / f"{name}.jpg", exif=exif, quality=95)
+        Picture.fromarray(textured(seed, (ROWS, COLS))).save(folder / f"{name}.jpg", exif=exif, quality=95)
     assert write_database(folder, tmp_path / "c.db", sift=sift).images == 3
     pycolmap.Database.open(tmp_path / "theirs.db").close()
     pycolmap.import_images(tmp_path / "theirs.db", folder)
@@ -86,7 +82,7 @@ def test_positions_and_gravity_are_colmaps_own(tmp_path, sift):
                 exif.get_ifd(0x8825).update(
                     {1: "N", 2: (46.0, 50.0, 33.5), 3: "W", 4: (91.0, 59.0, 41.0), 5: b"\0", 6: 1.5}
                 )
-            Picture.fromarray(textured(1)).save(folder / f"{orientation}{has_position}.jpg", exif=exif)
+            Picture.fromarray(textured(1, (ROWS, COLS))).save(folder / f"{orientation}{has_position}.jpg", exif=exif)
     assert write_database(folder, tmp_path / "c.db", sift=sift).images == 20
     pycolmap.Database.open(tmp_path / "theirs.db").close()
     pycolmap.import_images(tmp_path / "theirs.db", folder)

@@ -17,6 +17,7 @@ from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows, match_database, pairs
 from gpusift.images import read_image
 from gpusift.sinks import RefusedImageError, SettingsDiffer, open_sink
 from gpusift.stream import extract, settings_of
+from tests.support.pictures import textured
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
@@ -27,11 +28,6 @@ PLANAR = {"PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC"}
 
 def photo() -> np.ndarray:
     return np.ascontiguousarray(data.camera()[:ROWS, 60 : 60 + COLS])
-
-
-def textured(seed: int, shape: tuple[int, int] = (80, 100)) -> np.ndarray:
-    noise = cv2.GaussianBlur(np.random.default_rng(seed).random(shape), None, 2)
-    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def save(folder: Path, **pictures: np.ndarray) -> Path:

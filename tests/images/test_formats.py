@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image, ImageOps
 
 from gpusift.images import ImageReadError, decode
 from gpusift.images.formats import read_header
+from tests.support.jpegs import with_segment
 
 RNG = np.random.default_rng(0)
 SHAPE = (45, 67)
@@ -150,10 +150,6 @@ def test_avif_of_more_than_8_bits(depth):
 def jpeg(**options: int) -> bytes:
     flags = [value for name, chosen in options.items() for value in (getattr(cv2, f"IMWRITE_JPEG_{name}"), chosen)]
     return cv2.imencode(".jpg", PHOTOGRAPH, flags)[1].tobytes()
-
-
-def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
-    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
 
 
 AFTER_THE_END = {

@@ -32,9 +32,10 @@ from gpusift.images.stderr import Listener
 from gpusift.sources import Source
 from gpusift.stream import RunError, extract, processes, settings_of
 from gpusift.stream.worker import DECLINED, worker_here
-from tests.support.command import blobs, run
+from tests.support.command import run
 from tests.support.jpegs import COLOUR, SAMPLINGS, encoded, exif, with_segment
 from tests.support.memory_sink import MemorySink, run_here
+from tests.support.pictures import blobs
 from tests.support.same_bytes import digest, synthetic
 
 SCRIPT = [sys.executable, "-c", "from gpusift.cli import main; main()"]

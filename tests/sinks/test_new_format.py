@@ -12,7 +12,8 @@ from gpusift import sinks
 from gpusift.sinks import Format, RefusedImageError, SettingsDiffer, Store
 from gpusift.sinks.base import record_of, settings_in
 from gpusift.stream import extract
-from tests.support.command import blobs, run
+from tests.support.command import run
+from tests.support.pictures import blobs
 
 
 class CountsStore:

@@ -17,7 +17,7 @@ from gpusift.sinks import SettingsDiffer, failures, open_sink
 from gpusift.sinks.base import settings_in
 from gpusift.sources import BaseDiffersError, Source, SourceFailure, expand
 from gpusift.stream import RunError, extract, settings_of
-from tests.support.command import blobs
+from tests.support.pictures import blobs
 
 PARAMETERS = {"device": "cpu", "n_octaves": 2}
 
