@@ -15,7 +15,10 @@
 # `docker stop` sends SIGTERM, which ends a run after the current batch; the same command resumes it. A Dask scheduler
 # and GPU workers: docker-compose.yml.
 
-FROM python:3.11-slim-bookworm AS build
+# To build from known bytes, pin the base by its digest: --build-arg BASE=python@sha256:...
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake g++ make \
     && rm -rf /var/lib/apt/lists/*
@@ -25,7 +28,7 @@ COPY kernels kernels
 COPY gpusift gpusift
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
 # tini, as process 1, forwards signals and reaps worker processes that have ended.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \

@@ -3,6 +3,7 @@
 
     python -m bench.jobs.faults [--trials 1000] [--seconds 3600] [--seed 0] [--sinks a,b] [--ways a,b] [--faults a,b]
                                 [--only NUMBER] [--folder DIR] [--out DIR]
+    python -m bench.jobs.faults --every 1 [...]
 
 A trial draws a sink and a way to run, disturbs up to six runs of one command in succession, and then runs the command
 undisturbed until it has nothing to do. Then the output must have every image exactly once, with the same bytes as in an
@@ -13,6 +14,9 @@ undisturbed output, the same failures, no other files, and the command the same 
   or from then on (by a preloaded library, which the C compiler builds);
 - limit: too few file descriptors, too little memory, or a limit of a file's size;
 - full: the output's file system is full (a small tmpfs; needs the right to mount).
+
+With --every N, trials are not drawn: one after the other, each Nth call of one process to each sink fails, once with
+EIO and from then on with ENOSPC.
 
 No run, disturbed or not, may crash, hang, print a traceback or leave a process. One row is kept for each campaign.
 """
@@ -29,6 +33,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +51,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "devices": ("--devices", "cpu,cpu"),
     "dask": ("--dask", "local:2", "--device", "cpu", "--batch-size", "2"),
 }
+ONE = "one process"
 WEIGHTS = {"one process": 0.85, "devices": 0.11, "dask": 0.04}  # of the ways: the others take seconds to start
 FAULTS = {"kill": 0.45, "call": 0.45, "limit": 0.06, "full": 0.04}
 IMAGES = 14
@@ -72,21 +79,38 @@ class Campaign:
         self.references: dict[tuple[str, str], Reference] = {}
 
     def trial(self, number: int) -> list[str]:
-        """Run a trial, and return what was wrong."""
+        """Run a drawn trial, and return what was wrong."""
         rng = random.Random(f"{self.seed} {number}")
         sink = rng.choice(self.sinks)
         way = rng.choices(self.ways, [WEIGHTS[way] for way in self.ways])[0]
+        kinds = rng.choices(self.faults, [FAULTS[fault] for fault in self.faults], k=rng.randint(1, MOST_DISTURBED))
+        return self.disturbed(sink, way, [(kind, None) for kind in kinds], rng)
+
+    def every(self, step: int) -> Iterator[tuple[str, CallFault]]:
+        """Yield the faults of each `step`-th call of one process, and their sinks."""
+        for sink in self.sinks:
+            for call, count in self.reference(sink, ONE).calls.items():
+                for number in range(1, count + 1, step):
+                    yield sink, CallFault(call, number, errno.EIO)
+                    yield sink, CallFault(call, number, errno.ENOSPC, lasting=True)
+
+    def disturbed(
+        self, sink: str, way: str, faults: Sequence[tuple[str, CallFault | None]], rng: random.Random
+    ) -> list[str]:
+        """Run a trial with these kinds of faults, and return what was wrong."""
         reference = self.reference(sink, way)
         wrong: list[str] = []
+        done = []
         with Disk(self.output_folder) as disk:
             output = self.output_folder / SINKS[sink]
-            for _ in range(rng.randint(1, MOST_DISTURBED)):
-                kind = rng.choices(self.faults, [FAULTS[fault] for fault in self.faults])[0]
-                wrong += [f"{kind}: {each}" for each in self.disturb(kind, output, way, reference, disk, rng).wrong]
+            for kind, fault in faults:
+                ended, described = self.disturb(kind, fault, output, way, reference, disk, rng)
+                wrong += ended.wrong
+                done.append(described)
             disk.grow()
             wrong += self.resume(output, way, reference)
         self.counts[f"{sink}, {way}"] += 1
-        return wrong
+        return [f"{sink}, {way}, after {', '.join(done)}: {'; '.join(wrong)}"] if wrong else []
 
     def reference(self, sink: str, way: str) -> Reference:
         """Return what an undisturbed run does; it is made once."""
@@ -110,22 +134,20 @@ class Campaign:
         """Return the arguments of `gpusift extract`."""
         return [str(self.photographs), "-o", str(output), *WAYS[way], *OPTIONS]
 
-    def disturb(self, kind: str, output: Path, way: str, reference: Reference, disk: Disk, rng: random.Random) -> Ended:
-        """Run the command once, with a fault."""
+    def disturb(
+        self, kind: str, fault: CallFault | None, output: Path, way: str, reference: Reference, disk: Disk,
+        rng: random.Random,
+    ) -> tuple[Ended, str]:  # fmt: skip
+        """Run the command once with a fault, which is drawn if it is not given; return how it ended, and the fault."""
         limits: dict[int, int] = {}
         kill_at = None
+        described = kind
         self.calls.arm(None)
         if kind == "kill":
             kill_at = rng.uniform(0, 1.1 * reference.ended.seconds)
         elif kind == "call":
-            call = rng.choice([call for call in CALLS if reference.calls[call]])
-            name = rng.choice(ERRORS)
-            error = getattr(errno, name)
-            lasting = error == errno.ENOSPC or (error == errno.EIO and rng.random() < 0.5)
-            number = round(
-                reference.calls[call] ** rng.random()
-            )  # a resumed run has fewer calls: early ones more often
-            fault = CallFault(call, number, error, lasting, rng.random() < 0.3 and lasting)
+            fault = fault or drawn_call(reference, rng)
+            described = str(fault)
             self.calls.arm(fault)
         elif kind == "limit":
             limits = drawn_limit(reference, rng)
@@ -133,11 +155,11 @@ class Campaign:
             disk.shrink(int(reference.size * rng.uniform(0.05, 1)))
         ended = self.runner.run(self.arguments(output, way), limits, kill_at, rng)
         self.counts["kills"] += ended.killed
-        self.counts["faults"] += self.calls.fired > 0 if kind == "call" else kind in ("limit", "full")
-        if self.calls.fired:
-            self.counts[f"{call} {name}"] += 1
+        self.counts["faults"] += self.calls.fired > 0 if fault else kind in ("limit", "full")
+        if fault and self.calls.fired:
+            self.counts[f"{fault.call} {errno.errorcode[fault.error]}"] += 1
         self.calls.arm(None)
-        return ended
+        return ended, described
 
     def resume(self, output: Path, way: str, reference: Reference) -> list[str]:
         """Run the command until it has nothing to do; return what is wrong then."""
@@ -145,7 +167,7 @@ class Campaign:
             ended = self.runner.run(self.arguments(output, way))
             self.counts["resumed runs"] += 1
             if ended.wrong or ended.event.get("event") != "end":
-                return [f"resume: {ended.wrong or ended.stderr[-300:]}"]
+                return [f"resume: {ended.wrong or ended.stderr[-300:].strip()}"]
             if ended.event["images"] == 0:
                 break
         else:
@@ -224,6 +246,15 @@ def can_mount(folder: Path) -> bool:
     return True
 
 
+def drawn_call(reference: Reference, rng: random.Random) -> CallFault:
+    """Return a call that fails; early ones more often, as a resumed run has fewer calls than the reference."""
+    call = rng.choice([call for call in CALLS if reference.calls[call]])
+    error = getattr(errno, rng.choice(ERRORS))
+    lasting = error == errno.ENOSPC or (error == errno.EIO and rng.random() < 0.5)
+    number = round(reference.calls[call] ** rng.random())
+    return CallFault(call, number, error, lasting, partial=lasting and rng.random() < 0.3)
+
+
 def drawn_limit(reference: Reference, rng: random.Random) -> dict[int, int]:
     """Return a resource limit: of descriptors, of memory beyond the process's present size, or of a file's size."""
     limit = rng.choice((resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE))
@@ -249,6 +280,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after so many seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run one trial, by its number")
+    parser.add_argument("--every", type=int, metavar="N", help="let each Nth call of one process fail instead")
     parser.add_argument("--folder", type=Path, help="where photographs and outputs go meanwhile")
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     for name, possible in (("sinks", SINKS), ("ways", WAYS), ("faults", FAULTS)):
@@ -262,23 +294,40 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def trials(running: Campaign, options: argparse.Namespace) -> Iterator[Callable[[], list[str]]]:
+    """Yield the trials of a campaign."""
+    rng = random.Random(options.seed)
+    if options.every:
+        for sink, fault in running.every(options.every):
+            yield partial(running.disturbed, sink, ONE, [("call", fault)], rng)
+        return
+    for number in range(options.trials) if options.only is None else [options.only]:
+        yield partial(running.trial, number)
+
+
 def campaign(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the trials, and return the row."""
     begun = time.monotonic()
     running = Campaign(folder, options.seed, options.sinks, options.ways, options.faults)
     findings = []
-    numbers = range(options.trials) if options.only is None else [options.only]
     done = 0
-    for number in numbers:
+    for number, trial in enumerate(trials(running, options)):
         if time.monotonic() - begun > options.seconds:
             break
-        wrong = running.trial(number)
+        wrong = trial()
         done += 1
         if wrong:
-            findings.append({"number": number, "wrong": wrong})
-            rows.say(f"{number}: {'; '.join(wrong)}")
+            findings.append({"number": number if options.only is None else options.only, "wrong": wrong})
+            rows.say(f"{findings[-1]['number']}: {'; '.join(wrong)}")
     counts = dict(sorted(running.counts.items()))
-    return {"seed": options.seed, "trials": done, **counts, "findings": findings, "seconds": time.monotonic() - begun}
+    return {
+        "seed": options.seed,
+        "every": options.every,
+        "trials": done,
+        **counts,
+        "findings": findings,
+        "seconds": time.monotonic() - begun,
+    }
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The accuracy study's measures, on keypoints with a known answer; its images; its engines' conventions; its tables."""
+"""The accuracy study: measures on keypoints with known results, images, conventions of the engines, tables."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def test_keypoints_that_the_other_image_lacks_do_not_count():
     np.testing.assert_array_equal(measures.inside_other(found, TWICE, SHAPE).points, [[0, 0], [149.5, 99.5]])
 
 
-def test_repeatability_is_the_share_that_has_a_counterpart():
+def test_repeatability_is_the_fraction_with_a_counterpart():
     first = grid()
     second = measures.project(first, TURN)
     second[::4] += (0, 2.9)  # still counterparts
@@ -114,7 +114,7 @@ def test_matcher_is_brute_force(first, second):
     np.testing.assert_allclose(ratios, list(expected.values()), rtol=1e-6)
 
 
-def test_accuracy_is_the_share_of_matches_within_each_threshold():
+def test_accuracy_is_the_fraction_of_matches_within_each_threshold():
     points = grid()[:40]
     descriptors = distinct_descriptors(40)
     moved = measures.project(points, TURN)
@@ -172,7 +172,7 @@ def test_corner_error_is_that_of_the_estimate():
 
 @settings(max_examples=30)
 @given(errors=st.lists(st.floats(0, 20), min_size=1, max_size=12), threshold=st.sampled_from([1, 3, 5]))
-def test_area_under_curve_is_the_integral_of_the_share_below(errors, threshold):
+def test_area_under_curve_is_the_integral_of_the_fraction_below(errors, threshold):
     steps = (np.arange(20_000) + 0.5) / 20_000 * threshold
     expected = np.mean([np.mean(np.array(errors) <= step) for step in steps[::20]])
     assert measures.area_under_curve(errors, threshold) == pytest.approx(expected, abs=2e-3)
@@ -184,14 +184,14 @@ def test_area_under_curve_of_known_errors():
 
 
 def blobs(shape, places, sigma):
-    """Bright blobs at places (x, y) of an image."""
+    """Bright blobs at points (x, y) of an image."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     image = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * sigma**2)) for a, b in places)
     return np.rint(40 + 180 * image).astype(np.uint8)
 
 
 def centre(image):
-    """Centre of mass (x, y) of what is brighter than the ground."""
+    """Centre of mass (x, y) of the pixels that are brighter than the background."""
     weights = np.maximum(image - np.median(image) - 5, 0)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     return np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum()

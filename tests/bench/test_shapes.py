@@ -1,4 +1,4 @@
-"""What bench/kernels/shapes.py counts of a block's way through a window."""
+"""The counts of bench.kernels.shapes: how a block traverses a window."""
 
 import numpy as np
 import pytest
