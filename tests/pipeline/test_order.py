@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from gpusift import SIFT, pipeline
+from gpusift import SIFT, match, pipeline
 from gpusift.pipeline.outcomes import Unfit
 from gpusift.stages.intensities import image_of
 from tests.support.same_bytes import digest, synthetic
@@ -198,11 +198,22 @@ def test_images_in_host_memory_while_a_stream_of_another_device_is_current(cupy,
     assert digest(sift.compute(IMAGES[0])) == expected[0]
 
 
+def test_matches_on_another_device_than_the_current_one(cupy):
+    several_devices(cupy)
+    there, here = (SIFT(device=name, **PARAMETERS) for name in ("cuda:1", "cpu"))
+    pair = [IMAGES[0], np.roll(IMAGES[0], 3, axis=1)]
+    found = match(*there.compute_batch(pair), device="cuda:1").to_host()
+    expected = match(*here.compute_batch(pair), device="cpu")
+    assert len(found) > 0
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+
+
 # Memory that runs out
 
 
 @pytest.mark.standin
-@pytest.mark.parametrize("kind", ["device allocation"])
+@pytest.mark.parametrize("kind", ["device allocation", "pinned allocation"])
 @pytest.mark.parametrize("first", range(1, 14, 3))
 def test_an_allocation_that_fails_costs_no_image_of_a_batch(expected, kind, first):
     import standin
