@@ -41,23 +41,13 @@ class CallFault:
     partial: bool = False
 
 
-class Calls:
-    """The library, and its control: which call fails, and how many calls there were."""
+class Control:
+    """The file that all processes with the library map: which call fails, and how many calls there were."""
 
-    def __init__(self, folder: Path, prefix: Path) -> None:
-        self.library = folder / "faults.so"
-        compiler = os.environ.get("CC", "cc")
-        command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(self.library), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True)
-        self.path = folder / "control"
-        self.path.write_bytes(bytes(NUMBERS.size) + os.fsencode(prefix).ljust(PATH_MAX, b"\0"))
-        with self.path.open("r+b") as file:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("r+b") as file:
             self.control = mmap.mmap(file.fileno(), 0)
-        self.arm(None)
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables with which processes preload the library."""
-        return {"LD_PRELOAD": str(self.library), "FAULTS_CONTROL": str(self.path)}
 
     def arm(self, fault: CallFault | None) -> None:
         """Have a call fail, or none, and count from 0."""
@@ -75,3 +65,21 @@ class Calls:
     def counts(self) -> dict[str, int]:
         """The calls since `arm`."""
         return dict(zip(CALLS, NUMBERS.unpack(self.control[: NUMBERS.size])[6:]))
+
+
+class Calls(Control):
+    """The library, built into a folder, and its control; calls on files below `prefix` are counted."""
+
+    def __init__(self, folder: Path, prefix: Path) -> None:
+        self.library = folder / "faults.so"
+        compiler = os.environ.get("CC", "cc")
+        command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(self.library), str(SOURCE), "-ldl"]
+        subprocess.run(command, check=True)
+        path = folder / "control"
+        path.write_bytes(bytes(NUMBERS.size) + os.fsencode(prefix).ljust(PATH_MAX, b"\0"))
+        super().__init__(path)
+        self.arm(None)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which processes preload the library."""
+        return {"LD_PRELOAD": str(self.library), "FAULTS_CONTROL": str(self.path)}

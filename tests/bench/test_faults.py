@@ -131,3 +131,41 @@ def test_unknown_faults_are_refused(tmp_path):
     done = run_module("bench.jobs.faults", "--faults", "kill,flood", "--out", tmp_path)
     assert done.returncode == 2
     assert "--faults must be among kill, call, limit, full; got 'flood'" in done.stderr
+
+
+MAKES = """
+import os, sys
+from pathlib import Path
+import errno
+from bench.jobs.fault_calls import CallFault, Control
+from gpusift.sinks import open_sink
+from tests.support.sink_writer import SETTINGS
+control = Control(Path(os.environ["FAULTS_CONTROL"]))
+refused = 0
+for number in range(1, 400):
+    path = f"{sys.argv[1]}/{number}.db"
+    control.arm(CallFault("write", number, errno.ENOSPC, lasting=True))
+    try:
+        open_sink(path, SETTINGS).close()
+    except OSError:
+        refused += 1
+    fired = control.fired
+    control.arm(None)
+    open_sink(path, SETTINGS).close()
+    if not fired:
+        print(number, refused)
+        break
+"""
+
+
+@needs_compiler
+def test_a_database_is_made_whole_or_not_at_all(tmp_path):
+    """The disk is full from any write on: the next run makes the database, or opens a whole one."""
+    pytest.importorskip("pycolmap", reason="the package is missing: pip install pycolmap")
+    (tmp_path / "in").mkdir()
+    calls = Calls(tmp_path, tmp_path / "in")
+    command = [sys.executable, "-c", MAKES, str(tmp_path / "in")]
+    done = subprocess.run(command, env={**os.environ, **calls.environment()}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    writes, refused = map(int, done.stdout.split())
+    assert writes > refused > 50

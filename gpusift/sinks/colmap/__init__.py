@@ -100,16 +100,25 @@ class ColmapFormat:
         try:
             with _as_os_error(path):
                 pycolmap.Database.open(temporary).close()
-                with closing(sqlite3.connect(temporary)) as database, database:
-                    for table in TABLES:
-                        database.execute(table)
-                    database.execute("INSERT INTO gpusift VALUES (?)", (record_of(settings),))
+                with closing(sqlite3.connect(temporary)) as database:
+                    with database:
+                        for table in TABLES:
+                            database.execute(table)
+                        database.execute("INSERT INTO gpusift VALUES (?)", (record_of(settings),))
+                    _checkpoint(database)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             self.clear(temporary)
         sync_folder(path.parent)
+
+
+def _checkpoint(database: sqlite3.Connection) -> None:
+    """Move SQLite's log into the database's file. Closing does so too, but ignores that it fails."""
+    busy, pages, moved = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy or pages != moved:
+        raise sqlite3.OperationalError("its log cannot be moved into the file")
 
 
 def _camera_reader(settings: dict[str, Any]) -> CameraReader:
@@ -180,7 +189,8 @@ class ColmapStore:
         """Close the database: SQLite moves all of it into the one file."""
         with _as_os_error(self._path), self._reading:
             self._reader.close()
-            self._database.close()
+            with closing(self._database):
+                _checkpoint(self._database)
 
     def abandon(self) -> None:
         """Close the database as it is."""
