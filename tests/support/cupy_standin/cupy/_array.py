@@ -10,6 +10,7 @@ from cupy.cuda import memory
 from cupy.cuda import stream as streams
 from cupy.cuda.device import Device
 from standin import copies
+from standin.blocks import byte_bounds
 from standin.machine import machine
 from standin.violations import UseAfterFreeError, report
 
@@ -57,7 +58,7 @@ class ndarray:
         """Where its bytes begin and end in its block."""
         if not self._host.size:
             return 0, 0
-        low, high = np.lib.array_utils.byte_bounds(self._host)
+        low, high = byte_bounds(self._host)
         return low - self.data.mem.block.address, high - self.data.mem.block.address
 
     shape = property(lambda self: self._host.shape)

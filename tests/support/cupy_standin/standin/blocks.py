@@ -76,6 +76,13 @@ class Block:
         return next((user for user, _ in self._users if not user.is_known), None)
 
 
+def byte_bounds(array: np.ndarray) -> tuple[int, int]:
+    """The addresses at which the bytes of an array that is not empty begin and end."""
+    start: int = array.__array_interface__["data"][0]
+    spans = [(count - 1) * stride for count, stride in zip(array.shape, array.strides)]
+    return start + sum(min(0, span) for span in spans), start + sum(max(0, span) for span in spans) + array.itemsize
+
+
 def require_order(what: str, place: str, uses: tuple[Use, ...], clock: dict[Stream, int]) -> None:
     """Raises RaceError if a use has no order with an earlier one of the same bytes."""
     for use in uses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from standin.blocks import byte_bounds
 from standin.machine import machine
 from standin.pools import PinnedMemoryOf, pinned_pool
 
@@ -65,7 +66,7 @@ def plain(array: Any) -> Any:
 def check(array: Any, writes: bool) -> None:
     """Checks that no copy under way conflicts with the host's use of an array."""
     if isinstance(array, PinnedArray) and array.size:
-        low, high = np.lib.array_utils.byte_bounds(plain(array))
+        low, high = byte_bounds(plain(array))
         use = pinned_pool().use_of(low, high - low, writes)
         if use is not None:
             machine().host_uses("the host " + ("writing" if writes else "reading"), (use,))
