@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accuracy.measures import Features
+from bench.accuracy.measures import Features, Refine
 from bench.common.engines import UnavailableError
 
 Image = NDArray[np.uint8]
@@ -27,7 +27,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gpusift": {},
     "gpusift precise": {"precise_upscale": True},
     "gpusift root": {"precise_upscale": True, "normalization": "root"},
+    "gpusift root refined": {"precise_upscale": True, "normalization": "root"},
     "gpusift as COLMAP": {
+        "precise_upscale": True,
+        "normalization": "root",
+        "c_dog": 0.02 / 3,
+        "n_octaves": 4,
+        "keep": "scale",
+    },
+    "gpusift as COLMAP refined": {
         "precise_upscale": True,
         "normalization": "root",
         "c_dog": 0.02 / 3,
@@ -66,6 +74,18 @@ def gpusift(**settings: Any) -> Engine:
         return [features(each.positions[:, ::-1], each.sigmas, each.descriptors) for each in several]
 
     return engine
+
+
+def refiner(name: str, first: Image, second: Image, budget: Budget) -> Refine | None:
+    """Return what refines matches of two images, for an engine that does; None for all others."""
+    if not name.endswith(" refined"):
+        return None
+    from gpusift import SIFT
+    from gpusift.refine import refine_matches
+
+    sift = SIFT(**SETTINGS[name], max_keypoints=budget)
+    several = [sift.compute(image).to_host() for image in (first, second)]
+    return lambda matches: refine_matches(first, second, *several, matches, sift=sift).to_host().positions[:, ::-1]
 
 
 def scikit_image(**settings: Any) -> Engine:

@@ -19,6 +19,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,16 @@ class Features:
         return self[np.sort(first)]
 
 
-def pair(first: Features, second: Features, homography: Array, shapes: tuple[tuple[int, int], tuple[int, int]]) -> dict:
+Refine = Callable[[Array], Array]  # (Q, 2) matches -> (Q, 2) points of the first image's keypoints in the second
+
+
+def pair(
+    first: Features,
+    second: Features,
+    homography: Array,
+    shapes: tuple[tuple[int, int], tuple[int, int]],
+    refine: Refine | None = None,
+) -> dict:
     """Measure two images.
 
     Parameters
@@ -80,6 +90,8 @@ def pair(first: Features, second: Features, homography: Array, shapes: tuple[tup
         Maps points of the first to the second.
     shapes : pair of (rows, columns)
         Of the images.
+    refine : callable, optional
+        Gives the points of matches in the second image; by default they are those of its keypoints.
 
     Returns
     -------
@@ -93,7 +105,9 @@ def pair(first: Features, second: Features, homography: Array, shapes: tuple[tup
     covisible = min(len(side) for side in inside)
     mutual, ratios = mutual_nearest(first.descriptors, second.descriptors)
     matches = mutual[ratios < MAX_RATIO]
-    errors = [match_errors(first, second, homography, chosen) for chosen in (matches, mutual)]
+    points = [first.points[matches[:, 0]], refine(matches) if refine else second.points[matches[:, 1]]]
+    errors = [np.linalg.norm(project(points[0], homography) - points[1], axis=1)]
+    errors.append(match_errors(first, second, homography, mutual))
     correct = np.count_nonzero(errors[0] <= CORRECT)
     return {
         "covisible": covisible,
@@ -103,7 +117,7 @@ def pair(first: Features, second: Features, homography: Array, shapes: tuple[tup
         "accuracy": accuracy(errors[0]),
         "mutual_matches": len(mutual),
         "mutual_accuracy": accuracy(errors[1]),
-        "corner_errors": corner_errors(first, second, homography, matches, shapes[0]),
+        "corner_errors": corner_errors(*points, homography, shapes[0]),
     }
 
 
@@ -211,10 +225,10 @@ def accuracy(errors: Array) -> list[float]:
     return [float((errors <= threshold).mean()) if len(errors) else 0.0 for threshold in THRESHOLDS]
 
 
-def corner_errors(
-    first: Features, second: Features, homography: Array, matches: Array, shape: tuple[int, int]
-) -> list[float]:
+def corner_errors(first: Array, second: Array, homography: Array, shape: tuple[int, int]) -> list[float]:
     """Return the mean distances between the corners mapped by estimated homographies and by the true one [3].
+
+    `first` and `second` are the (Q, 2) points of matches.
 
     An estimate depends on the order of the matches, so there are `ESTIMATES` of them, with orders from fixed seeds.
     The unit is pixels of the second image; `NO_HOMOGRAPHY` if no homography is found.
@@ -224,9 +238,9 @@ def corner_errors(
     errors = []
     for seed in range(ESTIMATES):
         estimate = None
-        if len(matches) >= 4:
-            order = np.random.default_rng(seed).permutation(matches)
-            estimate, _ = cv2.findHomography(first.points[order[:, 0]], second.points[order[:, 1]], **RANSAC)
+        if len(first) >= 4:
+            order = np.random.default_rng(seed).permutation(len(first))
+            estimate, _ = cv2.findHomography(first[order], second[order], **RANSAC)
         error = NO_HOMOGRAPHY
         if estimate is not None:
             error = np.linalg.norm(project(corners, estimate) - project(corners, homography), axis=1).mean()

@@ -26,14 +26,17 @@ STYLES: dict[str, dict[str, Any]] = {  # colour-blind safe; a library has one co
     "gpusift": {"color": "#0a9396", "ls": "-"},
     "gpusift precise": {"color": "#0a9396", "ls": "--"},
     "gpusift root": {"color": "#003d4d", "ls": "-"},
+    "gpusift root refined": {"color": "#5f0f40", "ls": "-"},
     "gpusift as COLMAP": {"color": "#003d4d", "ls": "--"},
+    "gpusift as COLMAP refined": {"color": "#5f0f40", "ls": "--"},
     "scikit-image": {"color": "#9b9b9b", "ls": (0, (1, 1.5)), "lw": 2.5, "zorder": 3},
     "OpenCV": {"color": "#ee9b00", "ls": "-"},
     "OpenCV precise": {"color": "#ee9b00", "ls": "--"},
     "pycolmap": {"color": "#ae2012", "ls": "-"},
 }
 COLUMNS = 3  # of panels
-OURS, THEIRS = ("gpusift root", "gpusift as COLMAP"), ("OpenCV", "pycolmap")  # compared pair by pair
+OURS = ("gpusift root", "gpusift root refined", "gpusift as COLMAP", "gpusift as COLMAP refined")
+THEIRS = ("OpenCV", "pycolmap")  # compared pair by pair
 BY_PAIR = ("pair_accuracies", "corner_errors")
 
 

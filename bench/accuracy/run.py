@@ -15,7 +15,8 @@ measures, and the papers that they come from, are in `bench.accuracy.measures`:
   Sun et al. 2021).
 
 All engines have the same matcher, which is COLMAP's: brute force, mutual nearest neighbours, nearer than 0.8 times the
-second nearest (Lowe 2004) in both directions. Accuracy without that ratio is kept too.
+second nearest (Lowe 2004) in both directions. Engines called "refined" then refine the matches. Accuracy without that
+ratio, and without refinement, is kept too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ BUDGET = 1000  # features; most images have as many for every engine
 ROWS = "accuracy.jsonl"
 
 
-def measure(sequence: Sequence, engine: engines.Engine, budgets: list[int | None]) -> Iterator[dict[str, Any]]:
+def measure(
+    sequence: Sequence, name: str, engine: engines.Engine, budgets: list[int | None]
+) -> Iterator[dict[str, Any]]:
     """Measure an engine on a sequence, once for each budget.
 
     Yields
@@ -52,7 +55,13 @@ def measure(sequence: Sequence, engine: engines.Engine, budgets: list[int | None
     for number, budget in enumerate(budgets):
         each = [features[number] for features in found]
         pairs = [
-            measures.pair(each[0], each[k], sequence.homographies[k], (images[0].shape, images[k].shape))
+            measures.pair(
+                each[0],
+                each[k],
+                sequence.homographies[k],
+                (images[0].shape, images[k].shape),
+                engines.refiner(name, images[0], images[k], budget),
+            )
             for k in range(1, len(images))
         ]
         means = {key: np.mean([pair[key] for pair in pairs], axis=0) for key in pairs[0] if key != "corner_errors"}
@@ -76,7 +85,7 @@ def study(names: list[str], sequences: dict[str, Sequence], budgets: list[int | 
             yield {**about, "skipped": str(error)}
             continue
         for title, sequence in sequences.items():
-            for row in measure(sequence, engine, budgets):
+            for row in measure(sequence, name, engine, budgets):
                 yield {"sequence": title, **about, **row}
 
 

@@ -114,6 +114,26 @@ def test_matcher_is_brute_force(first, second):
     np.testing.assert_allclose(ratios, list(expected.values()), rtol=1e-6)
 
 
+def test_refined_points_replace_those_of_the_keypoints():
+    descriptors = distinct_descriptors(len(grid()))
+    first, second = features(grid(), descriptors=descriptors), features(grid() + 2, descriptors=descriptors)
+    rough = measures.pair(first, second, np.eye(3), (SHAPE, SHAPE))
+    refined = measures.pair(first, second, np.eye(3), (SHAPE, SHAPE), lambda matches: first.points[matches[:, 0]])
+    assert (rough["accuracy"][0], refined["accuracy"][0]) == (0, 1)
+    assert rough["mutual_accuracy"] == refined["mutual_accuracy"]
+
+
+def test_the_bench_refines_for_the_engines_that_say_so():
+    from skimage import data
+
+    image = data.camera()[100:300, 150:350].copy()
+    assert engines.refiner("gpusift root", image, image, None) is None
+    refine = engines.refiner("gpusift root refined", image, image, None)
+    (found,) = engines.make("gpusift root refined")(image, [None])
+    matches = np.column_stack((np.arange(len(found)),) * 2)
+    np.testing.assert_allclose(refine(matches), found.points, rtol=0, atol=0.01)
+
+
 def test_accuracy_is_the_fraction_of_matches_within_each_threshold():
     points = grid()[:40]
     descriptors = distinct_descriptors(40)
@@ -160,13 +180,11 @@ def test_orientations_of_one_keypoint_count_once():
 
 def test_corner_error_is_that_of_the_estimate():
     points = grid()
-    matches = np.column_stack((np.arange(len(points)),) * 2)
     moved = measures.project(points, TURN) + np.array([3, 4])
     moved[::3] += np.random.default_rng(0).uniform(50, 100, (len(moved[::3]), 2))  # wrong matches
-    first, second = features(points), features(moved)
-    errors = measures.corner_errors(first, second, TURN, matches, SHAPE)
+    errors = measures.corner_errors(points, moved, TURN, SHAPE)
     assert errors == pytest.approx([5] * measures.ESTIMATES, abs=1e-3)
-    too_few = measures.corner_errors(first, second, TURN, matches[:3], SHAPE)
+    too_few = measures.corner_errors(points[:3], moved[:3], TURN, SHAPE)
     assert too_few == [measures.NO_HOMOGRAPHY] * measures.ESTIMATES
 
 
