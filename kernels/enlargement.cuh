@@ -28,7 +28,14 @@ DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int 
     };
     const int last = smaller(end, cols - 1);
     VECTORIZE
-    for (int col = larger(first, 1) + threadIdx.x; col < last; col += blockDim.x) enlarge(col, col - 1, col + 1);
+    for (int col = larger(first, 1) + threadIdx.x * ENLARGED_SPAN; col < last; col += blockDim.x * ENLARGED_SPAN) {
+        if (col + ENLARGED_SPAN <= last) {  // what neighbours have in common is computed once
+            UNROLL
+            for (int i = 0; i < ENLARGED_SPAN; ++i) enlarge(col + i, col + i - 1, col + i + 1);
+        } else {
+            for (int i = col; i < last; ++i) enlarge(i, i - 1, i + 1);
+        }
+    }
     if (threadIdx.x != 0) return;
     const int second = smaller(1, cols - 1), last_but_one = larger(cols - 2, 0);
     if (first == 0) enlarge(0, second, second);

@@ -14,6 +14,8 @@
 #define MAX_RADIUS 1  // of a blur whose radius is known only when running: a GPU has none
 #define UNROLL _Pragma("unroll")
 #define ONE_BY_ONE _Pragma("unroll 1")
+#define MAXIMUM(a, b) fmax(a, b)  // of numbers that are not NaN; of two zeros either one
+#define MINIMUM(a, b) fmin(a, b)
 #else
 #include "host/platform.hpp"
 #endif
@@ -23,6 +25,15 @@
 
 #define VECTORIZE  // says of a loop that its turns are independent
 #define LANES 1    // samples of a vector
+
+#define ALIGNED 4          // samples that are read or written at once, at a multiple of as many
+#define COPIES_TILES true  // whether samples that a block reads again and again are copied into shared memory
+
+// A loop over `count` samples side by side, at most `most`, whose turns are independent. A GPU makes all `most` turns,
+// so that samples are loaded and stored together; there is room behind the samples for what is too many.
+#define FOR_SAMPLES(index, count, most) \
+    UNROLL                              \
+    for (int index = 0; index < ((void)(count), (most)); ++index)
 
 // The type of a vector of numbers.
 template <typename T>
@@ -83,6 +94,9 @@ DEVICE void for_each_strip(int row_0, int row_1, const Begin& begin, const Take&
 DEVICE void prefetch(const void*, int) {}
 
 #endif
+
+// A pointer to samples, of which the compiler may know that it is a multiple of 16 bytes.
+#define ALIGNED_POINTER(pointer) static_cast<decltype(pointer)>(__builtin_assume_aligned(pointer, 16))
 
 // The precision; -DREAL=float|double.
 using real = REAL;

@@ -35,39 +35,34 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
                             const int factor, const real* __restrict__ taps, const int radius, real* __restrict__ out,
                             const int pitch) {
     constexpr int widest = FUSED > 0 ? FUSED : MAX_FUSED_RADIUS;
-    constexpr int step = LANES > 4 ? LANES : 4;  // a vector, and all that comes of an image's column
-    constexpr int halo = (widest + step - 1) / step * step, width = BLUR_TILE_COLS + 2 * halo;
+    using Shape = BlurShape<widest>;
     const int reach = FUSED > 0 ? FUSED : radius;
     const int out_rows = factor * rows, out_cols = factor * cols;
-    __shared__ real enlarged[(BLUR_TILE_ROWS + 2 * widest) * width];
-    __shared__ real columns[BLUR_TILE_ROWS * width];
+    alignas(16) __shared__ real enlarged[Shape::copy_size];
+    alignas(16) __shared__ real columns[Shape::columns_size];
     image += blockIdx.z * stride;
     out += blockIdx.z * stride;
-    for (int number = blockIdx.x; number < n_tiles_of(out_rows, out_cols); number += gridDim.x) {
+    const int n_tiles = n_tiles_of(out_rows, out_cols);
+    for (int number = blockIdx.x; number < n_tiles; number += gridDim.x) {
         const BlurTile tile = tile_of(number, out_rows, out_cols);
-        const int left = larger(tile.col_0 - halo, 0), right = smaller(tile.col_1 + reach, out_cols);
-        real* tile_enlarged = enlarged + halo - tile.col_0;
-        real* tile_columns = columns + halo - tile.col_0;
+        const int left = larger(tile.col_0 - Shape::halo, 0), right = smaller(tile.col_1 + reach, out_cols);
         const int first = left / factor, end = ceil_div(right, factor);
+        real* tile_enlarged = enlarged + Shape::halo - tile.col_0;
         for (int i = threadIdx.y; i < BLUR_TILE_ROWS + 2 * reach; i += blockDim.y) {
             const int row = reflect(tile.row_0 - reach + i, out_rows);
-            real* to = tile_enlarged + i * width;
+            real* to = tile_enlarged + i * Shape::width;
             if (factor == 1) enlarge_row<1>(image, rows, cols, row, first, end, to);
             if (factor == 2) enlarge_row<2>(image, rows, cols, row, first, end, to);
             if (factor == 4) enlarge_row<4>(image, rows, cols, row, first, end, to);
         }
         __syncthreads();
-        for (int i = threadIdx.y * BLUR_ROWS; i < BLUR_TILE_ROWS; i += blockDim.y * BLUR_ROWS) {
-            if (FUSED > 0) {
-                blur_columns<FUSED, BLUR_ROWS>(tile_enlarged + (i + reach) * width, width, taps, left, right,
-                                               tile_columns + i * width, width);
-            } else {
-                for (int row = i; row < i + BLUR_ROWS; ++row)
-                    blur_columns_reflected(tile_enlarged, row + reach, BLUR_TILE_ROWS + 2 * reach, width, taps, reach,
-                                           left, right, tile_columns + row * width);
-            }
-        }
-        tile.blur_rows<FUSED>(tile_columns, width, taps, reach, out_cols, pitch, out);
+        blur_tile_columns<FUSED, Shape::halo, true>(tile, tile_enlarged, reach, BLUR_TILE_ROWS + 2 * reach, out_cols,
+                                                    Shape::width, taps, reach, columns);
+        __syncthreads();
+        mirror_columns<Shape::width>(tile, reach, out_cols, columns + Shape::halo);
+        __syncthreads();
+        blur_tile_rows<FUSED, Shape::halo>(tile, columns, taps, reach, out, pitch, nullptr, 0);
+        __syncthreads();
     }
 }
 
@@ -88,40 +83,32 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
 KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const int pitch,
                      const long long stride, const real* __restrict__ taps, const int radius, real* __restrict__ out,
                      real* __restrict__ next, const int next_pitch) {
-    constexpr int widest = RADIUS > 0 ? RADIUS : MAX_RADIUS;
-    constexpr int halo = (widest + LANES - 1) / LANES * LANES, width = BLUR_TILE_COLS + 2 * halo;
     constexpr int unrolled = RADIUS <= MAX_UNROLLED ? RADIUS : 0;
+    using Shape = BlurShape<(RADIUS > 0 ? RADIUS : MAX_RADIUS)>;
+    constexpr bool copies = COPIES_TILES && RADIUS > 0 && Shape::copy_fits;
     const int reach = RADIUS > 0 ? RADIUS : radius;
-    __shared__ real columns[BLUR_TILE_ROWS * width];
+    alignas(16) __shared__ real copy[copies ? Shape::copy_size : 1];
+    alignas(16) __shared__ real columns[Shape::columns_size];
     in += blockIdx.z * stride;
     out += blockIdx.z * stride;
     next += blockIdx.z * stride;
-    for (int number = blockIdx.x; number < n_tiles_of(rows, cols); number += gridDim.x) {
+    const int n_tiles = n_tiles_of(rows, cols);
+    for (int number = blockIdx.x; number < n_tiles; number += gridDim.x) {
         const BlurTile tile = tile_of(number, rows, cols);
-        const int left = larger(tile.col_0 - ceil_div(reach, LANES) * LANES, 0);
-        const int right = smaller(tile.col_1 + reach, cols);
-        real* tile_columns = columns + halo - tile.col_0;
-        for (int group = tile.row_0 + threadIdx.y * BLUR_ROWS; group < tile.row_1; group += blockDim.y * BLUR_ROWS) {
-            real* blurred = tile_columns + (group - tile.row_0) * width;
-            const int end = group + BLUR_ROWS;
-            if (unrolled > 0 && group >= reach && end + reach <= rows && end <= tile.row_1) {
-                blur_columns<unrolled, BLUR_ROWS>(in + (long long)group * pitch, pitch, taps, left, right, blurred,
-                                                  width);
-            } else {
-                for (int row = group; row < smaller(end, tile.row_1); ++row)
-                    blur_columns_reflected(in, row, rows, pitch, taps, reach, left, right,
-                                           blurred + (row - group) * width);
-            }
+        if constexpr (copies) {
+            copy_tile<Shape::radius>(tile, in, rows, pitch, copy);
+            __syncthreads();
+            blur_tile_columns<unrolled, Shape::halo, true>(tile, copy + Shape::halo - tile.col_0, reach,
+                                                           Shape::copy_rows, cols, Shape::width, taps, reach, columns);
+        } else {
+            blur_tile_columns<unrolled, Shape::halo, false>(tile, in, tile.row_0, rows, cols, pitch, taps, reach,
+                                                            columns);
         }
-        tile.blur_rows<unrolled>(tile_columns, width, taps, reach, cols, pitch, out);
-        if (next_pitch == 0) continue;
-        for (int row = tile.row_0 / 2 + threadIdx.y; row < ceil_div(tile.row_1, 2); row += blockDim.y) {
-            const real* from = out + 2LL * row * pitch;
-            real* to = next + (long long)row * next_pitch;
-            const int end = ceil_div(tile.col_1, 2);
-            VECTORIZE
-            for (int col = tile.col_0 / 2 + threadIdx.x; col < end; col += blockDim.x) to[col] = from[2 * col];
-        }
+        __syncthreads();
+        mirror_columns<Shape::width>(tile, reach, cols, columns + Shape::halo);
+        __syncthreads();
+        blur_tile_rows<unrolled, Shape::halo>(tile, columns, taps, reach, out, pitch, next, next_pitch);
+        __syncthreads();
     }
 }
 

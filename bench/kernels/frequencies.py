@@ -106,7 +106,8 @@ def count(code: list[Instruction], around: list[Region], name: str) -> list[Coun
     for loop in (None, *all_loops):
         if loop is not None:
             head = _head(loop, of_loop[loop], around)
-            times[loop] = min(_product(head.chain, around), float("inf")) * turns[loop]
+            unused = any(turns[outer] == 0 for outer in all_loops if outer != loop and _encloses(outer, loop))
+            times[loop] = 0.0 if unused else _product(head.chain, around) * turns[loop]
         body: Counter[str] = Counter()
         for instruction in of_loop[loop]:
             often = min(_product(instruction.lines, around), times[loop])
@@ -126,8 +127,13 @@ class _Head:
 
 
 def _head(loop: Loop, own: list[Instruction], around: list[Region]) -> _Head:
-    """Return the source loop in which most of a loop's own instructions lie, innermost."""
+    """Return the source loop whose first line the branch back names, or else that of most of a loop's instructions."""
     votes: Counter[_Head] = Counter()
+    back = next((instruction for instruction in own if instruction.address == loop.last), None)
+    for depth, line in enumerate(back.lines if back else ()):
+        for region in around:
+            if region.is_loop and (region.file, region.first) == line:
+                return _Head(region, back.lines[depth:] if back else ())
     for instruction in own:
         for depth, line in enumerate(instruction.lines):
             within = [region for region in around if region.is_loop and region.holds(line)]
@@ -157,7 +163,7 @@ def _turns(
     for loops in kin.values():
         by_size = sorted(loops, key=lambda loop: len(of_loop[loop]))
         small, large = (_work(of_loop[loop]) for loop in (by_size[0], by_size[-1]))
-        copies = max((round(large[key] / small[key]) for key in small), default=1) if len(loops) > 1 else 1
+        copies = round(large.total() / small.total()) if len(loops) > 1 and small.total() else 1
         turns.update(dict.fromkeys(by_size[:-1], 0.0))
         turns[by_size[-1]] = 1 / max(copies, 1)
     return turns

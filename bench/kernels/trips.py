@@ -10,7 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gpusift.devices import TILES
+
 WARP = 32  # threads
+ALIGNED = 4  # samples that a blur copies at once
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,9 @@ class Scene:
     ----------
     candidates, keypoints, features : float
         Of an image.
-    strong : float
-        Of the groups of 32 differences in a row, those with one that reaches the threshold.
-    extreme : float
-        Of those groups, those with a candidate.
+    strong, extreme : float
+        Of the groups of differences that a warp of `find_extrema` looks at, two rows of 64, the fraction in which one
+        reaches the threshold, and in which one is a candidate.
     orientation_side : float
         Rows of a keypoint's window in `assign_orientations`, samples.
     rows, cols : float
@@ -34,8 +36,8 @@ class Scene:
     candidates: float = 10_000
     keypoints: float = 5_000
     features: float = 6_000
-    strong: float = 0.2
-    extreme: float = 0.01
+    strong: float = 0.32
+    extreme: float = 0.04
     orientation_side: float = 22.6
     rows: float = 50.5
     cols: float = 25.4
@@ -96,69 +98,66 @@ def _intensities(made: Made, scene: Scene) -> Times:
     }
 
 
-def _first_level(made: Made, scene: Scene) -> Times:
-    columns, radius = made.block[0], made.constant
-    rows, cols = 8, 128
-    held = cols + 2 * radius
-    image_cols = held / made.numbers["factor"]
+def _blur_tile(made: Made, rows: float, cols: float) -> Times:
+    """Return the times of what both blurs do with a tile; a level of `rows` x `cols`, which may be less than a tile."""
+    radius, threads = made.constant, made.threads
+    tile_rows, tile_cols = TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
+    width = tile_cols + 2 * (-(-radius // ALIGNED) * ALIGNED)
+    rows, cols = min(rows, tile_rows), min(cols, tile_cols)
+    down, across = math.ceil(made.numbers["rows"] / tile_rows), math.ceil(made.numbers["cols"] / tile_cols)
     return {
-        "scale_space.cu: for (int number = blockIdx.x; number < n_tiles_of(out_rows": 1,
-        "scale_space.cu: for (int i = threadIdx.y; i < BLUR_TILE_ROWS + 2 * reach": turns(
-            rows + 2 * radius, made.block[1]
+        "blur.cuh: i < n_column_spans": turns(width * math.ceil(rows / TILES["BLUR_ROWS"]), threads, WARP),
+        "blur.cuh: DEVICE void blur_columns_reflected(": 0,
+        "blur.cuh: for (int row = tile.row_0 + threadIdx.y": min(1, 2 / across) * turns(rows, made.block[1]),
+        "blur.cuh: for (int col = tile.col_0 - reach": 0.5,
+        "blur.cuh: for (int col = cols + threadIdx.x": 0.5,
+        "blur.cuh: i < n_row_spans": turns(
+            tile_cols // (TILES["BLUR_ROW_SPAN"] * TILES["BLUR_ROW_PARTS"]) * rows, threads, WARP
         ),
-        **{f"scale_space.cu: if (factor == {n})": n == made.numbers["factor"] for n in (1, 2, 4)},
-        "enlargement.cuh: for (int col = larger(first, 1)": turns(image_cols, columns, WARP),
-        "enlargement.cuh: if (first == 0)": 1 / 30,
-        "enlargement.cuh: if (cols > 1 && end": 1 / 30,
-        "scale_space.cu: for (int i = threadIdx.y * BLUR_ROWS": 1,
-        "scale_space.cu: DEVICE void blur_columns(": 1,
-        "scale_space.cu: DEVICE void blur_columns_reflected(": 0,
-        "scale_space.cu: for (int col = left + threadIdx.x": turns(cols + radius, columns, WARP),
-        **_blur_rows(made, rows, cols),
+        "blur.cuh: for (int i = threadIdx.y; i < Shape::copy_rows": turns(tile_rows + 2 * radius, made.block[1]),
+        "blur.cuh: for (int group = threadIdx.x": 1,
+        "arithmetic.cuh: while (i < 0": min(1, 2 / down),
     }
 
 
-def _blur_rows(made: Made, rows: int, cols: int) -> Times:
+def _first_level(made: Made, scene: Scene) -> Times:
+    radius, factor = made.constant, made.numbers["factor"]
+    spans = (TILES["BLUR_TILE_COLS"] + 2 * radius) / factor / TILES["ENLARGED_SPAN"]
+    tile = _blur_tile(made, factor * made.numbers["rows"], factor * made.numbers["cols"])
+    unused = ("blur.cuh: for (int i = threadIdx.y; i < Shape::copy_rows", "blur.cuh: for (int group")
     return {
-        "scale_space.cu: if (col_0 < radius ||": 1 / 15,
-        "scale_space.cu: for (int row = row_0 + threadIdx.y; row < row_1; row += blockDim.y)": turns(
-            rows, made.block[1]
-        ),
-        "scale_space.cu: for (int col = col_0 - radius": 1,
-        "scale_space.cu: for (int col = cols + threadIdx.x": 1,
+        **{key: times for key, times in tile.items() if not key.startswith(unused)},
+        "scale_space.cu: for (int number = blockIdx.x": 1,
+        "scale_space.cu: for (int i = threadIdx.y; i <": turns(TILES["BLUR_TILE_ROWS"] + 2 * radius, made.block[1]),
+        **{f"scale_space.cu: if (factor == {n})": n == factor for n in (1, 2, 4)},
+        "enlargement.cuh: for (int col = larger(first, 1)": turns(spans, made.block[0]),
+        "enlargement.cuh: } else {": 1 / 30,
+        "enlargement.cuh: for (int i = col; i < last": 1,
+        "enlargement.cuh: if (first == 0)": 1 / 30,
+        "enlargement.cuh: if (cols > 1 && end": 1 / 30,
     }
 
 
 def _blur(made: Made, scene: Scene) -> Times:
-    columns = made.block[0]
-    rows, cols = min(8, made.numbers["rows"]), min(128, made.numbers["cols"])
-    reflected = min(1.0, 2 * made.constant / made.numbers["rows"])
     return {
-        "scale_space.cu: for (int number = blockIdx.x; number < n_tiles_of(rows": 1,
-        "scale_space.cu: for (int group = tile.row_0": 1,
-        "scale_space.cu: DEVICE void blur_columns(": 1 - reflected,
-        "scale_space.cu: DEVICE void blur_columns_reflected(": reflected,
-        "scale_space.cu: for (int row = group; row < smaller": 2,
-        "scale_space.cu: for (int k = radius; k >= 1; --k) {\n        const real* above": made.constant,
-        "scale_space.cu: for (int col = left + threadIdx.x": turns(cols + made.constant, columns, WARP),
-        "common.cuh: while (i < 0": 0.5,
-        "scale_space.cu: for (int row = tile.row_0 / 2": (made.numbers["next_pitch"] > 0) * turns(rows / 2, 4),
-        "scale_space.cu: for (int col = tile.col_0 / 2": turns(cols / 2, columns, WARP),
-        **_blur_rows(made, rows, cols),
+        **_blur_tile(made, made.numbers["rows"], made.numbers["cols"]),
+        "scale_space.cu: for (int number = blockIdx.x": 1,
     }
 
 
 def _find_extrema(made: Made, scene: Scene) -> Times:
-    n_scales = made.numbers["n_scales"]
+    rows, cols = TILES["EXTREMA_TILE_ROWS"], TILES["EXTREMA_TILE_COLS"]
+    copied = (cols + 2 * ALIGNED) // TILES["EXTREMA_SPAN"] * (rows + 2)
     return {
-        "extrema.cu: for (int tile = blockIdx.x": 1,
-        "extrema.cu: for (; o < n_octaves": 1.4,
-        "extrema.cu: for (int row = row_0 + threadIdx.y; row < row_1": turns(18, made.block[1]),
-        "extrema.cu: for (int col = col_0 + threadIdx.x": 2,
-        "extrema.cu: for (int s = 1;": n_scales,
-        "extrema.cu: for (int row = first_row": turns(16, made.block[1]),
-        "extrema.cu: for (int col = first_col": 1,
-        "extrema.cu: int extreme[LANES]": scene.strong,
+        "extrema.cu: for (unsigned number = blockIdx.x": 1,
+        "extrema.cu: for (int o = 0; o < n_octaves": 1.4,
+        "extrema.cu: for (int first = 1;": math.ceil(made.numbers["n_scales"] / TILES["EXTREMA_SCALES"]),
+        "extrema.cu: } else {": made.numbers["n_scales"] > TILES["EXTREMA_SCALES"],
+        "extrema.cu: i < n_spans": turns(copied, made.threads, WARP),
+        "extrema.cu: for (int row = tile.first_row": turns(rows, made.block[1]),
+        "extrema.cu: for (int col = threadIdx.x * ALIGNED": cols / (ALIGNED * made.block[0]),
+        "extrema.cu: DEVICE bool mark_extrema(": scene.strong,
+        "extrema.cu: auto append": scene.extreme,
     }
 
 

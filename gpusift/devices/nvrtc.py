@@ -10,11 +10,17 @@ from gpusift.parameters import MAX_FUSED_RADIUS
 # Sizes that a GPU's kernels receive as -D: a block's tile of samples or descriptors, and the side of a window's patch.
 # The host's own are in kernels/host/platform.hpp.
 TILES = {
-    "BLUR_TILE_ROWS": 8,
-    "BLUR_TILE_COLS": 128,
-    "BLUR_ROWS": 2,
+    "BLUR_TILE_ROWS": 32,
+    "BLUR_TILE_COLS": 96,
+    "BLUR_ROWS": 8,
+    "BLUR_COLUMN_SPAN": 1,
+    "BLUR_ROW_SPAN": 4,
+    "BLUR_ROW_PARTS": 3,
+    "ENLARGED_SPAN": 4,
     "EXTREMA_TILE_ROWS": 16,
-    "EXTREMA_TILE_COLS": 32,
+    "EXTREMA_TILE_COLS": 64,
+    "EXTREMA_SCALES": 3,
+    "EXTREMA_SPAN": 4,
     "MATCH_STRIPS": 32,
     "MATCH_VECTORS": 4,
     "MATCH_GROUPS": 4,

@@ -12,7 +12,7 @@ from gpusift.stages.feature_lists import CANDIDATES, FOUND, LIST_BLOCK, USABLE_C
 from gpusift.stages.levels import ScaleSpace
 from gpusift.stages.workspace import Step, Workspace
 
-BLOCK = (32, 8)
+BLOCK = (16, 16)  # each thread takes four columns
 SAMPLES_PER_CANDIDATE = 256  # of the first octave's levels; lists that prove too short are made longer
 LEAST_CAPACITY = 1024
 

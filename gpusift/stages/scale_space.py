@@ -15,7 +15,8 @@ from gpusift.stages.workspace import Step, Workspace
 
 BLURS = ("auto", "kernel", "ndimage")
 
-BLUR_BLOCK = (64, 4)
+ALIGNED = 4  # samples that a thread copies at once
+MAX_BLUR_THREADS = 224  # of a block
 ROW_BLOCK = (128,)  # one block for each row
 
 
@@ -60,7 +61,8 @@ def _first_level(work: Workspace) -> list[Step]:
     image = space.level(0, space.n_levels - 1).samples
     if 1 <= radius <= MAX_FUSED_RADIUS:
         arguments = image, rows, cols, space.stride, factor, taps, radius, first.samples, first.pitch
-        return [device.prepare("first_level", _tiles(space, 0), BLUR_BLOCK, *arguments, constant=radius)]
+        block = _blur_block(-(-_copied_cols(radius) // (factor * TILES["ENLARGED_SPAN"])))
+        return [device.prepare("first_level", _tiles(space, 0), block, *arguments, constant=radius)]
     enlarged = space.level(0, 1) if radius else first  # the memory of level 1 is free until that is computed
     upsample = _upsample(device, space, factor, (rows, cols), enlarged)
     return [upsample, _blur(device, space, (0, 1), taps, to=(0, 0))] if radius else [upsample]
@@ -93,7 +95,7 @@ def _blur(
     return device.prepare(
         "blur",
         _tiles(space, octave),
-        BLUR_BLOCK,
+        _blur_block(_copied_cols(radius) // ALIGNED),
         level.samples,
         level.rows,
         level.cols,
@@ -111,6 +113,16 @@ def _blur(
 def _tiles(space: ScaleSpace, octave: int) -> tuple[int, int, int]:
     rows, cols = space.shapes[octave]
     return (-(-rows // TILES["BLUR_TILE_ROWS"]) * -(-cols // TILES["BLUR_TILE_COLS"]), 1, space.batch)
+
+
+def _copied_cols(radius: int) -> int:
+    """Columns of a tile with its halo, of whole copies."""
+    return TILES["BLUR_TILE_COLS"] + 2 * -(-radius // ALIGNED) * ALIGNED
+
+
+def _blur_block(across: int) -> tuple[int, int]:
+    """A block whose threads side by side take a row of a tile with its halo at once."""
+    return (across, max(1, MAX_BLUR_THREADS // across))
 
 
 def _decimate(device: Device, space: ScaleSpace, octave: int, s: int) -> Step:

@@ -25,8 +25,14 @@ struct Index3 {
 #define BLUR_TILE_ROWS 16
 #define BLUR_TILE_COLS 1024
 #define BLUR_ROWS 8
+#define BLUR_COLUMN_SPAN 4096
+#define BLUR_ROW_SPAN 1024
+#define BLUR_ROW_PARTS 1
+#define ENLARGED_SPAN 1
 #define EXTREMA_TILE_ROWS 16
 #define EXTREMA_TILE_COLS 512
+#define EXTREMA_SCALES 1
+#define EXTREMA_SPAN 4096
 #define PATCH 128
 #define MATCH_STRIPS 1
 #define MATCH_OTHERS 4
@@ -40,6 +46,8 @@ struct Index3 {
 #define MATCH_VECTORS 2
 #endif
 #endif
+#define MAXIMUM(a, b) larger(a, b)
+#define MINIMUM(a, b) smaller(a, b)
 #define MAX_RADIUS 320
 #define MAX_FUSED_RADIUS 8
 #define MAX_BINS 720

@@ -10,6 +10,11 @@
 
 #define MAX_SUMS 12288
 #define VECTORIZE _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
+#define ALIGNED LANES
+#define COPIES_TILES false  // a cache holds them
+#define FOR_SAMPLES(index, count, most) \
+    VECTORIZE                           \
+    for (int index = 0; index < (count); ++index)
 #define __shared__ alignas(64)
 static constexpr Index3 threadIdx{0, 0, 0};
 static constexpr Index3 blockDim{1, 1, 1};

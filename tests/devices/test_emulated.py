@@ -94,7 +94,7 @@ def test_sanitizers_are_silent(library_of, sanitizer):
 
 @pytest.mark.xdist_group("emulated")
 @pytest.mark.parametrize(
-    "name", ["blur.cuh", "extrema.cu", "window.cuh", "orientation.cu", "descriptor.cu", "best_two.cuh"]
+    "name", ["scale_space.cu", "extrema.cu", "window.cuh", "orientation.cu", "descriptor.cu", "best_two.cuh"]
 )
 def test_a_removed_barrier_is_caught(tmp_path, name):
     kernels = tmp_path / "kernels"
