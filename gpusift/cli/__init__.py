@@ -6,6 +6,8 @@ without the libraries that it alone needs.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -32,6 +34,11 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"gpusift.cli.{cmd_name}"), cmd_name)
         return command
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line; a daemon's streams may be closed."""
+        _open_streams()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Call a command; the names in a message of an error may be any bytes."""
         try:
@@ -39,6 +46,20 @@ class _Commands(click.Group):
         except click.ClickException as error:
             error.message = "\n".join(map(escaped, error.message.split("\n")))  # type: ignore[misc]  # final for mypy only
             raise
+
+
+def _open_streams() -> None:
+    """Have stdout and stderr go nowhere if they are closed, so that no file takes their place."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -184,8 +184,14 @@ def writing(output: str) -> Iterator[None]:
 
 
 def report(message: str) -> None:
-    """Print a line on stdout; names in it may be any bytes."""
-    click.echo(escaped(message))
+    """Print a line on stdout; names in it may be any bytes. All is done by then, so a full disk there is no error."""
+    try:
+        click.echo(escaped(message))
+        sys.stdout.flush()
+    except OSError as error:
+        say(f"warning: cannot print on stdout: {reason_of(error)}")
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # where Python writes the rest when it ends
 
 
 def say(message: str) -> None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ __all__ = [
 # All formats; a path whose suffix is none of theirs is a folder of the last one.
 FORMATS: tuple[Format, ...] = (Hdf5Format(), ColmapFormat(), ParquetFormat(), NpzFormat())
 
+# What looks like the suffix of a file; ".2026" or ".10" does not.
+FILE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,7}")
+
 URL_FORMAT = ParquetFormat.name  # the one format that tasks write to a URL
 
 
@@ -79,6 +83,11 @@ def format_of(output: str | os.PathLike[str]) -> tuple[Format, str]:
     ----------
     output : str or path-like
         See the head of this module.
+
+    Raises
+    ------
+    ValueError
+        Its suffix is that of a file in some other format.
     """
     text = os.fspath(output)
     formats = {format_.name: format_ for format_ in FORMATS}
@@ -88,7 +97,16 @@ def format_of(output: str | os.PathLike[str]) -> tuple[Format, str]:
     if is_url(text):
         return formats[URL_FORMAT], text
     suffix = Path(text).suffix.lower()
-    return next((format_ for format_ in FORMATS if suffix in format_.suffixes), FORMATS[-1]), text
+    for format_ in FORMATS:
+        if suffix in format_.suffixes:
+            return format_, text
+    if FILE_SUFFIX.fullmatch(suffix) and not text.endswith("/") and not os.path.isdir(text):
+        known = ", ".join(suffix for format_ in FORMATS for suffix in format_.suffixes)
+        raise ValueError(
+            f"output must end in one of {known}, or be a folder without a suffix, got {text!r}; "
+            f"{FORMATS[-1].name}:{text} is a folder of that name"
+        )
+    return FORMATS[-1], text
 
 
 def is_url(path: str) -> bool:

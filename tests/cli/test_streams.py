@@ -1,0 +1,74 @@
+"""Output streams that are full or closed, and outputs whose suffix is no format's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from gpusift.sinks import format_of
+from tests.support.command import blobs, run
+
+COMMAND = [sys.executable, "-m", "gpusift"]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(2):
+        cv2.imwrite(str(folder / f"{index}.png"), blobs(0)[index:])
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+COMMANDS = [
+    ("extract", "photos", "-o", "f.h5"),
+    ("match", "photos/0.png", "photos/1.png", "-o", "m.png"),
+    ("show", "photos/0.png", "-o", "s.png"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_stream_that_is_closed(photos, command, stream):
+    done = subprocess.run([*COMMAND, *command, "--device", "cpu"], preexec_fn=lambda: os.close(stream))
+    assert done.returncode == 0
+    assert Path(command[-1]).exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_stdout_on_a_full_disk(photos, command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, *command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert "cannot print on stdout: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert Path(command[-1]).exists()
+
+
+@pytest.mark.parametrize("output", ["f.csv", "f.npz", "f.pq", "f.JSON", "a/b.parq", "f.sqlite"])
+def test_an_unknown_suffix_is_refused_with_what_is_possible(photos, output):
+    result = run("extract", photos, "-o", output, "--device", "cpu")
+    assert result.exit_code == 1
+    assert "output must end in one of .h5, .hdf5, .db, .parquet, or be a folder without a suffix" in result.stderr
+    assert f"npz:{output} is a folder of that name" in result.stderr
+    assert not Path(output).exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        *(("F.H5", "hdf5"), ("F.HDF5", "hdf5"), ("F.Db", "colmap"), ("F.PARQUET", "parquet"), ("f.csv/", "npz")),
+        *(("npz:f.csv", "npz"), ("hdf5:f", "hdf5"), ("f.2026", "npz"), ("2026.05.01", "npz"), ("folder.d", "npz")),
+    ],
+)
+def test_formats_of_outputs(tmp_path, monkeypatch, output, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.d").mkdir()
+    assert format_of(output)[0].name == name
