@@ -314,7 +314,7 @@ def campaign(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for number, trial in enumerate(trials(running, options)):
         if time.monotonic() - begun > options.seconds:
             break
-        wrong = trial()
+        wrong = [each.replace(f"{folder}/", "") for each in trial()]
         done += 1
         if wrong:
             findings.append({"number": number if options.only is None else options.only, "wrong": wrong})
