@@ -32,6 +32,10 @@ TILES = {
     "PATCH": 96,
 }
 
+# Those that differ in double precision, whose samples take twice the shared memory. Grids are made for the tiles above;
+# where there are more tiles than blocks, a block takes several.
+TILES_FLOAT64 = {"BLUR_TILE_COLS": 48, "EXTREMA_TILE_COLS": 32}
+
 # CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
 OPTIONS = ("-std=c++17", "--fmad=false")
 
@@ -39,7 +43,8 @@ OPTIONS = ("-std=c++17", "--fmad=false")
 def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None) -> tuple[str, ...]:
     """NVRTC's options for a kernel: the precision, the tiles, the arrays' sizes and the constant, sorted."""
     kernel = kernel_sources.kernels()[name]
-    values: dict[str, str | int] = {**TILES, **DEFAULT_SIZES, **(sizes or {})}
+    tiles = {**TILES, **TILES_FLOAT64} if dtype == np.float64 else TILES
+    values: dict[str, str | int] = {**tiles, **DEFAULT_SIZES, **(sizes or {})}
     values["REAL"] = "float" if dtype == np.float32 else "double"
     for other in kernel_sources.kernels().values():  # the file's other kernels must compile too
         if other.constant and other.stage == kernel.stage:
