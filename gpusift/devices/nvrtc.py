@@ -36,6 +36,10 @@ TILES = {
 # where there are more tiles than blocks, a block takes several.
 TILES_FLOAT64 = {"BLUR_TILE_COLS": 48, "EXTREMA_TILE_COLS": 32}
 
+# A blur of a larger radius has lower tiles, as their halo takes most of the shared memory.
+WIDE_RADIUS = 64
+WIDE_TILES = {"BLUR_TILE_ROWS": 8}
+
 # CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
 OPTIONS = ("-std=c++17", "--fmad=false")
 
@@ -44,6 +48,8 @@ def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, 
     """NVRTC's options for a kernel: the precision, the tiles, the arrays' sizes and the constant, sorted."""
     kernel = kernel_sources.kernels()[name]
     tiles = {**TILES, **TILES_FLOAT64} if dtype == np.float64 else TILES
+    if name == "blur" and constant > WIDE_RADIUS:
+        tiles = {**tiles, **WIDE_TILES}
     values: dict[str, str | int] = {**tiles, **DEFAULT_SIZES, **(sizes or {})}
     values["REAL"] = "float" if dtype == np.float32 else "double"
     for other in kernel_sources.kernels().values():  # the file's other kernels must compile too
