@@ -21,7 +21,7 @@ results = {}
 for name, sift in (("OpenCV", cv2.SIFT_create()), ("gpusift", SIFT_create())):
     sift.detectAndCompute(photograph, None)  # the first call loads libraries and reserves memory
     start = time.perf_counter()
-    keypoints, descriptors = sift.detectAndCompute(photograph, None)  # list of cv2.KeyPoint, (N, 128) float32
+    keypoints, descriptors = sift.detectAndCompute(photograph, None)  # tuple of cv2.KeyPoint, (N, 128) float32
     milliseconds = 1000 * (time.perf_counter() - start)
     print(f"{name}: {len(keypoints)} keypoints in {milliseconds:.0f} ms")
     results[name] = np.array([keypoint.pt for keypoint in keypoints]), keypoints, descriptors
