@@ -25,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is asked for, so that `import gpusift` costs nothing."""
+    """Import a public name at its first use, so that `import gpusift` is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module 'gpusift' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""What a person or a log reads: the reason of an exception, and names from strangers without what a terminal obeys."""
+"""Text for messages and logs: the reason of an exception, and names whose control characters are escaped."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def reason_of(error: BaseException) -> str:
     return escaped(" ".join(str(reason).split())) or type(error).__name__
 
 
-# Errors of the system that say nothing of the file they are met at: descriptors, memory or room on a disk are used up.
+# System errors that do not depend on the file: no descriptors, no memory or no disk space are left.
 MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 
-# An image of so many pixels fits in the memory of any machine that gpusift is for; else the machine is short of it.
+# An image of this many pixels fits in any supported machine. If it does not, the machine is short of memory.
 SMALL_PIXELS = 1 << 24
 
 
 class MachineError(RuntimeError):
-    """A fault of the machine, or of a limit of this process: other images would meet it too."""
+    """A fault of the machine, or a limit of this process: other images would fail in the same way."""
 
 
 def is_of_machine(error: BaseException) -> bool:
@@ -46,11 +46,11 @@ def raise_if_of_machine(error: BaseException, url: str) -> None:
 
 
 def escaped(text: str) -> str:
-    r"""Return a text as it may be printed: whatever is not a visible character or a space is written as an escape.
+    r"""Return a text that is safe to print: all characters except visible ones and spaces are escaped.
 
-    Names of files are any bytes but 0 and "/". A terminal obeys control characters, a line feed makes a line of its own
-    in a log, a mark of direction changes the order in which the rest is read, and a byte that is not UTF-8 cannot be
-    encoded. The result has none of these. Escaping it once more changes nothing.
+    A file name may hold any byte except 0 and "/". A terminal executes control characters. A line feed splits a line of
+    a log. A direction mark changes the order in which the rest is read. A byte that is not UTF-8 cannot be encoded. The
+    result has none of these. Escaping it again changes nothing.
 
     Parameters
     ----------

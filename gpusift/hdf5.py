@@ -1,6 +1,6 @@
-"""Features, and matches, in HDF5 files with the layout of hloc's, which hloc reads as its own.
+"""Features and matches in HDF5 files with hloc's layout, which hloc reads.
 
-In `features.h5` there is a group per image, called as the image: a name with slashes makes nested groups. In it, for N
+`features.h5` has a group for each image, named like the image: a name with slashes makes nested groups. In it, for N
 features with descriptors of D values:
 
 =============  ==================  ================================================================
@@ -8,8 +8,8 @@ dataset        shape, dtype        meaning
 =============  ==================  ================================================================
 `keypoints`    (N, 2) float32      x (column) and y (row) in pixels of the image, the centre of the
                                    upper left pixel at (0, 0); attribute `uncertainty`: 1 pixel
-`descriptors`  (D, N) float16      RootSIFT: square roots of the descriptor bytes' shares in their
-                                   sum; each column has length 1, as hloc's nearest neighbours,
+`descriptors`  (D, N) float16      RootSIFT: square roots of the descriptor bytes' fractions of
+                                   their sum; each column has length 1, as hloc's nearest neighbours,
                                    which compare scalar products, need (its `sift` writes the same)
 `scores`       (N,) float32        absolute value of the difference of Gaussians at the keypoint
 `scales`       (N,) float32        sigma in pixels of the image

@@ -49,9 +49,9 @@ _log = logging.getLogger("gpusift")
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[tuple[str, tuple[int, int], Features]]:
-    """Read what a run has committed, also if it is not complete.
+    """Read the results that a run has committed, also before the run is complete.
 
-    An image that is there twice is given once, and the logger `gpusift` warns of it.
+    If an image has two results, only the first is yielded, and the logger `gpusift` warns of it.
 
     Parameters
     ----------

@@ -230,7 +230,7 @@ def _refine_chunk(
 
 
 def _parts(members: Sequence[int], indices: Sequence[np.ndarray]) -> Iterator[tuple[int, slice]]:
-    """For each member where its matches are among those of all members."""
+    """Yield each member with the slice of its matches among those of all members."""
     start = 0
     for k in members:
         yield k, slice(start, start + len(indices[k]))

@@ -89,7 +89,7 @@ class SIFT(Configuration):
         bin (5 degrees) higher. Positions and sigmas do not change.
     memory_limit : int or float, optional
         Bytes, or a fraction (up to 1.0) of the device's memory, that the scale space and lists of an image may take. An
-        image takes about 150 bytes a pixel with upsampling 2. One that takes more than the limit is computed in strips:
+        image takes about 140 bytes a pixel with upsampling 2. One that takes more than the limit is computed in strips:
         more slowly, with the same result, byte for byte. Images and results are not counted. `describe` and `extract`
         need the whole scale space.
 

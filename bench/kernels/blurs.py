@@ -3,9 +3,9 @@
 
     python -m bench.kernels.blurs [--device cpu|cuda] [--data DIR] [--out DIR]
 
-`blur="auto"` stands for "kernel", the faster one in these rows. Seconds are of the stage with synchronization; the two blurs take
-turns. Errors are the largest of all levels, for intensities of 0 to 1, against SciPy's filter in float64. Keypoints are
-compared with scikit-image's.
+`blur="auto"` stands for "kernel", the faster one in these rows. Seconds are of the stage with synchronization; the two
+blurs take turns. Errors are the largest of all levels, for intensities of 0 to 1, against SciPy's filter in float64.
+Keypoints are compared with scikit-image's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The `gpusift` command: extract features from photographs, show, match and hand them on, say what it runs on.
+"""The `gpusift` command and its subcommands: extract, match, colmap, show and info.
 
-A command's module is imported when the command is asked for, so that `gpusift --help` and every other command start
-without the libraries that it alone needs.
+A subcommand's module is imported when the subcommand is called. So `gpusift --help` and the other subcommands start
+without the libraries that only this one needs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Commands(click.Group):
 
 
 def _open_streams() -> None:
-    """Have stdout and stderr go nowhere if they are closed, so that no file takes their place."""
+    """Open stdout and stderr on the null device if they are closed, so that no other file gets their descriptors."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""A run of `gpusift extract` or `gpusift colmap`: what both tell, how they stop, and their exit codes."""
+"""A run of `gpusift extract` or `gpusift colmap`: events, signals and exit codes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Command:
 
     @property
     def described(self) -> str:
-        """What the images are looked for in."""
+        """The sources, for messages."""
         return " ".join(self.sources) or str(self.options.get("files_from"))
 
     @property
@@ -190,7 +190,7 @@ def from_the_first_image(items: Sources, described: str) -> Sources:
 
 
 def _left_out(suffixes: Counter[str]) -> str:
-    """Say which files of folders were left out for their suffixes, the most frequent ones first."""
+    """Describe the files that were skipped for their suffix, the most frequent suffixes first."""
     first = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in suffixes.most_common(SHOWN_SUFFIXES))
     more = ", ..." if len(suffixes) > SHOWN_SUFFIXES else ""
     n = sum(suffixes.values())
@@ -204,7 +204,7 @@ def _exit_code(summary: Summary, error: Exception | None, stop: _Stop) -> int:
 
 
 def _why_not_begun(error: Exception, output: str) -> str:
-    """Say what kept a run from beginning."""
+    """Return the reason why a run could not start."""
     from gpusift.sinks import OutputExistsError
 
     if isinstance(error, OutputExistsError):
@@ -215,7 +215,7 @@ def _why_not_begun(error: Exception, output: str) -> str:
 
 
 def _what_failed(error: Exception, output: str) -> str:
-    """Say what ended a run."""
+    """Return the reason why a run ended early."""
     stage, cause = getattr(error, "stage", "write"), error.__cause__ or error
     if isinstance(cause, click.ClickException):
         return cause.message
@@ -233,7 +233,7 @@ class _Stop:
 
 @contextmanager
 def _signals() -> Iterator[_Stop]:
-    """Have a signal stop the run; the next one ends the process at once, which the sink survives."""
+    """Stop the run at the first signal. The second one ends the process at once; committed results stay valid."""
     stop = _Stop(threading.Event())
     caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
 

@@ -28,7 +28,7 @@ PARAMETER_HELP = {
     "upsampling": "Enlarge the image this many times first: 1, 2 or 4.",
     "n_octaves": "Largest number of octaves; small images have fewer.",
     "n_scales": "Number of scales in each octave.",
-    "sigma_min": "Blur of the first scale, in input pixels.",
+    "sigma_min": "Blur of the first scale, in pixels of the enlarged image.",
     "sigma_in": "Blur assumed to be in the image, in input pixels.",
     "c_dog": "Smallest contrast of a keypoint (difference of Gaussians).",
     "c_edge": "Largest ratio of a keypoint's curvatures: excludes edges.",

@@ -61,7 +61,7 @@ class Reporter:
         self._open.close()
 
     def __call__(self, event: Event) -> None:
-        """Tell of an event of `gpusift.stream.extract`."""
+        """Report an event of `gpusift.stream.extract`."""
         kind = event["event"]
         if kind == "start":
             self._device = event["device"]
@@ -93,7 +93,7 @@ class Reporter:
         return self._bar.total
 
     def finish(self, total: int) -> None:
-        """Show that all is done."""
+        """Show the final number of images."""
         self._bar.total = total
         self._bar.refresh()
 

@@ -1,4 +1,4 @@
-"""COLMAP's face: a database of cameras, images, keypoints, descriptors and verified matches, ready for its mapper.
+"""Interface to COLMAP: a database of cameras, images, keypoints, descriptors and verified matches, for its mapper.
 
 `write_database` is `gpusift.stream.extract` to a COLMAP database, see `gpusift.sinks.colmap`, then `match_database`.
 Both resume what an earlier call began.
@@ -71,7 +71,7 @@ def match_database(
     device : str, optional
         "auto", "cuda", "cuda:N" or "cpu".
     on_pairs : callable, optional
-        Called with the number of pairs just matched, again and again.
+        Called with the number of pairs that are matched already, then with that of each block.
     refine : mapping, optional
         Name of each image -> its file, to refine the keypoints over tracks: each keypoint of a point of the scene, as
         far as verified matches tell, is aligned with the best connected one (`gpusift.refine`), and the matches are

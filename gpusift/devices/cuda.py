@@ -86,7 +86,7 @@ class CudaDevice(Device):
             try:
                 run()
             except BaseException:
-                with suppress(Exception):  # the first error is the one to tell
+                with suppress(Exception):  # the first error is raised
                     stream.end_capture()
                 raise
             graph = stream.end_capture()

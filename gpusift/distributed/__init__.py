@@ -5,9 +5,9 @@
 
 A task is some images: a worker reads, decodes and computes them where it is, with one SIFT that it keeps. The results
 go to the calling process, which alone writes; or, if the output is the URL of an object store, the task itself writes a
-Parquet file there, and only counts come back. Workers may join and leave: what a lost worker had in hand is computed by
-another. The images of a task that fails, or that again and again ends its worker, are computed once more, one by one
-and with no task beside them, so that only the image at fault is recorded as failed.
+Parquet file there, and only counts come back. Workers may join and leave: another worker computes the tasks of a lost
+one. If a task fails, or ends its worker several times, its images are computed again, one by one and with no other task
+on the cluster. So only the image that causes the failure is recorded as failed.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _wait_for_a_worker(client: Client, halt: threading.Event) -> None:
 
 
 class _Accepting:
-    """Gives the results of tasks, whose files, if they wrote any, are accepted first, several at the same time."""
+    """Gives the results of tasks. If a task wrote a file, the file is accepted first; several are accepted at once."""
 
     def __init__(self, file_writer: FileWriter | None, give: Give) -> None:
         self._file_writer, self._give = file_writer, give

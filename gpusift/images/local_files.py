@@ -12,14 +12,14 @@ from gpusift.sources import Source, expand
 
 @dataclass
 class Found:
-    """The image files that `find_images` found, and the paths that gave none.
+    """The image files that `find_images` found, and the paths without an image.
 
     Attributes
     ----------
     images : dict of str to Path
         Each image's name and file.
     failures : list of (str, str)
-        Paths that gave no image, each with the reason.
+        Paths without an image, each with the reason.
     """
 
     images: dict[str, Path] = field(default_factory=dict)

@@ -40,7 +40,7 @@ class Decoding:
         "opencv", or "nvimgcodec": nvImageCodec decodes plain JPEG files (`gpusift.images.jpeg.plain_jpeg`) on the
         device that computes, and OpenCV decodes all other files.
     max_scans : int
-        Refuse a JPEG of more scans.
+        Refuse a large JPEG of more scans.
     allow_formats : tuple of str
         Formats to decode although their headers do not bound the work.
 

@@ -1,4 +1,4 @@
-"""OpenCV's interface: `SIFT_create` and `SIFT`, to put where a script has `cv2.SIFT_create`.
+"""OpenCV's interface: `SIFT_create` and `SIFT`, which replace `cv2.SIFT_create` in a script.
 
 Keypoints are `cv2.KeyPoint` objects, which OpenCV's drawing, matchers and `compute` take. Their attributes:
 

@@ -1,4 +1,4 @@
-"""What OpenCV's C++ classes do with a detector that they call, for `gpusift.opencv.SIFT`, which they cannot call."""
+"""Functions in place of OpenCV's C++ classes that call a detector: they cannot call `gpusift.opencv.SIFT`."""
 
 from __future__ import annotations
 

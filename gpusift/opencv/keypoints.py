@@ -1,4 +1,4 @@
-"""`cv2.KeyPoint`s from features, and what they say of the level to describe them in. How they are written: `opencv`."""
+"""Conversion of features to `cv2.KeyPoint`s, and the levels in which keypoints are described; see `gpusift.opencv`."""
 
 from __future__ import annotations
 

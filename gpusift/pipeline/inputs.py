@@ -1,4 +1,4 @@
-"""The door: images, masks and keypoints as users pass them, checked once and brought to the device's array module."""
+"""Validation of images, masks and keypoints as users pass them, and their conversion to the device's arrays."""
 
 from __future__ import annotations
 

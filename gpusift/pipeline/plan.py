@@ -303,7 +303,7 @@ class Plans:
         try:
             yield memory
         except BaseException:
-            with suppress(Exception):  # a device that has failed fails again, and the first error is the one to tell
+            with suppress(Exception):  # a device that has failed fails again, and the first error is raised
                 self.give_back(memory)
             raise
         self.give_back(memory)

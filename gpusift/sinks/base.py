@@ -57,8 +57,8 @@ class Sink(Protocol):
 class FileWriter(Protocol):
     """Writes the results of a cluster's task where they were computed; it is sent there by pickle.
 
-    A task may run more than once, and wake when nobody waits for it any more. So what it writes counts only when the
-    calling process accepts it.
+    A task may run more than once, and may end after its run has ended. So its file counts only when the calling process
+    accepts it.
     """
 
     def __call__(self, rows: Sequence[Row], key: str) -> None:

@@ -84,7 +84,7 @@ class Hdf5Format:
 
 
 class Hdf5Store:
-    """An open file. What is not committed is on the disk behind what is, or, where that changes, in memory."""
+    """An open file. Before a commit, new data are on the disk after the committed data, and changed data in memory."""
 
     def __init__(self, path: Path, normalization: str) -> None:
         import h5py
@@ -113,7 +113,7 @@ class Hdf5Store:
             size = self._file.get(f"{name}/image_size")
         except (KeyError, OSError, RuntimeError, TypeError, ValueError):  # not a name of a group, or a link
             return False
-        # A group of that name is another image's; data in other files are none of this one's.
+        # A group without `image_size` belongs to other names; data in other files do not count.
         return isinstance(size, h5py.Dataset) and size.shape == (2,) and not (size.is_virtual or size.external)
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:

@@ -174,7 +174,7 @@ class ParquetStore:
                     self._add_names(batch["name"].to_pylist())
 
     def _add_names(self, names: list[str]) -> None:
-        """Note images that are there, and warn of those that are there twice."""
+        """Add the names of stored images, and warn of images that are stored twice."""
         before = len(self._names)
         self._names.update(names)
         if doubled := before + len(names) - len(self._names):

@@ -4,9 +4,9 @@ The files are those of `gpusift.parquet`. Beside them are `_gpusift.json`, the s
 the number of the run that writes.
 
 A task writes a file `_pending-<run>-<key>.parquet`, which engines and `gpusift.parquet.read` leave out. The calling
-process renames it when the task's result is there, and then its images are done. So each image is there exactly once,
-though the scheduler may run a task twice, a worker that was taken for lost may wake, and a task may outlive its run:
-what nobody accepts is removed by the next run.
+process renames it when the task's result is there, and then its images are done. So each image is in exactly
+one file, although the scheduler may run a task twice, a worker that was considered lost may continue, and a task may
+outlive its run. The next run removes the files that were not accepted.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ An image's name is its path, with forward slashes and suffix, relative to a base
 name. The base is the folder given, the folder of the file given, or the part of the glob before its first wildcard; of
 several, the deepest folder that holds all of these. For a list it is the current folder, and for what lies elsewhere
 the root of its file system, server or bucket: a name does not depend on the other lines. A URL's path begins with its
-scheme, and an archive counts as a folder. The base of earlier results is kept with them and stays theirs.
+scheme, and an archive counts as a folder. Results record their base, and later runs use the same one.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def expand(
     -------
     sources : Sources
         An iterator of Source or SourceFailure in the order of arguments, sorted within each folder, files before
-        subfolders. A name that comes again is given once.
+        subfolders. Of images with the same name, only the first is yielded.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def _named(file: Location | SourceFailure, base: Parts) -> Source | SourceFailur
 
 
 def _each_once(images: Iterator[Source | SourceFailure]) -> Iterator[Source | SourceFailure]:
-    """Leave out images whose name was there before."""
+    """Skip images whose name has been yielded already."""
     with closing(NameSet()) as names:
         for image in images:
             if isinstance(image, Source):
@@ -218,7 +218,7 @@ def _in_shard(image: Source | SourceFailure, shard: tuple[int, int]) -> bool:
 
 
 def _and_close(images: Iterator[Source | SourceFailure], resources: ExitStack) -> Iterator[Source | SourceFailure]:
-    """Close resources when all images were taken, or the iterator is given up."""
+    """Close resources at the end of the images, or when the iterator is closed."""
     with resources:
         yield from images
 
@@ -231,8 +231,8 @@ def fetch(source: Source, *, timeout: float = 60.0, max_bytes: int = DEFAULT_MAX
     source : Source
         Of `expand`.
     timeout : float, optional
-        For the whole file, in seconds, over a network. Some file systems only notice between two blocks. An answer of a
-        web server that may pass, such as 503, is asked for again within it.
+        For the whole file, in seconds, over a network. Some file systems only notice between two blocks. A
+        request that a web server answers with a transient error, such as 503, is repeated within it.
     max_bytes : int, optional
         Larger files are refused; no more than this is ever in memory.
 

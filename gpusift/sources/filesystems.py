@@ -116,7 +116,7 @@ def _new_archive(location: Location, container: Location, limits: Limits | None)
     try:
         contents = _Contents(_decompressed(file) if location.scheme == "tar" else file, limits)
         archive = fsspec.get_filesystem_class(location.scheme)(fo=contents, skip_instance_cache=True)
-        contents.limits = None  # what a file in it may take is the matter of its reader
+        contents.limits = None  # a member is bounded by its reader
     except BaseException:
         file.close()
         raise

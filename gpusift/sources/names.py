@@ -105,7 +105,7 @@ def same_folder(a: Parts, b: Parts) -> bool:
 
 
 def _has_moved(kept: str) -> bool:
-    """Say whether a folder of this machine is not there any more."""
+    """Return whether a folder of this machine no longer exists."""
     return parts_of(kept)[:1] == ("file",) and not os.path.exists(kept)
 
 

@@ -51,16 +51,16 @@ def read_bytes(location: Location, *, timeout: float, max_bytes: int) -> bytes:
 
 
 def again_if_passing(attempt: Callable[[], Result], location: Location, deadline: float = math.inf) -> Result:
-    """Do what talks to a file system, and again while a web server fails in a way that may pass.
+    """Call a function that reads from a file system, and repeat it after transient errors of a web server.
 
     Parameters
     ----------
     attempt : callable
-        What is done.
+        The function.
     location : Location
-        What it is about.
+        The file or folder that it reads.
     deadline : float, optional
-        No attempt begins later, as `time.monotonic` counts.
+        Time of `time.monotonic` after which no attempt starts.
 
     Raises
     ------
@@ -80,12 +80,12 @@ def again_if_passing(attempt: Callable[[], Result], location: Location, deadline
 
 
 def _may_pass(error: Exception) -> bool:
-    """Say whether a web server may answer otherwise a moment later."""
+    """Return whether an error of a web server is transient."""
     return getattr(error, "status", None) in PASSING or type(error).__name__ == "ServerDisconnectedError"
 
 
 def _as_oserror(error: Exception, location: Location) -> OSError:
-    """Return an OSError that says what the exception says; HTTP's answers by their number."""
+    """Return an OSError with the reason of the exception; an error of HTTP has its status."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     if isinstance(error, asyncio.TimeoutError):  # which is TimeoutError only from Python 3.11 on

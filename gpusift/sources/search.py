@@ -122,7 +122,7 @@ def resolve(argument: str, limits: Limits) -> Search | SourceFailure:
 
 
 def _kind(location: Location, limits: Limits) -> tuple[bool, bool]:
-    """Return whether something is there, and whether that is a folder."""
+    """Return whether a location exists, and whether it is a folder."""
     if location.is_local:
         return os.path.lexists(location.path), os.path.isdir(location.path)
     if location.is_web:  # anything may be there: asking is reading

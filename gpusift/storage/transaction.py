@@ -1,4 +1,4 @@
-"""A file that changes by transactions, so that a library which writes at random may be killed at any moment.
+"""A file that changes by transactions, so that a library that writes at arbitrary offsets may be killed at any moment.
 
 HDF5 appends new data, and changes old data in place. What it appends goes to the disk at once: whoever reads the file
 ignores what follows its end. What it changes goes to memory until `commit`, which
@@ -7,10 +7,10 @@ ignores what follows its end. What it changes goes to memory until `commit`, whi
 2. appends a journal, all changes with a checksum, behind them;
 3. makes the changes in the file, and cuts off the journal.
 
-Killed before the journal is complete, the file is as before, but longer: HDF5 knows where its data end, and cuts off
-the rest when the file is opened for writing again. Killed in step 3, which takes some ten microseconds, `recover`
-repeats it. The journal is in the file itself, so it is found by whatever path the file is reached, a copy or backup of
-the file has its own, and it is never applied to another file.
+If the process is killed before the journal is complete, the file is as before, but longer. HDF5 knows where its data
+end, and cuts off the rest when the file is opened for writing again. If the process is killed in step 3, which takes
+some ten microseconds, `recover` repeats that step. The journal is in the file itself. So every path to the file finds
+it, a copy or backup of the file has its own, and it is never applied to another file.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ def _serve(
                     raise
                 continue
             if source is None:
-                tasks.put(None)  # for the next who asks
+                tasks.put(None)  # for the next call
             return source
         return None
 

@@ -173,7 +173,7 @@ class Job:
 
 
 def _close_after_error(sink: Sink) -> None:
-    """Close a sink; an error of that is not told, as one is on its way already."""
+    """Close a sink after an error, which is raised; errors of closing are ignored."""
     try:
         sink.close()
     except Exception:

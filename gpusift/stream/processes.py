@@ -1,8 +1,8 @@
 """Several devices of one machine, a process for each: workers for `gpusift.stream.run`.
 
-The parent sends each process some images in advance and receives its results, over one pipe. A process that dies, by a
-crash of a decoder or out of memory, costs no image: it is started again, and gets the images that it had in hand one at
-a time. Only an image with which it dies alone, twice, has failed.
+The parent sends each process some images in advance and receives its results, over one pipe. A process may die,
+by a crash of a decoder or out of memory. It is then started again, and its unfinished images are sent to it one at a
+time. Only an image that is the only one in the process at two of its deaths is recorded as failed.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class DeviceWorker:
         RuntimeError
             The device is not available, or fails; or the process dies before it is ready.
         """
-        suspects: deque[Source] = deque()  # images that a process had in hand when it died
+        suspects: deque[Source] = deque()  # unfinished images of processes that died
         deaths: dict[str | None, int] = {}
         over = False
 
@@ -224,7 +224,7 @@ class DeviceWorker:
         limit = IN_HAND * (self.job.batch_size or (1 if on_cpu else BATCH_ON_GPU))
         limit += self.job.n_decoders or READERS_FOR_CPU
         no_more = halted = False
-        alone: str | None = None  # a suspect in hand: if the process dies now, it is known which image it had
+        alone: str | None = None  # the only image in the process, which is the cause if the process dies now
         while True:
             if suspects and not in_hand and not halt.is_set():
                 alone = suspects[0].name
@@ -297,7 +297,7 @@ def _main(pipe: Connection, job: _Job) -> None:
     def take(wait: bool = True) -> Source | None:
         source = tasks.get(wait)
         if source is None or halt.is_set():
-            tasks.put(None)  # for the next who asks
+            tasks.put(None)  # for the next call
             return None
         return source
 

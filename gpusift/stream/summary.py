@@ -1,4 +1,4 @@
-"""What a run tells of itself: events, counts, and what ended it early."""
+"""Events and counts of a run, and the error that ends it early."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Summary:
 
     @property
     def seen(self) -> int:
-        """Images that were dealt with, in this run or before."""
+        """Images that are done or have failed, in this run or before."""
         return self.images + self.failures + self.failed_before + self.skipped
 
     def as_event(self) -> Event:
-        """Return the event that tells how far a run is."""
+        """Return the event "progress"."""
         seconds = {kind: round(value, 3) for kind, value in self.seconds.items()}
         return {"event": "progress", **{name: getattr(self, name) for name in COUNTS}, "seconds": seconds}
 

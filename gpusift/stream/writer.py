@@ -1,4 +1,4 @@
-"""The last stage of a run: results go to the sink, and are counted and told."""
+"""The last stage of a run: it writes results to the sink, counts them and reports events."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Writer:
         self._is_dirty = False
 
     def write(self, item: Done | Failed) -> None:
-        """Write, count and tell the result of an image."""
+        """Write, count and report the result of an image."""
         self.summary.seconds["read"] += item.read_seconds
         failed = self._write_done(item) if isinstance(item, Done) else item
         if failed is not None:
             self._write_failed(failed)
 
     def commit(self, every: float) -> None:
-        """Commit, and tell how far the run is, if the last commit is so many seconds ago."""
+        """Commit and report the progress, if the last commit was at least this many seconds ago."""
         begun = time.perf_counter()
         if begun - self._committed < every:
             return
