@@ -15,7 +15,7 @@ def import_cv2() -> ModuleType:
     """Import `cv2`.
 
     gpusift does not depend on one of the distributions: they all install the same folder, so that each would replace
-    the one that is there.
+    the installed one.
 
     Returns
     -------

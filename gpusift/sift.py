@@ -125,7 +125,7 @@ class SIFT(Configuration):
     TypeError, ValueError
         If a parameter is not valid; the message names it.
     RuntimeError
-        If the device was asked for by name and cannot be had; the message says what is missing.
+        If the device is named and not available; the message says what is missing.
 
     Notes
     -----

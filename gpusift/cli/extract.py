@@ -78,9 +78,9 @@ def extract(context: click.Context, /, sources: tuple[str, ...], output: str, **
     resumes. Ctrl-C, or SIGTERM, finishes the images that are being computed; the exit code is then
     130, or 143.
 
-    An image that cannot be read is reported, and the rest goes on; the exit code is then 1. Failures
-    are recorded beside OUT, with their reasons, and are tried again only with --retry-failed. An image
-    without features gives an empty entry.
+    An image that cannot be read is reported, and the others are computed; the exit code is then 1.
+    Failures are recorded with their reasons, in the folder OUT or beside the file OUT. They are tried
+    again only with --retry-failed. An image without features gives an empty entry.
     """  # noqa: D301
     if not sources and not options["files_from"]:
         raise click.UsageError("there must be a SOURCE, or --files-from")

@@ -35,7 +35,7 @@ READING_OPTIONS = ("max_pixels", "max_scans", "allow_formats", "max_size", "deco
 
 @dataclass(frozen=True)
 class Command:
-    """What a command asks for.
+    """The arguments and options of a command.
 
     Attributes
     ----------
@@ -134,11 +134,11 @@ def carry_out(command: Command, images: Sources, then: Callable[[], str] | None 
     Parameters
     ----------
     command : Command
-        What is asked for.
+        The arguments and options.
     images : iterator of Source or SourceFailure
         The images.
     then : callable, optional
-        What follows when all images are done; returns what it did.
+        Called when all images are done; returns a text that reports what it did.
     """
     from gpusift.cli.progress import Reporter
     from gpusift.stream import RunError

@@ -54,7 +54,7 @@ def get_device(name: str = "auto", dtype: str = "float32", num_threads: int | No
     ValueError
         If there is no such name, precision or number of threads.
     RuntimeError
-        If the device was asked for by name and cannot be had.
+        If the device is named and not available.
     """
     if not isinstance(name, str):
         raise TypeError(f"device must be a string such as 'auto', 'cpu' or 'cuda:0', got {name!r}")

@@ -152,7 +152,7 @@ class CudaDevice(Device):
         """An array of this device as NumPy's. Waits for the current stream of this device."""
         if isinstance(array, np.ndarray):
             return array
-        with self.active():  # CuPy copies in the current stream of whatever device is current
+        with self.active():  # CuPy copies in the current stream of the current device
             return array.get()
 
     # Memory

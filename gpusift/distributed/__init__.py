@@ -7,7 +7,7 @@ A task is some images: a worker reads, decodes and computes them where it is, wi
 go to the calling process, which alone writes; or, if the output is the URL of an object store, the task itself writes a
 Parquet file there, and only counts come back. Workers may join and leave: another worker computes the tasks of a lost
 one. If a task fails, or ends its worker several times, its images are computed again, one by one and with no other task
-on the cluster. So only the image that causes the failure is recorded as failed.
+of the run at the same time. So only the image that causes the failure is recorded as failed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 BATCH = 16  # images of a task
 ACCEPTED_AT_ONCE = 16  # files of results: object stores take a second for each
 TASKS_PER_THREAD = 2  # sent to the cluster: one is computed while the next is on its way
-SUSPECTS = 4 * BATCH  # so many images of failed tasks may wait before they are tried one by one
+SUSPECTS = 4 * BATCH  # this many images of failed tasks may wait before they are tried one by one
 JOIN_SECONDS = 60  # for the first worker
 
 

@@ -121,7 +121,7 @@ def _jpeg_decoder(parameters: tuple[tuple[str, Any], ...], n_decoders: int | Non
 
 
 def _of_number(n: int) -> Features:
-    """Return so many features without values."""
+    """Return this many features without values."""
     nothing: dict[str, Any] = {field.name: np.empty((n, 0), np.float32) for field in fields(Features)}
     return Features(**nothing)
 
@@ -170,7 +170,7 @@ class Tasks:
     def next(self) -> tuple[list[Source], list[Done | Failed] | None]:
         """Wait for a task's end.
 
-        What came of the task is decided by the event that told of its end: a moment later, the scheduler may have lost
+        The event that reports the task's end decides its outcome: a moment later, the scheduler may have lost
         the worker that held the result, and run the task again.
 
         Returns

@@ -47,7 +47,7 @@ class Sets:
 class Rules:
     """Which nearest neighbours are matches: the parameters of `gpusift.matching.match`.
 
-    Their ranges are not checked here, as `gpusift.matching.match_descriptors` takes whatever scikit-image takes.
+    Their ranges are not checked here, as `gpusift.matching.match_descriptors` accepts what scikit-image accepts.
     """
 
     max_ratio: float = 0.8

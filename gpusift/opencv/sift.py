@@ -49,7 +49,7 @@ class SIFT:
     TypeError, ValueError
         If a parameter is not valid; the message names it.
     RuntimeError
-        If the device was asked for by name and cannot be had.
+        If the device is named and not available.
 
     Examples
     --------
@@ -240,7 +240,7 @@ class SIFT:
         self.write(filename)
 
     def read(self, file: Any) -> None:
-        """Reads parameters that `write` or `cv2.SIFT.write` wrote; what is not there stays as it is.
+        """Reads parameters that `write` or `cv2.SIFT.write` wrote; parameters that are missing stay as they are.
 
         Parameters
         ----------

@@ -166,7 +166,7 @@ def scale_space_of(plans: Plans, image: Image) -> Iterator[ScaleSpace | Unfit]:
 
 
 def require_levels(parameters: Parameters, features: Features, n_octaves: int) -> None:
-    """Raises a ValueError if a keypoint lies in an octave, or at a scale, that an image of so many octaves lacks."""
+    """Raises a ValueError if a keypoint lies in an octave, or at a scale, that an image of this many octaves lacks."""
     if not len(features):
         return
     if n_octaves == 0:

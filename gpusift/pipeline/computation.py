@@ -114,7 +114,7 @@ def _finish_first(running: deque[Computation]) -> tuple[list[int], list[Outcome]
     first, others = running[0], list(running)[1:]
     first.collect()
     if first.outcomes is None:
-        for other in others:  # first takes what memory there is
+        for other in others:  # then the first one can take all free memory
             other.collect()
             other.end()
         if others and first.way in (Way.HALVES, Way.TOO_LARGE):

@@ -65,7 +65,7 @@ class FileWriter(Protocol):
         """Write a file of rows, which does not count yet; the same key replaces the file."""
 
     def accept(self, key: str) -> None:
-        """Make a file count; called once, by the calling process, when the task's result is there."""
+        """Accept a file; called once, by the calling process, when it has the task's result."""
 
 
 class Store(Protocol):
@@ -206,7 +206,7 @@ def record_of(settings: dict[str, Any]) -> str:
 
 
 def settings_in(record: object) -> dict[str, Any] | None:
-    """Return the settings in an output's record of its run; None if it is no such record, whatever else it is."""
+    """Return the settings in an output's record of its run; None if it is not such a record."""
     if not isinstance(record, (str, bytes)):
         return None
     try:

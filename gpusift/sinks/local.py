@@ -200,7 +200,7 @@ def _files_of(format_: Format, path: Path) -> tuple[Path, Path]:
 
 
 def real_path(path: Path) -> Path:
-    """Return the path of an output by whatever link it is reached: its lock and failures lie beside the file itself."""
+    """Return the path of an output with its links resolved: its lock and failures lie beside the file itself."""
     return Path(os.path.realpath(path))
 
 

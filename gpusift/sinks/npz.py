@@ -72,7 +72,7 @@ class NpzStore:
         shutil.rmtree(self._pending, ignore_errors=True)
 
     def __contains__(self, name: object) -> bool:
-        """Whether an image's result is there: a whole file of gpusift's, under this name."""
+        """Whether the folder has an image's result: a whole file of gpusift's, under this name."""
         return not self._is_reserved(str(name)) and _is_ours(self._path(str(name)))
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Where photographs come from: files, folders, globs, lists, archives, and whatever fsspec opens (buckets, the web).
+"""Where photographs come from: files, folders, globs, lists, archives, and URLs that fsspec opens (buckets, the web).
 
 An image's name is its path, with forward slashes and suffix, relative to a base folder, so that no two files share a
 name. The base is the folder given, the folder of the file given, or the part of the glob before its first wildcard; of
@@ -60,7 +60,7 @@ class Source:
     Attributes
     ----------
     name : str
-        What its results are called: relative, "/" between folders, with suffix; it never leads out of a folder.
+        The name of its results: relative, "/" between folders, with suffix; it never leads out of a folder.
     url : str
         An absolute path, or a URL that fsspec opens.
     """

@@ -12,7 +12,7 @@ from typing import Any
 from gpusift.sources.limits import DEFAULT_LIMITS, Limits
 from gpusift.sources.locations import HTTP, Location
 
-# Archives stay open, with their tables of contents, while they are among the last so many that were read from.
+# This many archives stay open, with their tables of contents: those that were read last.
 OPEN_ARCHIVES = 8
 
 # Suffixes of archives that a SOURCE may be, and the scheme that opens each; a compression is told by its first bytes.
@@ -143,7 +143,7 @@ class _Contents:
         self._file, self._read, self._entries, self.limits = file, 0, 0, limits
 
     def read(self, size: int = -1) -> bytes:
-        """Read so many bytes."""
+        """Read this many bytes."""
         if self.limits is None:
             return self._file.read(size)
         self._read += max(size, 0)

@@ -81,7 +81,7 @@ def list_archive(location: Location, limits: Limits) -> Iterator[str]:
 
 
 def _list_local(path: str, limits: Limits) -> Listing:
-    """List a folder on this machine; an entry that cannot be looked at costs itself only."""
+    """List a folder on this machine; an entry that cannot be examined does not affect the others."""
     listing = Listing()
     with os.scandir(path) as entries:
         while True:

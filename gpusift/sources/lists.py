@@ -85,12 +85,12 @@ def open_local_list(path: str | os.PathLike[str], limits: Limits) -> IO[bytes]:
 
 
 def _encoding(head: bytes) -> str | None:
-    """Return the encoding that a list's first bytes tell of; None for UTF-8 and for bytes that are no text."""
+    """Return the encoding that a list's first bytes declare; None for UTF-8 and for bytes that are not text."""
     return next((name for mark, name in _ENCODINGS.items() if head.startswith(mark)), None)
 
 
 def _copy(read: Callable[[int], bytes], limits: Limits, deadline: float | None = None) -> IO[bytes]:
-    """Copy a list to a file that is gone when it is closed, in UTF-8 if it says that it is UTF-16 or UTF-32."""
+    """Copy a list to a temporary file, which closing removes; in UTF-8 if the list declares UTF-16 or UTF-32."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (its reader closes it)
     try:
         head, length = b"", 0

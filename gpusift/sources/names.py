@@ -1,4 +1,4 @@
-"""What images are called: the folder that names are relative to, and which names results can have."""
+"""Names of images: the folder that they are relative to, and which names are valid for results."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def deepest_common(bases: Iterable[Parts]) -> Parts:
 
 
 def base_of_line(location: Location, current: Parts) -> Parts:
-    """Return the folder that the name of a line of a list is relative to, whatever else is in the list.
+    """Return the folder that the name of a line of a list is relative to; it does not depend on other lines.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def base_of_line(location: Location, current: Parts) -> Parts:
 
 
 def shard_of(name: str, n_shards: int) -> int:
-    """Return which of so many shards an image is in: by its name alone, the same on every machine.
+    """Return the number of an image's shard, which depends on its name alone, so it is the same on every machine.
 
     Source: the first eight bytes of the name's BLAKE2b digest, modulo the number of shards.
     """
@@ -151,7 +151,7 @@ def shard_of(name: str, n_shards: int) -> int:
 
 
 def wrong_name(name: str) -> str | None:
-    """Say why results must not be called by this name, if so: it might lead out of their folder, or cannot be a file's.
+    """Return why a name is not valid for results: it may lead out of their folder, or no file can have it; else None.
 
     Parameters
     ----------

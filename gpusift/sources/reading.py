@@ -1,4 +1,4 @@
-"""Reading one file, wherever it is: with limits of time and size, and again where a server fails for a moment."""
+"""Reading one local or remote file, with limits of time and size, and retries after transient errors of a server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import IO, Any, TypeVar
 from gpusift.sources.filesystems import open_filesystem
 from gpusift.sources.locations import Location
 
-# Files whose size is not known are read in blocks of so many bytes.
+# Files whose size is not known are read in blocks of this many bytes.
 BLOCK = 1 << 20
 
-# Seconds before each further attempt when a server answers that it cannot for the moment.
+# Seconds before each retry after a transient error of a server.
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
-# HTTP's answers that may be another one a moment later.
+# HTTP statuses of transient errors.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Result = TypeVar("Result")

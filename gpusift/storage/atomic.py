@@ -16,7 +16,7 @@ from pathlib import Path
 # What a file system answers that cannot lock files, or cannot make the names in a folder durable.
 NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
-# Temporary files are named after their file, of which so many bytes are taken: file systems allow 255.
+# Temporary files are named after their file, of whose name this many bytes are taken: file systems allow 255.
 MAX_PREFIX_BYTES = 200
 
 # The byte of a file that `Lock` locks: beyond those that SQLite locks, and beyond any file's end.

@@ -98,7 +98,7 @@ class TransactionalFile:
         return self._position
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes, or those up to the end."""
+        """Read this many bytes, or those up to the end."""
         data = bytearray(max(min(size, self._size - self._position), 0))
         self.readinto(memoryview(data))
         return bytes(data)

@@ -1,4 +1,4 @@
-"""Features of any number of images: reading, computing and writing go on at the same time.
+"""Features of any number of images: reading, computing and writing overlap.
 
     sources -> feeder -> readers -> workers, one a device -> the calling thread, which writes -> sink
 
@@ -30,7 +30,7 @@ from gpusift.stream.writer import Writer
 
 __all__ = ["Event", "RunError", "Summary", "extract", "run", "settings_of"]
 
-COMMIT_SECONDS = 1.0  # at most so long until a result that was written is durable
+COMMIT_SECONDS = 1.0  # longest time until a written result is durable
 QUEUE_LENGTH = 8  # for each worker
 
 
@@ -283,7 +283,7 @@ def _serve(
     error = None
     try:
         worker(take, results.put, halt)
-    except BaseException as raised:  # whatever it is, the calling thread must learn of it
+    except BaseException as raised:  # the calling thread raises errors of any kind
         error = raised
     results.put(_End("compute", error))
 

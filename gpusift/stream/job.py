@@ -133,7 +133,7 @@ class Job:
         on_event: Callable[[Event], None] | None = None,
         stop: threading.Event | None = None,
     ) -> Summary:
-        """Open the output, run the workers, and close it, whatever happens.
+        """Open the output, run the workers, and close it, also after an error.
 
         Parameters
         ----------

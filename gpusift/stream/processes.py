@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gpusift.sources import Source
 
 IN_HAND = 2  # batches that a process has besides the images that its readers read
-DEATHS = 2  # deaths of a process with one image in hand, or none, after which the image, or the device, has failed
+DEATHS = 2  # deaths of a process with one image, or none, after which the image, or the device, has failed
 ANSWER_SECONDS = 0.05  # that the parent waits for an answer before it looks for more images
 
 # Signals that a terminal or a service manager sends to all processes; the parent alone acts on them.

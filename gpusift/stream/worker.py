@@ -171,7 +171,7 @@ def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event
         item: _Picture | _Encoded | Failed | MachineError
         try:
             picture, messages = reader.read(source)
-        except Exception as error:  # whatever is wrong with one image does not stop the others
+        except Exception as error:  # an error of one image does not stop the others
             item = _failed(source, error, time.perf_counter() - begun)
             if isinstance(item, MachineError):
                 enqueue(pictures, item, halt)

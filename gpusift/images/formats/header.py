@@ -11,7 +11,7 @@ import numpy as np
 from gpusift.images.codec import imdecode
 
 # Rows, columns and, where the format leaves their number open, samples of a pixel. The first entry is the image itself;
-# the others are whatever else a decoder allocates, in pixels.
+# the others are further structures that a decoder allocates, in pixels.
 Sizes = Iterator[tuple[int, ...]]
 
 

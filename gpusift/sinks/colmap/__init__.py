@@ -212,7 +212,7 @@ class ColmapStore:
             )
 
     def _write(self, name: str, features: Features, image: ImageFile) -> None:
-        """Write an image, its camera unless it is there, and its features."""
+        """Write an image, its camera unless the database has it, and its features."""
         sensor = int(image.camera.sensor_id.type)
         camera = self._camera(image, sensor)
         number, frame = self._next("images"), self._next("frames")
@@ -229,7 +229,7 @@ class ColmapStore:
         self._insert("descriptors", image_id=number, type=kind, rows=rows, cols=cols, data=descriptors)
 
     def _camera(self, image: ImageFile, sensor: int) -> int:
-        """Return the number of an image's camera, which is also that of its rig; write both unless they are there."""
+        """Return the number of an image's camera, also that of its rig; write both unless the database has them."""
         if image.key is not None and image.key in self._shared:
             return self._shared[image.key][0]
         camera, number = image.camera, self._next("cameras", "rigs")

@@ -157,7 +157,7 @@ def import_pycolmap() -> Any:
 
 @contextmanager
 def quiet(pycolmap: Any) -> Iterator[None]:
-    """Have COLMAP log nothing: gpusift reports what is wrong with an image."""
+    """Turn COLMAP's log off: gpusift reports the errors of images."""
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:
