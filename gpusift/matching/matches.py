@@ -50,7 +50,7 @@ class RefinedMatches(Matches):
         Weighted correlation of the two aligned patches; 0 where the match was left alone.
     refined : (Q,) array of bool
         False where the match was left alone: a patch beyond the image's border, one without contrast or structure, or
-        an alignment that did not come near.
+        an alignment that failed (see `gpusift.refine_matches`).
     """
 
     positions: Any
