@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from gpusift import pipeline
+from gpusift.devices.arrays import gpu_of
 from gpusift.features import Features
 from gpusift.matching import alignment
 from gpusift.matching.alignment import Alignment, Templates
-from gpusift.matching.matches import Matches, RefinedMatches, match_indices
+from gpusift.matching.matches import Matches, RefinedMatches, index_pairs, match_indices
 from gpusift.pipeline.inputs import open_image
 from gpusift.pipeline.outcomes import Unfit, require
 from gpusift.sift import SIFT
@@ -118,13 +119,20 @@ def refine_pairs(
     TypeError, ValueError, MemoryError
         As `refine_matches`; and ValueError if there is not one set of matches for each pair.
     """
+    if len(images) != len(features):
+        raise ValueError(f"features must be given for each of {len(images)} images, got {len(features)}")
+    pairs = index_pairs(pairs, len(features))
     if len(pairs) != len(matches):
         raise ValueError(f"matches must be one set for each of {len(pairs)} pairs, got {len(matches)}")
     refiner = Refiner(sift or SIFT())
     indices = [match_indices(features[i], features[j], some) for (i, j), some in zip(pairs, matches)]
-    refined: list[RefinedMatches] = []
-    for start, stop in _chunks([len(some) for some in indices]):
-        refined += _refine_chunk(refiner, images, features, pairs[start:stop], indices[start:stop], matches[start:stop])
+    refined = [_result(refiner, some, each, _nothing(refiner), True) for some, each in zip(indices, matches)]
+    worth = [k for k, some in enumerate(indices) if len(some)]  # images whose pairs have no matches are not read
+    for start, stop in _chunks([len(indices[k]) for k in worth]):
+        chunk = worth[start:stop]
+        few = [pairs[k] for k in chunk], [indices[k] for k in chunk], [matches[k] for k in chunk]
+        for k, result in zip(chunk, _refine_chunk(refiner, images, features, *few)):
+            refined[k] = result
     return refined
 
 
@@ -139,6 +147,7 @@ class Refiner:
 
     def __init__(self, sift: SIFT) -> None:
         self.plans, self.device, self.parameters = sift.plans, sift.device, sift.plans.parameters
+        self._gpu = sift.device.cuda_index or 0
 
     def sample(self, image: Any, features: Features, which: str = "") -> Templates:
         """The templates of an image's keypoints; `which` names the image in an error."""
@@ -168,6 +177,9 @@ class Refiner:
                 yield space, keypoints.shifted(self.parameters.position_shift)
 
     def _on_device(self, features: Features) -> Features:
+        """Keypoints on the device, in its precision."""
+        if not isinstance(features.positions, self.device.xp.ndarray) or gpu_of(features.positions) != self._gpu:
+            features = features.to_host()
         reals, asarray = self.device.dtype, self.device.asarray
         return Features(
             asarray(features.positions, reals),
@@ -179,14 +191,21 @@ class Refiner:
         )
 
     def _require_inside(self, features: Features, shape: tuple[int, int], which: str) -> None:
-        if not len(features):
-            return
+        sigmas = features.sigmas
+        if not bool(((sigmas > 0) & (sigmas < np.inf)).all()):
+            raise ValueError(f"{which}sigmas must be greater than 0 and finite, got {float(sigmas.min())} and others")
         lowest, highest = float(features.positions.min()), [float(side) for side in features.positions.max(axis=0)]
         if not (lowest >= -1 and highest[0] <= shape[0] and highest[1] <= shape[1]):
             raise ValueError(
                 f"{which}the features must be those of the image of {shape[0]} x {shape[1]} pixels, got keypoints up "
                 f"to row {highest[0]:.0f} and column {highest[1]:.0f}; pass the image that they were computed from"
             )
+
+
+def _nothing(refiner: Refiner) -> Alignment:
+    """The alignment of no templates."""
+    reals = np.empty(0, refiner.device.dtype)
+    return Alignment(reals.reshape(0, 2), reals.reshape(0, 2, 2), reals, np.empty(0, bool))
 
 
 def _chunks(counts: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -132,6 +132,35 @@ def test_the_features_must_be_of_the_images(scene):
         refine_pairs(images, features, [(0, 1), (1, 0)], [matches], sift=sift)
 
 
+def test_images_without_matches_are_not_read(scene):
+    sift, images, features, matches = scene
+    tiny = np.zeros((5, 5))
+    none = sift.compute(tiny).to_host()
+    refined = refine_pairs([*images, tiny], [*features, none], [(0, 2), (0, 1)], [[], matches], sift=sift)
+    assert [len(each) for each in refined] == [0, len(matches)]
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (-1, 0), (0,)])
+def test_pairs_must_be_indices_of_images(scene, pair):
+    sift, images, features, matches = scene
+    with pytest.raises(ValueError, match=r"pairs\[0\] must be two indices of 2 features"):
+        refine_pairs(images, features, [pair], [matches], sift=sift)
+
+
+def test_the_deepest_level_that_describe_takes_exists(device):
+    sift = SIFT(device=device, n_scales=1, n_octaves=2)
+    features = sift.describe(PHOTOGRAPH, [[120.0, 140.0]], [6.0], [0.0], octaves=[1], scales=[3]).to_host()
+    refined = refine_matches(PHOTOGRAPH, PHOTOGRAPH, features, features, [[0, 0]], sift=sift)
+    np.testing.assert_allclose(refined.positions, [[120.0, 140.0]], rtol=0, atol=1e-3)
+
+
+def test_sigmas_must_be_positive(scene):
+    sift, images, features, matches = scene
+    wrong = replace(features[0], sigmas=features[0].sigmas * 0)
+    with pytest.raises(ValueError, match="sigmas must be greater than 0 and finite"):
+        refine_matches(*images, wrong, features[1], matches, sift=sift)
+
+
 def test_a_limit_that_is_too_small_is_told(scene):
     _, images, features, matches = scene
     with pytest.raises(MemoryError, match="memory_limit must hold the whole scale space"):

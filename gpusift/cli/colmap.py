@@ -31,7 +31,11 @@ SETTLED = ("no_exif", "n_hist", "n_ori", "precise_upscale", "descriptor_layout")
 @click.option("--camera-model", default=CAMERA_MODEL, show_default=True, help="One of COLMAP's.")
 @click.option("--camera-params", metavar="F,CX,...", help="Its parameters, in COLMAP's order.  [default: from EXIF]")
 @click.option("--single-camera", is_flag=True, help="All images are of one camera.")
-@click.option("--refine", is_flag=True, help="Refine keypoints over the tracks of verified matches. Needs --match.")
+@click.option(
+    "--refine",
+    is_flag=True,
+    help="Refine keypoints over tracks. Needs --match, and local files.",
+)
 @click.option("--max-size", type=click.IntRange(1), metavar="PIXELS", help="Shrink images whose longer side is larger.")
 @click.option("--devices", metavar="all|0,1,...", help="GPUs to compute on, each by a process; or cpu,cpu.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
@@ -114,8 +118,10 @@ def _match(output: str, pairs: list[Pair], device: str, quiet: bool, files: dict
     with tqdm(total=len(pairs), unit="pair", disable=quiet or not sys.stderr.isatty()) as bar:
         try:
             matched, verified = match_database(output, pairs, device=device, on_pairs=bar.update, refine=files)
-        except (OSError, RuntimeError) as error:
-            raise click.ClickException(f"cannot match: {error}; the features are kept in {escaped(output)}") from None
+        except (MemoryError, OSError, RuntimeError, ValueError) as error:
+            raise click.ClickException(
+                f"cannot match: {escaped(str(error))}; the features are kept in {escaped(output)}"
+            ) from None
     return f"{matched} pairs matched, {verified} verified"
 
 

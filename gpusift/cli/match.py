@@ -108,7 +108,7 @@ def match(
         if refine:
             matches = refine_matches(pixels_a, pixels_b, features_a, features_b, matches, sift=sift)
         geometry = verify(features_a, features_b, matches, model=model, threshold=threshold, min_inliers=min_inliers)
-    except (ValueError, RuntimeError) as error:  # NaN, which click lets pass; a full GPU
+    except (MemoryError, RuntimeError, ValueError) as error:  # NaN, which click lets pass; too little memory
         raise click.ClickException(str(error)) from None
 
     with writing(output):

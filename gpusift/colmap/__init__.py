@@ -18,6 +18,7 @@ from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap.pairs import Pair
 from gpusift.colmap.tracks import refine_tracks
 from gpusift.sift import SIFT
+from gpusift.sinks.base import OutputExistsError
 from gpusift.sinks.colmap import ColmapFormat
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL, import_pycolmap, quiet
 from gpusift.sinks.colmap.conventions import PIXEL_CENTRE, SIFT_PARAMETERS, keypoint_rows
@@ -76,7 +77,8 @@ def match_database(
         Name of each image -> its file, to refine the keypoints over tracks: each keypoint of a point of the scene, as
         far as verified matches tell, is aligned with the best connected one (`gpusift.refine`), and the matches are
         verified once more. Positions change; descriptors, numbers of keypoints and matches do not. It lowers the
-        reprojection error of reconstructions.
+        reprojection error of reconstructions. Matches are used once; after new ones are added, refinement begins at the
+        present positions.
 
     Returns
     -------
@@ -89,6 +91,10 @@ def match_database(
         pycolmap is not installed.
     OutputInUseError
         Another process writes to the database.
+    ValueError
+        With `refine`: the database is another program's, a file does not exist, or is not the image of the features.
+    MemoryError, OSError
+        With `refine`: the levels of an image do not fit in memory; a file or the database fails.
     """
     pycolmap, path = import_pycolmap(), Path(path)
     matching = {
@@ -98,6 +104,7 @@ def match_database(
         "symmetric_ratio": symmetric_ratio and cross_check,
         "device": device,
     }
+    sift = None if refine is None else _sift_of(path, refine, device)
     with locked(path), quiet(pycolmap):
         with pycolmap.Database.open(path) as database:
             ids = {image.name: image.image_id for image in database.read_all_images()}
@@ -108,14 +115,20 @@ def match_database(
                 _match_block(pycolmap, database, [ids[name] for name in names], numbers, matching)
                 on_pairs(len(numbers))
         verified = _verify(pycolmap, path)
-        if refine is not None and refine_tracks(pycolmap, path, refine, _sift_of(path, device)):
+        if refine is not None and sift is not None and refine_tracks(pycolmap, path, refine, sift):
             verified = _verify(pycolmap, path)
         return len(wanted), verified
 
 
-def _sift_of(path: Path, device: str) -> SIFT:
-    """The SIFT that made the features of a database, without a limit on their number."""
-    settings = ColmapFormat().recorded_settings(path) or {}
+def _sift_of(path: Path, files: Mapping[str, str | os.PathLike[str]], device: str) -> SIFT:
+    """The SIFT that made the features of a database, for refinement with these files, which must exist."""
+    missing = next((os.fspath(file) for file in files.values() if not os.path.isfile(file)), None)
+    if missing is not None:
+        raise ValueError(f"refine needs the images as files on this machine, but {missing} is none")
+    try:
+        settings = ColmapFormat().recorded_settings(path) or {}
+    except OutputExistsError:
+        raise ValueError(f"refine needs a database that gpusift wrote, but {path} is another program's") from None
     names = ("upsampling", "n_octaves", "n_scales", "sigma_min", "sigma_in")
     given = {name: settings[name] for name in names if name in settings}
     return SIFT(**given, precise_upscale=True, device=device)

@@ -24,6 +24,7 @@ from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.refine import refine_pairs
 from gpusift.sift import SIFT
+from gpusift.sinks.colmap import as_os_error
 from gpusift.sinks.colmap.conventions import PIXEL_CENTRE
 
 MARK = "CREATE TABLE IF NOT EXISTS gpusift_refined (record TEXT)"
@@ -45,22 +46,30 @@ def refine_tracks(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLi
     Returns
     -------
     refined : int
-        Number of keypoints that were refined. 0 if these matches have been used for it before.
+        Number of keypoints that were refined. 0 if these matches have been used for it before; nothing changes then.
+
+    Raises
+    ------
+    OSError
+        The database cannot be written.
+    ValueError
+        A file is not the image that the features are of, or cannot be read.
     """
     with pycolmap.Database.open(path) as database:
         images = sorted(database.read_all_images(), key=lambda image: image.name)
         rows = [np.array(database.read_keypoints(image.image_id)) for image in images]
         cameras = [database.read_camera(image.camera_id) for image in images]
         edges = _edges(pycolmap, database, [image.image_id for image in images], rows)
-        record = json.dumps({"matches": database.num_matches()})
-    if not len(edges) or _is_refined(path, record):
-        return 0
+        n_matches = database.num_matches()
     firsts = np.concatenate(([0], np.cumsum([len(each) for each in rows])))
     pairs, matches = _tasks(edges, firsts)
     readable = [all(images[number].name in files for number in pair) for pair in pairs]
     pairs, matches = list(compress(pairs, readable)), list(compress(matches, readable))
-    pictures = _Pictures([files.get(image.name, "") for image in images])
+    record = json.dumps({"matches": n_matches, "aligned": sum(map(len, matches))})
+    if not pairs or _is_refined(path, record):
+        return 0
     shapes = [(camera.height, camera.width) for camera in cameras]
+    pictures = _Pictures([files.get(image.name, "") for image in images], shapes)
     features = [_features(each, sift.plans.parameters, shape) for each, shape in zip(rows, shapes)]
     refined = np.zeros(firsts[-1], bool)
     for (_, image), some, result in zip(pairs, matches, refine_pairs(pictures, features, pairs, matches, sift=sift)):
@@ -68,6 +77,8 @@ def refine_tracks(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLi
         chosen = some[host.refined, 1]
         rows[image][chosen, :2] = host.positions[host.refined, ::-1] + PIXEL_CENTRE
         refined[firsts[image] + chosen] = True
+    if not refined.any():
+        return 0
     _write(path, [image.image_id for image in images], rows, record)
     return int(refined.sum())
 
@@ -108,10 +119,10 @@ def _tasks(
 
 
 class _Pictures(Sequence[NDArray[Any]]):
-    """Pictures, which are read when they are taken."""
+    """Pictures of known shapes, which are read when they are taken."""
 
-    def __init__(self, files: Sequence[str | os.PathLike[str]]) -> None:
-        self._files = files
+    def __init__(self, files: Sequence[str | os.PathLike[str]], shapes: Sequence[tuple[int, int]]) -> None:
+        self._files, self._shapes = files, shapes
 
     def __len__(self) -> int:
         return len(self._files)
@@ -124,8 +135,14 @@ class _Pictures(Sequence[NDArray[Any]]):
         from gpusift.images import read_image
 
         if isinstance(index, slice):
-            return _Pictures(self._files[index])
-        return read_image(self._files[index], exif_orientation=False)
+            return _Pictures(self._files[index], self._shapes[index])
+        picture, shape = read_image(self._files[index], exif_orientation=False), self._shapes[index]
+        if picture.shape != shape:
+            raise ValueError(
+                f"{os.fspath(self._files[index])} must be the image of {shape[0]} x {shape[1]} pixels that the "
+                f"features are of, got {picture.shape[0]} x {picture.shape[1]}"
+            )
+        return picture
 
 
 def _features(rows: NDArray[Any], parameters: Parameters, shape: tuple[int, int]) -> Features:
@@ -143,13 +160,13 @@ def _features(rows: NDArray[Any], parameters: Parameters, shape: tuple[int, int]
 
 
 def _is_refined(path: Path, record: str) -> bool:
-    with closing(sqlite3.connect(path)) as database, database:
+    with as_os_error(path), closing(sqlite3.connect(path)) as database, database:
         database.execute(MARK)
         return (record,) in database.execute("SELECT record FROM gpusift_refined").fetchall()
 
 
 def _write(path: Path, ids: Sequence[int], rows: Sequence[NDArray[Any]], record: str) -> None:
-    with closing(sqlite3.connect(path)) as database, database:
+    with as_os_error(path), closing(sqlite3.connect(path)) as database, database:
         database.executemany(
             "UPDATE keypoints SET data = ? WHERE image_id = ?",
             ((np.ascontiguousarray(each, np.float32).tobytes(), number) for number, each in zip(ids, rows)),

@@ -15,6 +15,7 @@ from gpusift.features import Features
 from gpusift.matching import metrics, nearest
 from gpusift.matching.inputs import as_bytes, descriptor_array, device_of, mask_array, require_alike
 from gpusift.matching.matches import Matches as Matches
+from gpusift.matching.matches import index_pairs
 from gpusift.matching.nearest import Rules
 
 
@@ -207,12 +208,7 @@ def match_pairs(
         mask for each pair.
     """
     rules = Rules(max_ratio, cross_check, max_distance, symmetric_ratio)
-    listed = []
-    for k, pair in enumerate(pairs):
-        inside = [int(i) for i in pair if isinstance(i, (int, np.integer)) and 0 <= i < len(features)]
-        if len(pair) != 2 or len(inside) != 2:
-            raise ValueError(f"pairs[{k}] must be two indices of {len(features)} features, got {tuple(pair)}")
-        listed.append((inside[0], inside[1]))
+    listed = index_pairs(pairs, len(features))
     if mask is not None and len(mask) != len(listed):
         raise ValueError(
             f"mask must be a sequence of one mask or None for each of {len(listed)} pairs, got {len(mask)}"

@@ -161,7 +161,7 @@ def _finer_levels(xp: Any, features: Features, parameters: Parameters) -> tuple[
     They show more detail than the keypoints' own levels, and give more matches within 1 pixel (bench/NOTES.md).
     """
     level = xp.maximum((features.octaves - 1) * parameters.n_scales + features.scales, 0)
-    octaves = xp.maximum(level - 1, 0) // parameters.n_scales
+    octaves = xp.minimum(xp.maximum(level - 1, 0) // parameters.n_scales, features.octaves)
     return octaves.astype(np.int32), (level - octaves * parameters.n_scales).astype(np.int32)
 
 

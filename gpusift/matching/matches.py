@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -37,7 +38,8 @@ class Matches:
 class RefinedMatches(Matches):
     """Matches with the position of each keypoint of the first image in the second, as `gpusift.refine` finds it.
 
-    Functions that take `Matches` use the refined positions. `distances` is None if the matches were given as indices.
+    `gpusift.geometry.verify` and `gpusift.plot.draw_matches` use the refined positions; files of matches hold indices
+    only. `distances` is None if the matches were given as indices.
 
     Attributes
     ----------
@@ -64,6 +66,17 @@ class RefinedMatches(Matches):
         return RefinedMatches(*map(on_host, arrays))
 
 
+def index_pairs(pairs: Iterable[Sequence[int]], n: int) -> list[tuple[int, int]]:
+    """Pairs of images, checked to be two indices of `n` images each; raises a ValueError if not."""
+    checked = []
+    for k, pair in enumerate(pairs):
+        inside = [int(i) for i in pair if isinstance(i, (int, np.integer)) and 0 <= i < n]
+        if len(pair) != 2 or len(inside) != 2:
+            raise ValueError(f"pairs[{k}] must be two indices of {n} features, got {tuple(pair)}")
+        checked.append((inside[0], inside[1]))
+    return checked
+
+
 def match_indices(features_a: Features, features_b: Features, matches: Any) -> np.ndarray:
     """The indices of matches, checked to be those of features.
 
@@ -84,8 +97,9 @@ def match_indices(features_a: Features, features_b: Features, matches: Any) -> n
     ValueError
         If the matches are no pairs of indices into the features.
     """
-    indices = getattr(matches, "indices", matches)
-    indices = np.asarray(on_host(indices))
+    indices = np.asarray(on_host(matches.indices if isinstance(matches, Matches) else matches))
+    if indices.size == 0:
+        indices = indices.reshape(0, 2)
     counts = len(features_a), len(features_b)
     if indices.ndim != 2 or indices.shape[1] != 2 or (indices.dtype.kind not in "iu" and indices.size):
         raise ValueError(f"matches must be (Q, 2) integers, got shape {indices.shape} of {indices.dtype}")

@@ -1,5 +1,6 @@
 """Keypoints are refined over tracks: each goes to where the best connected one of its track is in its image."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -97,10 +98,53 @@ def test_nothing_changes_when_the_write_fails(photographs, tmp_path, monkeypatch
         )
     sift = SIFT(**SIFT_PARAMETERS, device="cpu")
     files = {name: photographs / name for name in ("a.png", "b.png", "c.png")}
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(OSError, match="SQLite says: full"):
         tracks.refine_tracks(pycolmap, tmp_path / "a.db", files, sift)
     for found, same in zip(keypoints(tmp_path / "a.db"), expected, strict=True):
         np.testing.assert_array_equal(found, same)
+
+
+def verified(path):
+    with pycolmap.Database.open(path) as database:
+        return database.num_verified_image_pairs()
+
+
+def test_geometries_stay_when_nothing_is_refined_and_later_files_are_used(photographs, tmp_path):
+    write_database(photographs, tmp_path / "a.db", match="exhaustive", sift=SETTINGS)
+    expected = keypoints(tmp_path / "a.db")
+    assert match_database(tmp_path / "a.db", [], device="cpu", refine={})[1] == verified(tmp_path / "a.db") == 3
+    files = {name: photographs / name for name in HOMOGRAPHIES}
+    match_database(tmp_path / "a.db", [], device="cpu", refine=files)
+    assert verified(tmp_path / "a.db") == 3
+    assert any((a != b).any() for a, b in zip(keypoints(tmp_path / "a.db"), expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda file: file.unlink(), "refine needs the images as files on this machine, but .*b.png is none"),
+        (lambda file: file.write_bytes(b"no picture"), "b.png"),
+        (
+            lambda file: cv2.imwrite(str(file), PHOTOGRAPH[:50, :60]),
+            "b.png must be the image of 300 x 360 pixels that the features are of, got 50 x 60",
+        ),
+    ],
+    ids=["missing", "broken", "another"],
+)
+def test_a_file_that_is_not_the_image_is_told_and_matches_stay(photographs, tmp_path, change, error):
+    shutil.copytree(photographs, tmp_path / "photographs")
+    write_database(tmp_path / "photographs", tmp_path / "a.db", match="exhaustive", sift=SETTINGS)
+    change(tmp_path / "photographs" / "b.png")
+    files = {name: tmp_path / "photographs" / name for name in HOMOGRAPHIES}
+    with pytest.raises(ValueError, match=error):
+        match_database(tmp_path / "a.db", [], device="cpu", refine=files)
+    assert verified(tmp_path / "a.db") == 3
+
+
+def test_a_database_of_another_program_is_refused(photographs, tmp_path):
+    pycolmap.Database.open(tmp_path / "a.db").close()
+    with pytest.raises(ValueError, match="refine needs a database that gpusift wrote"):
+        match_database(tmp_path / "a.db", [], device="cpu", refine={})
 
 
 def test_refinement_needs_matches(photographs, tmp_path):

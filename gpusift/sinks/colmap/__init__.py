@@ -98,7 +98,7 @@ class ColmapFormat:
         self.clear(temporary)
         temporary.touch()  # where it cannot be written, Python's OSError says why
         try:
-            with _as_os_error(path):
+            with as_os_error(path):
                 pycolmap.Database.open(temporary).close()
                 with closing(sqlite3.connect(temporary)) as database:
                     with database:
@@ -137,7 +137,7 @@ class ColmapStore:
         self._path, self._cameras, self._colmap = path, cameras, import_pycolmap()
         self._images: list[tuple[str, Features, ImageFile]] = []  # not committed
         self._reading = threading.Lock()
-        with _as_os_error(path):
+        with as_os_error(path):
             self._database = _connect(path)
             self._reader = _connect(path)  # for `in`, of another thread
             self._database.execute("PRAGMA synchronous = FULL")
@@ -173,7 +173,7 @@ class ColmapStore:
 
     def commit(self) -> None:
         """Write them in one transaction."""
-        with _as_os_error(self._path):
+        with as_os_error(self._path):
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 for image in self._images:
@@ -187,7 +187,7 @@ class ColmapStore:
 
     def finish(self) -> None:
         """Close the database: SQLite moves all of it into the one file."""
-        with _as_os_error(self._path), self._reading:
+        with as_os_error(self._path), self._reading:
             self._reader.close()
             with closing(self._database):
                 _checkpoint(self._database)
@@ -279,7 +279,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _as_os_error(path: Path) -> Iterator[None]:
+def as_os_error(path: Path) -> Iterator[None]:
     """Raise errors of the two libraries of SQLite as OSErrors."""
     try:
         yield
