@@ -143,12 +143,20 @@ BESIDE_NUMPY = Path(numpy.__file__).parents[1]
 
 def python(code, path, **environment):
     """Runs code in a fresh Python that finds `path`, the standard library and NumPy with its neighbours."""
+    process = started(code, path, **environment)
+    out, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def started(code, path, **environment):
+    """The same, as a running process. It has no site-packages: an editable installation would be found first."""
     kept = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if key in os.environ}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-S", "-c", code],
         env={**kept, "PYTHONPATH": f"{path}{os.pathsep}{BESIDE_NUMPY}", **environment},
         cwd=path,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -247,16 +255,12 @@ def with_stub(checkout: Path, extra: str = "") -> dict[str, str]:
 
 
 def test_processes_that_start_at_once_build_once_and_load_whole_libraries(checkout):
-    environment = {**os.environ, **with_stub(checkout), "PYTHONPATH": str(checkout)}
-    start = [sys.executable, "-c", WHICH]
-    processes = [
-        subprocess.Popen(start, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(6)
-    ]
+    environment = with_stub(checkout)
+    processes = [started(WHICH, checkout, **environment) for _ in range(6)]
     names = str([library.instruction_set for library in host_library.libraries()])
     for process in processes:
         out, errors = process.communicate(timeout=100)
-        assert out.decode().strip() == names, errors.decode()
+        assert out.strip() == names, errors
     assert (checkout / "calls").read_text().split() == ["built"]
     assert not list((checkout / "build" / "host").glob("*.tmp"))
 

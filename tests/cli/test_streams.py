@@ -11,7 +11,8 @@ import cv2
 import pytest
 
 from gpusift.sinks import format_of
-from tests.support.command import blobs, run
+from tests.support.command import run
+from tests.support.pictures import blobs
 
 COMMAND = [sys.executable, "-m", "gpusift"]
 

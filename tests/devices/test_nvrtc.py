@@ -139,14 +139,14 @@ def test_an_error_names_the_file_and_the_line(copy_of_kernels, file, before):
 
 
 def test_a_warning_is_seen_and_names_the_line(copy_of_kernels):
-    number = insert(copy_of_kernels / "extrema.cu", "    __shared__", "    int never_used;")
+    number = insert(copy_of_kernels / "extrema.cu", "    alignas(16) __shared__", "    int never_used;")
     found = nvrtc.problems(launch_of("find_extrema"), "float32", "90")
     assert f'extrema.cu({number}): warning #177-D: variable "never_used" was declared' in "\n".join(found)
 
 
 def test_too_much_shared_memory_is_seen(copy_of_kernels):
     too_much = "    __shared__ volatile int much[13000]; much[n_scales] = 1;"
-    insert(copy_of_kernels / "extrema.cu", "    __shared__", too_much)
+    insert(copy_of_kernels / "extrema.cu", "    alignas(16) __shared__", too_much)
     (found,) = nvrtc.problems(launch_of("find_extrema"), "float32", "90")
     assert "shared" in found
 

@@ -16,7 +16,7 @@ from gpusift.errors import is_of_machine
 from gpusift.pipeline.outcomes import Unfit
 from gpusift.sinks import failures
 from gpusift.stream import RunError, extract, worker
-from tests.support.command import blobs
+from tests.support.pictures import blobs
 
 PARAMETERS = {"device": "cpu", "n_octaves": 2}
 N_IMAGES = 6
