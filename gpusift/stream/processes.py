@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gpusift.sources import Source
 
 IN_HAND = 2  # batches that a process has besides the images that its readers read
+EXIT_CODE_SECONDS = 1.0  # until an exit code that another thread has collected is known
 DEATHS = 2  # deaths of a process with one image, or none, after which the image, or the device, has failed
 ANSWER_SECONDS = 0.05  # that the parent waits for an answer before it looks for more images
 
@@ -262,7 +264,16 @@ class DeviceWorker:
 
 
 def _death(process: Any) -> str:
-    code = process.exitcode
+    """How a process that has ended did so.
+
+    Another thread that starts a process collects the exit codes of all processes that have ended. Between that thread's
+    system call and its next line, `multiprocessing` knows no exit code.
+    """
+    deadline = time.monotonic() + EXIT_CODE_SECONDS
+    while (code := process.exitcode) is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if code is None:  # collected by some other part of the program
+        return "for an unknown reason"
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 

@@ -219,3 +219,28 @@ if __name__ == "__main__":
     parent = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, timeout=60)
     assert parent.returncode == -signal.SIGKILL
     assert len(parent.stdout.split()) == 2
+
+
+class Collected:
+    """A process whose exit code another thread has just collected: it is unknown when first asked for."""
+
+    def __init__(self, *codes):
+        self._codes = list(codes)
+
+    @property
+    def exitcode(self):
+        return self._codes.pop(0) if len(self._codes) > 1 else self._codes[0]
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ((None, None, -signal.SIGKILL), "SIGKILL"),
+        ((None, 3), "exit code 3"),
+        ((0,), "exit code 0"),
+        ((None,), "for an unknown reason"),
+    ],
+)
+def test_an_exit_code_that_another_thread_collected(monkeypatch, codes, expected):
+    monkeypatch.setattr(processes, "EXIT_CODE_SECONDS", 0.05)
+    assert processes._death(Collected(*codes)) == expected
