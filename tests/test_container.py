@@ -99,7 +99,7 @@ def test_a_worker_is_healthy_while_the_scheduler_knows_it(n_workers):
     python, option, code = services["worker"]["healthcheck"]["test"][1:]
     assert (python, option) == ("python", "-c")
     assert services["cpu-worker"]["healthcheck"] == services["worker"]["healthcheck"]
-    options = {"processes": False, "protocol": "tcp", "dashboard_address": None}
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
     host = socket.gethostbyname(socket.gethostname())
     with distributed.LocalCluster(n_workers=n_workers, host=host, **options) as cluster:
         code = code.replace("tcp://scheduler:8786", cluster.scheduler_address)
