@@ -2,7 +2,7 @@
 """Disturb `gpusift extract`, resume it, and compare its output with that of an undisturbed run.
 
     python -m bench.jobs.faults [--trials 1000] [--seconds 3600] [--seed 0] [--sinks a,b] [--ways a,b] [--faults a,b]
-                                [--only NUMBER] [--folder DIR] [--out DIR]
+                                [--first NUMBER] [--row-trials 50] [--folder DIR] [--out DIR]
     python -m bench.jobs.faults --every 1 [...]
 
 A trial draws a sink and a way to run, disturbs up to six runs of one command in succession, and then runs the command
@@ -18,7 +18,8 @@ undisturbed output, the same failures, no other files, and the command the same 
 With --every N, trials are not drawn: one after the other, each Nth call of one process to each sink fails, once with
 EIO and from then on with ENOSPC.
 
-No run, disturbed or not, may crash, hang, print a traceback or leave a process. One row is kept for each campaign.
+No run, disturbed or not, may crash, hang, print a traceback or leave a process. A row is kept of each --row-trials
+trials, so that an interrupted campaign keeps what it did; --first continues it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -279,8 +281,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after so many seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="run one trial, by its number")
+    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="begin with this trial")
     parser.add_argument("--every", type=int, metavar="N", help="let each Nth call of one process fail instead")
+    parser.add_argument("--row-trials", type=int, default=50, metavar="N", help="keep a row of each N trials")
     parser.add_argument("--folder", type=Path, help="where photographs and outputs go meanwhile")
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     for name, possible in (("sinks", SINKS), ("ways", WAYS), ("faults", FAULTS)):
@@ -295,54 +298,61 @@ def arguments() -> argparse.Namespace:
 
 
 def trials(running: Campaign, options: argparse.Namespace) -> Iterator[Callable[[], list[str]]]:
-    """Yield the trials of a campaign."""
+    """Yield all trials of a campaign, from its first."""
     rng = random.Random(options.seed)
     if options.every:
         for sink, fault in running.every(options.every):
             yield partial(running.disturbed, sink, ONE, [("call", fault)], rng)
         return
-    for number in range(options.trials) if options.only is None else [options.only]:
+    for number in range(options.first + options.trials):
         yield partial(running.trial, number)
 
 
-def campaign(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run the trials, and return the row."""
-    begun = time.monotonic()
+def campaign(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Run the trials, and yield a row of each `options.row_trials`."""
+    until = time.monotonic() + options.seconds
     running = Campaign(folder, options.seed, options.sinks, options.ways, options.faults)
-    findings = []
-    done = 0
-    for number, trial in enumerate(trials(running, options)):
-        if time.monotonic() - begun > options.seconds:
-            break
-        wrong = [each.replace(f"{folder}/", "") for each in trial()]
-        done += 1
-        if wrong:
-            findings.append({"number": number if options.only is None else options.only, "wrong": wrong})
-            rows.say(f"{findings[-1]['number']}: {'; '.join(wrong)}")
-    counts = dict(sorted(running.counts.items()))
-    return {
-        "seed": options.seed,
-        "every": options.every,
-        "trials": done,
-        **counts,
-        "findings": findings,
-        "seconds": time.monotonic() - begun,
-    }
+    left = islice(enumerate(trials(running, options)), options.first, None)
+    while time.monotonic() < until and (batch := list(islice(left, options.row_trials))):
+        begun = time.monotonic()
+        running.counts.clear()
+        findings = []
+        done = 0
+        for number, trial in batch:
+            if time.monotonic() > until:
+                break
+            wrong = [each.replace(f"{folder}/", "") for each in trial()]
+            done += 1
+            if wrong:
+                findings.append({"number": number, "wrong": wrong})
+                rows.say(f"{number}: {'; '.join(wrong)}")
+        yield {
+            "seed": options.seed,
+            "every": options.every,
+            "first": batch[0][0],
+            "trials": done,
+            **dict(sorted(running.counts.items())),
+            "findings": findings,
+            "seconds": time.monotonic() - begun,
+        }
 
 
 def main() -> None:
-    """Run a campaign, keep its row, and fail if something was wrong."""
+    """Run a campaign, keep its rows, and fail if something was wrong."""
     options = arguments()
+    path = options.out / "faults.jsonl"
+    total: Counter[str] = Counter()
     common = rows.provenance()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        row = campaign(options, Path(name))
-    path = options.out / "faults.jsonl"
-    rows.append(path, {**common, **row})
-    kinds = f"{row.get('kills', 0)} kills, {row.get('faults', 0)} faults"
-    rows.say(
-        f"{row['trials']} trials, {kinds}, {len(row['findings'])} with findings, {row['seconds']:.0f} s; row: {path}"
-    )
-    sys.exit(bool(row["findings"]))
+        for row in campaign(options, Path(name)):
+            rows.append(path, {**common, **row})
+            total.update({key: row.get(key, 0) for key in ("trials", "kills", "faults", "seconds")})
+            total["findings"] += len(row["findings"])
+            rows.say(
+                f"{total['trials']} trials, {total['kills']} kills, {total['faults']} faults, "
+                f"{total['findings']} with findings, {total['seconds']:.0f} s; rows: {path}"
+            )
+    sys.exit(bool(total["findings"]))
 
 
 if __name__ == "__main__":
