@@ -95,6 +95,6 @@ READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {".h5": hdf5, ".db": col
 
 
 def files(output: Path) -> set[str]:
-    """Return the names of an output's files and of those beside it; numbers in a name are one number."""
-    found = [path.relative_to(output.parent) for path in output.parent.rglob("*") if path.is_file()]
+    """Return the names of an output's files and folders, and of those beside it; numbers in a name are one number."""
+    found = [path.relative_to(output.parent) for path in output.parent.rglob("*")]
     return {"".join("0" if c.isdigit() else c for c in str(path)) for path in found}

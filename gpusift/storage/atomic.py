@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -72,6 +73,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+@contextmanager
+def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder beside a file, for a library that makes the file with others beside it; it is removed at the end.
+
+    Its name cannot be predicted, and only this user can read it.
+
+    Parameters and exceptions are those of `write_whole`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(".tmp", _prefix(path), path.parent)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
 def _prefix(path: Path) -> str:
     """Return the beginning of the names of a file's temporary files."""
     return f".{os.fsdecode(os.fsencode(path.name)[:MAX_PREFIX_BYTES])}."
@@ -102,10 +120,13 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int)
 
 
 def remove_temporaries(path: str | os.PathLike[str]) -> None:
-    """Remove what `write_whole` leaves when its process is killed; no other process may be writing the file."""
+    """Remove what a killed process leaves of `replacing` and `temporary_folder`; no other one may write the file."""
     path = Path(path)
     for temporary in path.parent.glob(f"{escape(_prefix(path))}*.tmp"):
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -179,11 +200,12 @@ class Lock:
                 raise
 
     def release(self) -> None:
-        """Let other processes write."""
+        """Let other processes write, also if the lock's file cannot be removed; the next process then removes it."""
         while self._held:
             os.close(self._held.pop())
         if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
 

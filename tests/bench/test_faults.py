@@ -140,11 +140,12 @@ import errno
 from bench.jobs.fault_calls import CallFault, Control
 from gpusift.sinks import open_sink
 from tests.support.sink_writer import SETTINGS
+folder, call, step = sys.argv[1:]
 control = Control(Path(os.environ["FAULTS_CONTROL"]))
 refused = 0
-for number in range(1, 400):
-    path = f"{sys.argv[1]}/{number}.db"
-    control.arm(CallFault("write", number, errno.ENOSPC, lasting=True))
+for number in range(1, 400, int(step)):
+    path = f"{folder}/{number}.db"
+    control.arm(CallFault(call, number, errno.ENOSPC, lasting=True))
     try:
         open_sink(path, SETTINGS).close()
     except OSError:
@@ -153,19 +154,22 @@ for number in range(1, 400):
     control.arm(None)
     open_sink(path, SETTINGS).close()
     if not fired:
-        print(number, refused)
         break
+left = [name for name in os.listdir(folder) if not name.endswith(".db")]
+print(refused, *left)
 """
 
 
 @needs_compiler
-def test_a_database_is_made_whole_or_not_at_all(tmp_path):
-    """The disk is full from any write on: the next run makes the database, or opens a whole one."""
+@pytest.mark.parametrize(("call", "step", "at_least"), [("write", 4, 12), ("unlink", 1, 4)])
+def test_a_database_is_made_whole_or_not_at_all(tmp_path, call, step, at_least):
+    """The call fails from any moment on: the next run makes the database, or opens a whole one, and leaves no files."""
     pytest.importorskip("pycolmap", reason="the package is missing: pip install pycolmap")
     (tmp_path / "in").mkdir()
     calls = Calls(tmp_path, tmp_path / "in")
-    command = [sys.executable, "-c", MAKES, str(tmp_path / "in")]
+    command = [sys.executable, "-c", MAKES, str(tmp_path / "in"), call, str(step)]
     done = subprocess.run(command, env={**os.environ, **calls.environment()}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    writes, refused = map(int, done.stdout.split())
-    assert writes > refused > 50
+    refused, *left = done.stdout.split()
+    assert int(refused) > at_least
+    assert left == []

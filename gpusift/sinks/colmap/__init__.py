@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gpusift.features import Features
 from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL, SINGLE, UNKNOWN, CameraReader, ImageFile, import_pycolmap
 from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS, check_descriptors, keypoint_rows, side_files
-from gpusift.storage.atomic import sync_folder
+from gpusift.storage.atomic import remove_temporaries, sync_folder, temporary_folder
 
 # Settings of this format's own, with their defaults; see `CameraReader`.
 CAMERA_SETTINGS: dict[str, Any] = {"camera_model": CAMERA_MODEL, "camera_params": None, "single_camera": False}
@@ -86,6 +86,7 @@ class ColmapFormat:
 
     def open_store(self, path: Path, settings: dict[str, Any]) -> ColmapStore:
         """Open the database, or make it."""
+        remove_temporaries(path)
         if not path.exists():
             self._make(path, settings)
         return ColmapStore(path, _camera_reader(settings))
@@ -93,11 +94,10 @@ class ColmapFormat:
     def _make(self, path: Path, settings: dict[str, Any]) -> None:
         """Make a database without images, whole or not at all."""
         pycolmap = import_pycolmap()
-        temporary = path.with_name(f".{path.name}.new")
         self.clear(path)  # SQLite would read the log of an earlier database into the new one
-        self.clear(temporary)
-        temporary.touch()  # where it cannot be written, Python's OSError says why
-        try:
+        with temporary_folder(path) as folder:
+            temporary = folder / "database.db"
+            temporary.touch()  # where it cannot be written, Python's OSError says why
             with as_os_error(path):
                 pycolmap.Database.open(temporary).close()
                 with closing(sqlite3.connect(temporary)) as database:
@@ -109,8 +109,6 @@ class ColmapFormat:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        finally:
-            self.clear(temporary)
         sync_folder(path.parent)
 
 
@@ -137,15 +135,16 @@ class ColmapStore:
         self._path, self._cameras, self._colmap = path, cameras, import_pycolmap()
         self._images: list[tuple[str, Features, ImageFile]] = []  # not committed
         self._reading = threading.Lock()
-        with as_os_error(path):
-            self._database = _connect(path)
-            self._reader = _connect(path)  # for `in`, of another thread
+        with as_os_error(path), ExitStack() as opened:
+            self._database = opened.enter_context(closing(_connect(path)))
+            self._reader = opened.enter_context(closing(_connect(path)))  # for `in`, of another thread
             self._database.execute("PRAGMA synchronous = FULL")
             self._last = {table: self._largest(table) for table in NUMBERED}
             shared = self._database.execute(
                 "SELECT key, camera_id, width, height FROM gpusift_cameras JOIN cameras USING (camera_id)"
             )
             self._shared = {key: (number, (width, height)) for key, number, width, height in shared}
+            opened.pop_all()
 
     def __contains__(self, name: object) -> bool:
         with (
