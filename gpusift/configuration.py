@@ -69,6 +69,7 @@ class Configuration:
     normalization = Setting[str]()
     precise_upscale = Setting[bool]()
     descriptor_layout = Setting[str]()
+    pooling = Setting["tuple[float, ...] | None"]()
 
     def _configure(
         self,

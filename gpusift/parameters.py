@@ -22,6 +22,8 @@ SATURATION = 0.2  # fraction of the norm at which a descriptor's values are clip
 DESCRIPTOR_NORM = 512  # norm of a descriptor before it becomes bytes (IPOL, Alg. 12)
 TRUNCATE = 4.0  # standard deviations at which a Gaussian is truncated (SciPy)
 
+ROUNDING = 1e-9  # scales: a step of half a scale, such as that of 2 ** 0.5, is rounded up however its logarithm is
+
 # Limits of the kernels: a candidate is packed into 64 bits, histograms live in 48 KiB of shared memory.
 MAX_SCALES = 60
 MAX_SIDE = 1 << 26  # samples along a side of the enlarged image
@@ -30,6 +32,8 @@ MAX_RADIUS = 320
 LARGEST, LARGEST_SIGMA = 1e30, 1e4  # the largest real parameters
 MAX_FUSED_RADIUS = 8  # of a first blur that is fused with the enlargement
 SHARED_BYTES = 48 * 1024 - 512
+
+LEAST_FACTOR, LARGEST_FACTOR, MAX_FACTORS = 1 / 16, 16, 32  # of pooling
 
 RULES = ("response", "scale", "grid")  # that choose max_keypoints
 NORMALIZATIONS = ("l2", "root")
@@ -67,6 +71,7 @@ class Parameters:
     normalization: str = "l2"
     precise_upscale: bool = False
     descriptor_layout: str = "scikit-image"
+    pooling: tuple[float, ...] | None = None
 
     @default_mode()
     def __post_init__(self) -> None:
@@ -106,11 +111,14 @@ class Parameters:
         _require_one_of("keep", self.keep, RULES)
         _require_one_of("normalization", self.normalization, NORMALIZATIONS)
         _require_one_of("descriptor_layout", self.descriptor_layout, LAYOUTS)
+        if self.pooling is not None:
+            object.__setattr__(self, "pooling", pooling_factors(self.pooling))
         cells, values = self.histogram_sizes
-        if 8 * cells + 16 * values > SHARED_BYTES:
+        needed = 8 * cells + (16 if self.pooling is None else 24) * values
+        if needed > SHARED_BYTES:
             raise ValueError(
                 f"the descriptor's histograms must fit {SHARED_BYTES} bytes of a GPU's shared memory, got n_hist="
-                f"{self.n_hist}, n_ori={self.n_ori} which take {8 * cells + 16 * values}; choose smaller ones"
+                f"{self.n_hist}, n_ori={self.n_ori} which take {needed}; choose smaller ones"
             )
         for name, member in vars(type(self)).items():  # now, in the default mode, and kept
             if isinstance(member, cached_property):
@@ -220,6 +228,32 @@ class Parameters:
         return octaves.astype(np.int32), scales.astype(np.int32)
 
     @default_mode()
+    def window_levels(self, n_octaves: int) -> np.ndarray:
+        """The levels of the windows over which `pooling` pools a descriptor.
+
+        A window of size f sigma is in the octave in which f sigma is nearest to sigma_min samples, by its logarithm, so
+        that every window has about as many samples; there it is in the level whose blur is nearest to f sigma, or the
+        first one. Where the image has no such octave, the first or the last octave takes its place. The levels of a
+        keypoint count as having the blur of its octave and scale index.
+
+        Parameters
+        ----------
+        n_octaves : int
+            Octaves of the image.
+
+        Returns
+        -------
+        levels : (len(pooling), n_octaves, n_levels, 2) array of int32
+            For each factor, and each octave and scale index of a keypoint: the octave and scale index of the level.
+        """
+        steps = [math.floor(self.n_scales * math.log2(f) + 0.5 + ROUNDING) for f in self.pooling or ()]
+        keypoints = np.arange(n_octaves)[:, None] * self.n_scales + np.arange(self.n_levels)
+        numbers = np.array(steps, np.int64)[:, None, None] + keypoints
+        octaves = np.clip((numbers + self.n_scales // 2) // self.n_scales, 0, max(n_octaves - 1, 0))
+        scales = np.clip(numbers - octaves * self.n_scales, 0, self.n_levels - 1)
+        return np.stack((octaves, scales), axis=-1).astype(np.int32)
+
+    @default_mode()
     def scalespace_sigmas(self, n_octaves: int) -> np.ndarray:
         """(n_octaves, n_levels) float64: blur of every level, input pixels."""
         return 2.0 ** np.arange(n_octaves)[:, None] * np.array(self.level_sigmas)
@@ -243,6 +277,31 @@ def gaussian_taps(sigma: float) -> np.ndarray:
     taps = [math.exp(-0.5 / (sigma * sigma) * k * k) for k in range(radius + 1)]
     total = math.fsum(taps + taps[1:])
     return np.array(taps) / total
+
+
+def pooling_factors(pooling: object) -> tuple[float, ...]:
+    """The factors of pooling, checked, in ascending order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not as many numbers, or not of this size, as `gpusift.SIFT` says.
+    """
+    try:
+        if isinstance(pooling, (str, bytes)):
+            raise TypeError
+        given: tuple[object, ...] = tuple(pooling)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"pooling must be several numbers or None, got {pooling!r}") from None
+    if not 1 <= len(given) <= MAX_FACTORS:
+        raise ValueError(f"pooling must be 1 to {MAX_FACTORS} numbers, or None, got {len(given)}")
+    factors = tuple(sorted(_number("a factor of pooling", factor) for factor in given))
+    for factor in factors:
+        if not LEAST_FACTOR <= factor <= LARGEST_FACTOR:
+            raise ValueError(
+                f"the factors of pooling must be between {LEAST_FACTOR:g} and {LARGEST_FACTOR:g}, got {factor:g}"
+            )
+    return factors
 
 
 def _integer(name: str, value: object) -> int:

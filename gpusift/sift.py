@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields
 from typing import Any
@@ -87,6 +87,14 @@ class SIFT(Configuration):
         The order of a descriptor's values. "ubc" is the order of Lowe, OpenCV and COLMAP, "vlfeat" that of VLFeat. Both
         also place an orientation's peak at the centre of its bin, as those programs do; scikit-image places it half a
         bin (5 degrees) higher. Positions and sigmas do not change.
+    pooling : sequence of float, optional
+        Pool descriptors over these sizes of their window (domain-size pooling, DSP-SIFT [4]_): factors of sigma, 1 to
+        32 numbers between 1/16 and 16, as ``(0.5, 0.71, 1, 1.41, 2)``; their order does not matter. The histograms of
+        each window are divided by their sum, and their mean is normalized. A window is in the octave in which it has
+        about as many samples as a window of sigma_min has in the first one, and there in the level whose blur is
+        nearest; where the image has none such, in its first or last level. By default a descriptor has one window, in
+        the keypoint's level. Descriptors of other factors do not match them. Keypoints do not change. COLMAP's
+        domain_size_pooling has 10 factors from 1/6 to 3.
     memory_limit : int or float, optional
         Bytes, or a fraction (up to 1.0) of the device's memory, that the scale space and lists of an image may take. An
         image takes about 140 bytes a pixel with upsampling 2. One that takes more than the limit is computed in strips:
@@ -151,6 +159,7 @@ class SIFT(Configuration):
     .. [2] I. R. Otero and M. Delbracio. "Anatomy of the SIFT Method", Image Processing On Line, 4 (2014), pp. 370-396.
            :DOI:`10.5201/ipol.2014.82`
     .. [3] R. Arandjelovic and A. Zisserman. "Three things everyone should know to improve object retrieval", CVPR 2012.
+    .. [4] J. Dong and S. Soatto. "Domain-Size Pooling in Local Descriptors: DSP-SIFT", CVPR 2015.
 
     Examples
     --------
@@ -200,6 +209,7 @@ class SIFT(Configuration):
         normalization: str = "l2",
         precise_upscale: bool = False,
         descriptor_layout: str = "scikit-image",
+        pooling: Sequence[float] | None = None,
         memory_limit: int | float | None = None,
     ) -> None:
         arguments = locals()

@@ -12,88 +12,16 @@
 //     min(floor(scaled_norm value / norm), 255),      or, rooted (RootSIFT, Arandjelovic & Zisserman 2012),
 //     min(floor(scaled_norm sqrt(value / sum of the values) + 1/2), 255).
 //
+// A pooled descriptor (DSP-SIFT, Dong & Soatto 2015) is the mean of the histograms of several windows around the
+// keypoint, f sigma in size for several factors f, each in the level that fits its size:
+//
+//     mean over f of h_f / (sum of h_f)
+//
+// Every size counts the same, whatever its contrast. The mean is cut, scaled and rounded as above.
+//
 // Sums are fixed-point, so they do not depend on the order in which threads add to them.
-#include "turned_window.cuh"
-#include "held_sums.cuh"
+#include "histograms.cuh"
 #include "work_list.cuh"
-
-// The histograms of a window while samples are added (Alg. 12, lines 6 to 13); `accumulate` uses it.
-struct Histograms {
-    const Window& window;
-    const Grid& grid;
-    CellSums& cells;
-    real orientation;
-    PerSample<real> turned_row, turned_col;
-
-    DEVICE_MEMBER Histograms(const Window& window, const Grid& grid, real orientation, CellSums& cells)
-        : window(window), grid(grid), cells(cells), orientation(orientation) {}
-
-    DEVICE_MEMBER void clear() { cells.clear(); }
-
-    DEVICE_MEMBER void clip(int row, int* first, int* last) const { window.clip(real(row), first, last); }
-
-    DEVICE_MEMBER void place(int i, real row, real col) {
-        turned_row[i] = window.cosine * row + window.sine * col;
-        turned_col[i] = window.cosine * col - window.sine * row;
-    }
-
-    DEVICE_MEMBER void add(const Samples& samples, real bound, fixed* steepest) {
-        const real per_direction = real(grid.n_ori) / TWO_PI, per_cell = 1 / grid.spacing;
-        const real first_cell = real(grid.n_hist + 1) / 2;
-        CellSamples parts;
-        fixed seen = *steepest;
-        for_each_sample(samples.count, [&](int i) INLINED {
-            const real by_row = samples.by_row[i], by_col = samples.by_col[i];
-            const bool inside = (magnitude_of(turned_row[i]) < grid.half) & (magnitude_of(turned_col[i]) < grid.half) &
-                                (i < samples.count);
-            const real steep = root(by_row * by_row + by_col * by_col);
-            seen = larger(seen, inside ? bits_of(steep) : fixed(0));
-            const real weighted = smaller(steep, bound) * samples.weight[i];
-            const real row_place = turned_row[i] * per_cell + first_cell;
-            const real col_place = turned_col[i] * per_cell + first_cell;
-            real direction = (arctangent(by_col, by_row) - orientation) * per_direction;
-            direction = direction < 0 ? direction + real(grid.n_ori) : direction;
-            const real row_cell = smaller(whole_part(row_place), real(grid.n_hist));
-            const real col_cell = smaller(whole_part(col_place), real(grid.n_hist));
-            const real direction_cell = smaller(whole_part(direction), real(grid.n_ori - 1));
-            const real lower = weighted * (row_place - row_cell), upper = weighted - lower;
-            const real right = col_place - col_cell, left = 1 - right;
-            parts.corners[0][i] = upper * left;
-            parts.corners[1][i] = upper * right;
-            parts.corners[2][i] = lower * left;
-            parts.corners[3][i] = lower * right;
-            parts.after[i] = direction - direction_cell;
-            parts.before[i] = 1 - parts.after[i];
-            const real number = (row_cell * real(grid.across) + col_cell) * real(grid.directions) + direction_cell;
-            parts.cell[i] = inside ? int(number) : -1;
-        });
-        *steepest = seen;
-        cells.add(samples.count, parts);
-    }
-
-    DEVICE_MEMBER void flush() { cells.flush(); }
-};
-
-// Gathers the n_hist x n_hist x n_ori values from the cells: a histogram is a corner of each of four cells.
-DEVICE void gather_histograms(CellSums& cells, const Grid& grid, real* values) {
-    const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    cells.fold();
-    for (int first = thread * grid.directions; first < grid.n_cells(); first += n_threads * grid.directions) {
-        UNROLL
-        for (int corner = 0; corner < 4; ++corner)  // the last direction is the first again
-            cells.corner(first, corner) += cells.corner(first + grid.n_ori, corner);
-    }
-    __syncthreads();
-    for (int bin = threadIdx.y; bin < grid.n_hist * grid.n_hist; bin += blockDim.y) {
-        const int upper = (bin / grid.n_hist * grid.across + bin % grid.n_hist) * grid.directions;
-        const int lower = upper + grid.across * grid.directions, next = grid.directions;
-        VECTORIZE
-        for (int d = threadIdx.x; d < grid.n_ori; d += blockDim.x)
-            values[bin * grid.n_ori + d] = real(cells.corner(upper + d, 3) + cells.corner(upper + next + d, 2) +
-                                                cells.corner(lower + d, 1) + cells.corner(lower + next + d, 0));
-    }
-    __syncthreads();
-}
 
 #define SUM_LANES 16  // partial sums of a descriptor's values, whatever the number of threads
 
@@ -202,14 +130,73 @@ KERNEL describe(const real* __restrict__ levels, const long long stride, const l
         const Frame frame = frame_of(levels + blockIdx.z * stride, octaves, in_octave[i], in_scale[i],
                                      positions + 2 * i, sigmas[i], delta_min);
         const Grid grid(n_hist, n_ori, lambda_descr, frame.sigma);
-        const Window window = window_of(frame, grid.half, orientations[at]);
-        const Area area = area_of(frame, root(real(2)) * grid.half, 0);
-        CellSums cells(sums, grid.n_cells());
-        Histograms histograms(window, grid, orientations[at], cells);
-        accumulate(frame, area, -1 / (2 * grid.spread * grid.spread), grid.all_shares(), tables, histograms);
-        gather_histograms(cells, grid, values);
+        fill_histograms(frame, grid, orientations[at], sums, tables, values);
         quantize(values, grid.n_values(), saturation, scaled_norm, rooted, lane_sums, bytes);
         write_descriptor(bytes, n_hist, n_ori, layout, descriptors + at * grid.n_values());
+        __syncthreads();
+    }
+}
+
+// Adds the histograms of a window, divided by their sum, to `pooled`. A window without a gradient adds nothing.
+DEVICE void add_window(real* values, int n_values, real* lane_sums, real* pooled) {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+    const real no_limit = scale_of(Bits<real>::sum_bits + 3);
+    const real sum = cut_and_sum(values, n_values, no_limit, false, lane_sums), divisor = sum > 0 ? sum : real(1);
+    VECTORIZE
+    for (int v = thread; v < n_values; v += n_threads) pooled[v] += values[v] / divisor;
+    __syncthreads();
+}
+
+// Describes features by pooled histograms. What has no comment is as for `describe`.
+//
+//     factors    (n_factors,)        sizes of the windows, of the keypoints' sigmas
+//     window_levels (n_factors, n_octaves, n_levels, 2)  for a window of a factor around a keypoint of an octave and a
+//                                    scale: the octave and scale of its level; an octave below 0 leaves the window out
+//     n_levels                       levels of an octave
+//     carried    (images, capacity, n_hist n_hist n_ori)  sums of the histograms of windows that are in other octaves;
+//                                    not read or written if `resumes` is 0 and `ends` is 1
+//     resumes                        1: go on from `carried`
+//     ends                           1: make descriptors of the sums; 0: write the sums to `carried`
+KERNEL describe_pooled(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
+                       const int* __restrict__ features, const int* __restrict__ length, int* __restrict__ counter,
+                       const int capacity, const real* __restrict__ orientations, const real* __restrict__ positions,
+                       const real* __restrict__ sigmas, const int* __restrict__ in_octave,
+                       const int* __restrict__ in_scale, const real delta_min, const real* __restrict__ factors,
+                       const int n_factors, const int* __restrict__ window_levels, const int n_octaves,
+                       const int n_levels, const real lambda_descr, const int n_hist, const int n_ori,
+                       const real saturation, const real scaled_norm, const int rooted, const int layout,
+                       real* __restrict__ carried, const int resumes, const int ends,
+                       unsigned char* __restrict__ descriptors) {
+    __shared__ fixed sums[MAX_SUMS];
+    __shared__ real values[MAX_VALUES], pooled[MAX_VALUES], lane_sums[SUM_LANES];
+    __shared__ unsigned char bytes[MAX_VALUES];
+    __shared__ WindowTables tables;
+    __shared__ int taken;
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
+    const int n_values = n_hist * n_hist * n_ori;
+    const long long first = (long long)blockIdx.z * capacity;
+    while (true) {
+        const int feature = take(&counter[blockIdx.z], length[blockIdx.z], &taken);
+        if (feature >= length[blockIdx.z]) return;
+        const long long at = first + feature, i = first + features[at];
+        for (int v = thread; v < n_values; v += n_threads) pooled[v] = resumes ? carried[at * n_values + v] : real(0);
+        ONE_BY_ONE
+        for (int k = 0; k < n_factors; ++k) {
+            const int* level = window_levels + 2 * ((k * n_octaves + in_octave[i]) * n_levels + in_scale[i]);
+            if (level[0] < 0) continue;
+            const Frame frame = frame_of(levels + blockIdx.z * stride, octaves, level[0], level[1], positions + 2 * i,
+                                         factors[k] * sigmas[i], delta_min);
+            const Grid grid(n_hist, n_ori, lambda_descr, frame.sigma);
+            fill_histograms(frame, grid, orientations[at], sums, tables, values);
+            add_window(values, n_values, lane_sums, pooled);
+        }
+        __syncthreads();
+        if (ends) {
+            quantize(pooled, n_values, saturation, scaled_norm, rooted, lane_sums, bytes);
+            write_descriptor(bytes, n_hist, n_ori, layout, descriptors + at * n_values);
+        } else {
+            for (int v = thread; v < n_values; v += n_threads) carried[at * n_values + v] = pooled[v];
+        }
         __syncthreads();
     }
 }

@@ -171,14 +171,14 @@ DEVICE void add_patch(const Frame& frame, const Area& patch, real scale, real bo
                       fixed* steepest, Sums& sums) {
     const int per_thread = 65536 / blockDim.x + 1;
     Samples samples;
-    const auto begin = [&](int row) {
+    const auto begin = [&](int row) INLINED {
         const int i = row - patch.row_0, first = tables.first_cols[i], end = tables.end_cols[i];
         const int stretch = (end - first + blockDim.x - 1) * per_thread >> 16;  // rounded up; cheaper than a division
         const int col = first + threadIdx.x * stretch;
         return Stretch{Gradients(frame, row), real(row) - frame.row, tables.row_weights[i] * scale, col,
                        smaller(col + stretch, end)};
     };
-    const auto take = [&](const Stretch& of_row, int row, int col, int at, int count) {
+    const auto take = [&](const Stretch& of_row, int row, int col, int at, int count) INLINED {
         const real* col_weights = tables.col_weights + (col - patch.col_0);
         prefetch_row(frame, row + 8, col, count);
         for_each_sample(count, [&](int i) INLINED {
@@ -189,7 +189,7 @@ DEVICE void add_patch(const Frame& frame, const Area& patch, real scale, real bo
         });
         of_row.gradients.mend_ends(col, count, samples.by_col + at);
     };
-    for_each_strip(patch.row_0, patch.row_1, begin, take, [&](int count) {
+    for_each_strip(patch.row_0, patch.row_1, begin, take, [&](int count) INLINED {
         samples.count = count;
         sums.add(samples, bound, steepest);
     });
@@ -210,7 +210,7 @@ DEVICE void add_patch(const Frame& frame, const Area& patch, real scale, real bo
 template <typename Sums>
 DEVICE void accumulate(const Frame& frame, const Area& area, real falloff, real all_weights, WindowTables& tables,
                        Sums& sums) {
-    const auto clip = [&](int row, int* first, int* last) { sums.clip(row, first, last); };
+    const auto clip = [&](int row, int* first, int* last) INLINED { sums.clip(row, first, last); };
     real bound = bound_of_gradients(frame, area, clip, &tables.steepest);
     fixed steepest;
     do {

@@ -36,6 +36,10 @@ CASES = {
     ),
     "a grid": (synthetic(140, 110, seed=11), {"max_keypoints": 40, "keep": "grid", "descriptor_layout": "vlfeat"}),
     "upright": (synthetic(90, 110, seed=12), {"upright": True, "max_keypoints": 30}),
+    "pooled": (
+        synthetic(130, 120, seed=13),
+        {"pooling": (0.5, 2**-0.5, 1, 2**0.5, 2), "normalization": "root", "descriptor_layout": "ubc"},
+    ),
     "a megapixel": (synthetic(900, 1200, seed=9), {}),
 }
 KEPT = Path(__file__).with_name("support") / "hashes.json"

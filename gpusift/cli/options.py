@@ -44,9 +44,9 @@ PARAMETER_HELP = {
     "normalization": "root makes RootSIFT descriptors.",
     "precise_upscale": "Remove the bias of upsampling, 0.25 pixels, from positions.",
     "descriptor_layout": "Order of the descriptor's values; ubc is OpenCV's and COLMAP's.",
+    "pooling": "Sizes over which descriptors are pooled, of sigma: 0.5,0.71,1,1.41,2.  [default: one]",
 }
 CHOICES = {"keep": RULES, "normalization": NORMALIZATIONS, "descriptor_layout": LAYOUTS}
-TYPES: dict[Any, type] = {"int": int, "int | None": int, "float": float, "bool": bool}
 
 
 class MemoryLimit(click.ParamType):
@@ -70,6 +70,21 @@ class MemoryLimit(click.ParamType):
         return int(number * step ** "BkMGT".index(unit[0]))
 
 
+class Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "NUMBER,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        """Return the numbers."""
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return tuple(float(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"must be numbers with commas between them, such as 0.5,1,2; got {value!r}", param, ctx)
+
+
 class Shard(click.ParamType):
     """One of several parts: "2/8" is the third of eight."""
 
@@ -81,6 +96,15 @@ class Shard(click.ParamType):
         if match is None or not int(match[1]) < int(match[2]):
             self.fail(f"must be I/N with I from 0 to N - 1, such as 0/4; got {value!r}", param, ctx)
         return int(match[1]), int(match[2])
+
+
+TYPES: dict[Any, Any] = {
+    "int": int,
+    "int | None": int,
+    "float": float,
+    "bool": bool,
+    "tuple[float, ...] | None": Numbers(),
+}
 
 
 def sift_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,7 +2,8 @@
 
 A strip holds some rows of all levels of an octave. Its levels are wrong near its upper and lower end, because blurs
 reflect the strip's end there, where the image goes on. So strips overlap, and candidates are searched only in those
-rows whose keypoints depend on none of the wrong samples. The features are the same, byte for byte, as without strips.
+rows whose keypoints depend on none of the wrong samples. A pooled descriptor has windows in several octaves; a second
+pass over the strips computes it. The features are the same, byte for byte, as without strips.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,8 +22,12 @@ from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import SPARE, Key, Memory, Plan, Plans, Strip, bytes_of
 from gpusift.pipeline.results import Fitted, wait_until_lists_fit
 from gpusift.stages import feature_lists, intensities, selection
+from gpusift.stages.descriptor import PartialDescriptors
 from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS
 from gpusift.stages.intensities import Image
+from gpusift.stages.levels import ScaleSpace
+
+T_co = TypeVar("T_co", covariant=True)
 
 LEAST_ROWS = 16  # in which a strip must search for candidates, to be worth the rows of its overlap
 STEP = 4  # strips begin and end at multiples of this: the rows of the first octave that come from one row of an image
@@ -90,30 +95,56 @@ def compute(plans: Plans, image: Image, mask: Any, descriptors: bool) -> Outcome
         On the device. Unfit also if the limit is too small for a strip.
     """
     device, parameters = plans.device, plans.parameters
+    pooled = descriptors and parameters.pooling is not None
     computed: list[StripFeatures] = []
-    for strip in _Strips(plans, image, mask, descriptors).all():
+    detection = _Detection(parameters, descriptors=descriptors and not pooled)
+    for strip in _Strips(plans, image, mask, detection).all():
         if isinstance(strip, Unfit):
             return strip
         computed.append(strip)
     features = _joined(device, computed)
     if parameters.max_keypoints is not None:
         features = _strongest(device, parameters, computed, features, image.shape)
+    if pooled:
+        description = _Description(device, parameters, features, image.shape)
+        for part in _Strips(plans, image, None, description).all():
+            if isinstance(part, Unfit):
+                return part
+        features = features.with_descriptors(description.descriptors())
     return features.shifted(-parameters.position_shift)
 
 
-class _Strips:
+class _Task(Protocol[T_co]):
+    """What is computed in each strip.
+
+    Attributes
+    ----------
+    describes : bool
+        Whether the plans of strips describe their features.
+    """
+
+    describes: bool
+
+    def reach(self, o: int) -> int:
+        """The rows of an octave above and below a strip's own that the strip must hold."""
+
+    def run(self, memory: Memory, plan: Plan, image: Image) -> T_co | Unfit | None:
+        """The result of a strip whose image, or first level, is loaded; None if its lists exceed the limit."""
+
+
+class _Strips(Generic[T_co]):
     """The strips of one image, computed one after the other in one memory."""
 
-    def __init__(self, plans: Plans, image: Image, mask: Any, descriptors: bool) -> None:
+    def __init__(self, plans: Plans, image: Image, mask: Any, task: _Task[T_co]) -> None:
         self.device, self.limit = plans.device, int(plans.memory_limit or 0)
         self.parameters = replace(plans.parameters, max_keypoints=None)  # chosen when all strips are computed
         self.memory = Memory(self.device, self.parameters, plans.blur)
-        self.image, self.mask = image, mask
-        self.key = Key(1, image.shape, mask is not None, descriptors)
+        self.image, self.mask, self.task = image, mask, task
+        self.key = Key(1, image.shape, mask is not None, task.describes)
         self.shapes = self.parameters.octave_shapes(self.key.shape)
 
-    def all(self) -> Iterator[StripFeatures | Unfit]:
-        """The features of each strip, in the order of their candidates; or Unfit, and then nothing more."""
+    def all(self) -> Iterator[T_co | Unfit]:
+        """The result of each strip, octave by octave from the top down; or Unfit, and then nothing more."""
         seed = None
         for o, (rows, _) in enumerate(self.shapes):
             rest = self.compute(Strip(o, len(self.shapes), rows, 0, 0, rows), seed, None)
@@ -129,8 +160,8 @@ class _Strips:
                     return
             seed = following
 
-    def of_octave(self, o: int, seed: Any, following: Any) -> Iterator[StripFeatures | Unfit]:
-        """The features of an octave, strip by strip.
+    def of_octave(self, o: int, seed: Any, following: Any) -> Iterator[T_co | Unfit]:
+        """The results of an octave, strip by strip.
 
         Parameters
         ----------
@@ -142,7 +173,7 @@ class _Strips:
             Receives the first level of the next octave, if there is one.
         """
         rows, _ = self.shapes[o]
-        reach = _reach(self.parameters, o)
+        reach = self.task.reach(o)
         least = 2 * reach + STEP + LEAST_ROWS
         held, begin = rows, 0
         while begin < rows:
@@ -172,25 +203,20 @@ class _Strips:
         of_plan = bytes_of(self.device, self.parameters, self.key._replace(strip=strip))
         return of_plan + of_image + _bytes_held(*arrays)
 
-    def compute(self, strip: Strip, seed: Any, following: Any) -> StripFeatures | Unfit | None:
-        """The features of a strip; None if it exceeds the limit, which its lists may do in the end."""
+    def compute(self, strip: Strip, seed: Any, following: Any) -> T_co | Unfit | None:
+        """The result of a strip; None if it exceeds the limit, which its lists may do in the end."""
         if self.bytes_of(strip, seed, following) > self.limit:
             return None
         self.memory.limit = self.limit - _bytes_held(seed, following)
         plan = self.memory.plan(self.key._replace(strip=strip))
         self.load(plan, strip, seed)
-        plan.run()
-        fitted = wait_until_lists_fit(self.memory, plan)
-        if fitted is None:
-            return None
-        if fitted.unfit.any():
-            return Unfit(ValueError, intensities.why_unfit(self.image))
-        if following is not None:
-            level = fitted.plan.space.level(strip.first, self.parameters.n_scales)
+        result = self.task.run(self.memory, plan, self.image)
+        if following is not None and result is not None:
+            level = plan.space.level(strip.first, self.parameters.n_scales)
             even = strip.begin + strip.begin % 2
             rows = slice(even - strip.start, strip.end - strip.start, 2)
             following[even // 2 : -(-strip.end // 2)] = level.image[rows, ::2]
-        return self.features_of(fitted)
+        return result
 
     def load(self, plan: Plan, strip: Strip, seed: Any) -> None:
         """Writes the strip's rows of the image, or of the octave's first level, to a plan."""
@@ -204,16 +230,90 @@ class _Strips:
         plan.lists.clear()
         plan.space.level(strip.first, 0).image[...] = seed[strip.start : strip.start + strip.rows]
 
-    def features_of(self, fitted: Fitted) -> StripFeatures:
+
+class _Detection:
+    """Finds the features of strips, and describes them if wanted; see `_Task`."""
+
+    def __init__(self, parameters: Parameters, *, descriptors: bool) -> None:
+        self.parameters, self.describes = parameters, descriptors
+
+    def reach(self, o: int) -> int:
+        """The rows on which a keypoint of the octave depends, above and below its candidate, and those that are wrong.
+
+        A candidate depends on its neighbours in all levels, at each position that refinement tries, and a keypoint on
+        its windows in its level.
+        """
+        parameters = self.parameters
+        moves = MAX_REFINEMENT_STEPS + 1
+        sigma = parameters.sigma_min * 2 ** ((parameters.n_scales + MAX_OFFSET) / parameters.n_scales)
+        window = math.ceil(max(3 * parameters.lambda_ori, _descriptor_radius(parameters)) * sigma) + 3
+        return max(_wrong_rows(parameters, o) + moves, _wrong_rows(parameters, o, parameters.n_scales) + moves + window)
+
+    def run(self, memory: Memory, plan: Plan, image: Image) -> StripFeatures | Unfit | None:
+        """The features of a strip, in the order of their candidates."""
+        plan.run()
+        fitted = wait_until_lists_fit(memory, plan)
+        if fitted is None:
+            return None
+        if fitted.unfit.any():
+            return Unfit(ValueError, intensities.why_unfit(image))
+        return self._features(memory, fitted)
+
+    def _features(self, memory: Memory, fitted: Fitted) -> StripFeatures:
         """The features of a plan that has run, on the host."""
-        lists, counts = fitted.plan.lists, fitted.counts
+        device, lists, counts = memory.device, fitted.plan.lists, fitted.counts
         n, n_keypoints = int(counts[USABLE_FEATURES, 0]), int(counts[USABLE_KEYPOINTS, 0])
-        block, _ = feature_lists.collect(self.device, self.parameters, lists, np.array([n]), self.key.descriptors)
-        n_values = self.parameters.n_values if self.key.descriptors else 0
-        features = feature_lists.features_of(block, 0, n, self.device.dtype, n_values).to_host()
-        candidates = self.device.to_host(lists.keypoints[0, :n_keypoints])
-        of_keypoint = np.searchsorted(candidates, self.device.to_host(lists.features[0, :n]))
+        block, _ = feature_lists.collect(device, self.parameters, lists, np.array([n]), self.describes)
+        n_values = self.parameters.n_values if self.describes else 0
+        features = feature_lists.features_of(block, 0, n, device.dtype, n_values).to_host()
+        candidates = device.to_host(lists.keypoints[0, :n_keypoints])
+        of_keypoint = np.searchsorted(candidates, device.to_host(lists.features[0, :n]))
         return StripFeatures(features, n_keypoints, of_keypoint)
+
+
+class _Description:
+    """Pools the descriptors of features whose windows lie in several octaves; see `_Task`."""
+
+    describes = False
+
+    def __init__(
+        self, device: Device, parameters: Parameters, features: Features, image_shape: tuple[int, int]
+    ) -> None:
+        self.parameters = parameters
+        self._partial = PartialDescriptors(device, features, parameters)
+        host = features.to_host()
+        self._rows, self._sigmas = host.positions[:, 0].astype(np.float64), host.sigmas.astype(np.float64)
+        levels = parameters.window_levels(parameters.n_octaves_of(image_shape))
+        self._octaves = levels[:, host.octaves, host.scales, 0]  # (n_factors, N): of each window
+        self._space: ScaleSpace | None = None
+
+    def reach(self, o: int) -> int:
+        """The rows of the largest window in the octave, and those that are wrong."""
+        radii = _descriptor_radius(self.parameters) * np.outer(self.parameters.pooling or (), self._sigmas)
+        largest = radii[self._octaves == o].max(initial=0) / self._delta(o)
+        return _wrong_rows(self.parameters, o) + math.ceil(largest) + 3
+
+    def run(self, memory: Memory, plan: Plan, image: Image) -> bool:
+        """Adds the windows that lie in a strip; True."""
+        plan.run("scale space")
+        self._space, strip = plan.space, plan.key.strip
+        assert strip is not None
+        octaves = range(strip.first, strip.last)
+        chosen = np.isin(self._octaves, octaves).any(axis=0)
+        if strip.is_one_octave:
+            rows, _ = self.parameters.octave_shapes(plan.key.shape)[strip.first]
+            row = np.clip(np.floor(self._rows / self._delta(strip.first)), 0, rows - 1)
+            chosen &= (row >= strip.begin) & (row < strip.end)
+        self._partial.add(plan.space, octaves, memory.device.asarray(np.flatnonzero(chosen)))
+        return True
+
+    def descriptors(self) -> Any:
+        """The descriptors, when all strips have run."""
+        assert self._space is not None
+        return self._partial.finished(self._space)
+
+    def _delta(self, o: int) -> float:
+        return self.parameters.delta_min * 2.0**o
 
 
 def _strip_at(o: int, rows: int, held: int, begin: int, reach: int) -> Strip:
@@ -228,22 +328,21 @@ def _bytes_held(*arrays: Any) -> int:
     return sum(array.nbytes for array in arrays if array is not None)
 
 
-def _reach(parameters: Parameters, o: int) -> int:
-    """The rows above and below a candidate on which its keypoint depends, and those that are wrong at a strip's end.
+def _wrong_rows(parameters: Parameters, o: int, last: int | None = None) -> int:
+    """The rows at a strip's end in which levels up to `last`, by default all, are wrong.
 
-    Each blur carries wrong samples inwards by its radius. A candidate depends on its neighbours in all levels, at each
-    position that refinement tries, and a keypoint on its windows in its level.
+    Each blur carries wrong samples inwards by its radius.
     """
-    radii = [len(gaussian_taps(sigma)) - 1 for sigma in parameters.blurs]
-    first = 0
+    radii = [len(gaussian_taps(sigma)) - 1 for sigma in parameters.blurs[:last]]
     if o == 0:
-        first = parameters.upsampling + (len(gaussian_taps(parameters.first_blur)) - 1 if parameters.first_blur else 0)
-    moves = MAX_REFINEMENT_STEPS + 1
-    sigma = parameters.sigma_min * 2 ** ((parameters.n_scales + MAX_OFFSET) / parameters.n_scales)
-    descriptor = math.sqrt(2) * parameters.lambda_descr * (1 + 1 / parameters.n_hist)
-    window = math.ceil(max(3 * parameters.lambda_ori, descriptor) * sigma) + 3
-    at_keypoint = first + sum(radii[: parameters.n_scales])
-    return max(first + sum(radii) + moves, at_keypoint + moves + window)
+        radii.append(parameters.upsampling)
+        radii.append(len(gaussian_taps(parameters.first_blur)) - 1 if parameters.first_blur else 0)
+    return sum(radii)
+
+
+def _descriptor_radius(parameters: Parameters) -> float:
+    """Half the diagonal of a descriptor's window, in its sigmas."""
+    return math.sqrt(2) * parameters.lambda_descr * (1 + 1 / parameters.n_hist)
 
 
 def _joined(device: Device, strips: list[StripFeatures]) -> Features:

@@ -13,7 +13,7 @@ from gpusift import __version__
 from gpusift.images import DEFAULT_MAX_PIXELS, DEFAULT_MAX_SCANS
 from gpusift.images.reader import NVIMGCODEC, OPENCV, Decoding
 from gpusift.opencv_package import import_cv2
-from gpusift.parameters import Parameters
+from gpusift.parameters import Parameters, pooling_factors
 from gpusift.sift import SIFT
 from gpusift.sinks import BASE, Sink, format_of, open_sink, recorded_base
 from gpusift.sources import Source, SourceFailure, Sources, expand
@@ -49,6 +49,8 @@ def settings_of(
     """
     arguments = sift if isinstance(sift, Mapping) else arguments_of(sift)
     chosen = {each.name: arguments.get(each.name, each.default) for each in fields(Parameters)}
+    if chosen["pooling"] is not None:
+        chosen["pooling"] = list(pooling_factors(chosen["pooling"]))  # JSON has no tuples
     blur = arguments.get("blur", "auto")
     chosen |= {"dtype": str(arguments.get("dtype", "float32")), "blur": "kernel" if blur == "auto" else blur}
     if decoder == NVIMGCODEC:

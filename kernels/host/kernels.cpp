@@ -76,6 +76,7 @@ Thunk find(std::string_view name, int constant) {
     if (name == "refine") return thunk<refine>;
     if (name == "assign_orientations") return thunk<assign_orientations>;
     if (name == "describe") return thunk<describe>;
+    if (name == "describe_pooled") return thunk<describe_pooled>;
     if (name == "limit_list") return thunk<limit_list>;
     if (name == "rank_in_cells") return thunk<rank_in_cells>;
     if (name == "list_upright") return thunk<list_upright>;

@@ -246,8 +246,8 @@ def test_options_reach_sift(photos):
     options |= {"n_hist": 3, "n_ori": 6, "dtype": "float64", "blur": "ndimage", "num_threads": 1}
     options |= {"max_keypoints": 5, "keep": "grid", "normalization": "root", "descriptor_layout": "vlfeat"}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    options |= {"upright": True, "precise_upscale": True}
-    flags += ["--upright", "--precise-upscale"]
+    options |= {"upright": True, "precise_upscale": True, "pooling": (0.5, 1, 2)}
+    flags += ["--upright", "--precise-upscale", "--pooling", "0.5,1,2"]
     result = run("extract", photos, "-o", "f.h5", "--device=cpu", *flags)
     assert result.exit_code == 0, result.output
     with h5py.File("f.h5") as file:
@@ -256,7 +256,7 @@ def test_options_reach_sift(photos):
 
 
 def test_wrong_parameters_are_told_and_nothing_is_written(photos):
-    for flag in ("--n-scales=0", "--upsampling=3", "--device=gpu", "--num-threads=0", "--max-keypoints=0"):
+    for flag in ("--n-scales=0", "--upsampling=3", "--device=gpu", "--num-threads=0", "--pooling=1,0"):
         result = run("extract", photos, "-o", "f.h5", flag)
         assert result.exit_code != 0
         assert result.stderr.startswith("Error: ")

@@ -57,6 +57,70 @@ def test_a_mask_of_nothing(device):
     assert len(sift.keypoints) == len(compute(device=device))
 
 
+# Pooling
+
+FIVE = (0.5, 2**-0.5, 1, 2**0.5, 2)
+
+
+def test_pooling_changes_descriptors_only(device):
+    plain, pooled = compute(device=device), compute(device=device, pooling=FIVE)
+    for name in ("positions", "sigmas", "orientations", "octaves", "scales", "responses"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(pooled, name))
+    assert (plain.descriptors != pooled.descriptors).any(axis=1).all()
+
+
+def test_the_order_of_the_factors_does_not_matter(device):
+    assert same(compute(device=device, pooling=FIVE), compute(device=device, pooling=np.array(FIVE[::-1])))
+
+
+def test_pooled_descriptors_of_a_batch_and_of_given_keypoints(device):
+    sift = SIFT(device=device, pooling=FIVE, precise_upscale=True)
+    first, second = sift.compute_batch([HALF, HALF.T.copy().T[::-1]])
+    assert same(first, sift.compute(HALF))
+    host = second.to_host()
+    again = sift.describe(
+        HALF[::-1], host.positions, host.sigmas, host.orientations, octaves=host.octaves, scales=host.scales
+    ).to_host()
+    assert (again.descriptors != host.descriptors).mean() < 1e-3  # positions are shifted and rounded once more
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_layouts_of_pooled_descriptors(device, layout):
+    """They order the values as those of plain descriptors."""
+    sift = SIFT(device=device, pooling=FIVE)
+    given_ones = (HALF, [[60, 70], [80.3, 90.7]], [2.0, 4.0], [0.3, -2])
+    natural = sift.describe(*given_ones).to_host().descriptors
+    plain = SIFT(device=device).describe(*given_ones).to_host().descriptors
+    sift.descriptor_layout = layout
+    ordered = sift.describe(*given_ones).to_host().descriptors
+    plain_ordered = SIFT(device=device, descriptor_layout=layout).describe(*given_ones).to_host().descriptors
+    assert not np.array_equal(ordered, natural)
+    order = _order_of(layout)
+    np.testing.assert_array_equal(plain[:, order], plain_ordered)
+    np.testing.assert_array_equal(natural[:, order], ordered)
+
+
+def _order_of(layout):
+    """Where in scikit-image's layout each value of another one is."""
+    order = np.empty(128, int)
+    for bin_, direction in np.ndindex(16, 8):
+        to = (3 - bin_ % 4) * 4 + bin_ // 4
+        order[to * 8 + (-direction % 8 if layout == "vlfeat" else direction)] = bin_ * 8 + direction
+    return order
+
+
+def test_pooling_tells_more_of_a_zoomed_image_apart(device):
+    """Not fewer right matches than without."""
+    small = cv2.resize(CAMERA, None, fx=0.37, fy=0.37, interpolation=cv2.INTER_AREA)
+    found = {}
+    for pooling in (None, FIVE):
+        a, b = (compute(image, device=device, pooling=pooling, precise_upscale=True) for image in (CAMERA, small))
+        matches = match_descriptors(a.descriptors, b.descriptors, max_ratio=0.8)
+        errors = (a.positions[matches[:, 0]] + 0.5) * 0.37 - 0.5 - b.positions[matches[:, 1]]
+        found[pooling] = int((np.hypot(*errors.T) < 1).sum())
+    assert found[FIVE] >= found[None] > 50
+
+
 # Orientations and layouts
 
 

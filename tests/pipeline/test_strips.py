@@ -52,6 +52,9 @@ CASES = {
     "strongest": (IMAGE, {"max_keypoints": 40}),
     "a grid, precise": (IMAGE, {"max_keypoints": 55, "keep": "grid", "precise_upscale": True}),
     "largest, upright": (IMAGE, {"max_keypoints": 30, "keep": "scale", "upright": True}),
+    "pooled": (IMAGE, {"pooling": (0.5, 1, 2), "precise_upscale": True}),
+    "pooled, strongest": (TALL, {"pooling": (0.3, 0.8, 1.6), "max_keypoints": 40, "upright": True}),
+    "pooled, one octave": (TALL, {"pooling": (0.5, 2), "n_octaves": 1, "n_scales": 2, "lambda_descr": 3}),
     "booleans": (IMAGE > 120, {}),
     "16 bit": (IMAGE.astype(np.int16) * 99, {}),
     "float64": (IMAGE / 255, {"dtype": "float64"}),
@@ -86,10 +89,12 @@ def test_the_smallest_limit_that_is_enough(image):
     st.sampled_from([1, 2]),
     st.integers(1, 4),
     st.floats(0.4, 1.0),
+    st.none() | st.lists(st.floats(0.25, 3), min_size=1, max_size=4),
 )
-def test_any_shape_and_limit(rows, cols, upsampling, n_scales, share):
+def test_any_shape_and_limit(rows, cols, upsampling, n_scales, share, pooling):
     image = synthetic(rows, cols, seed=rows + cols)
     parameters = {"upsampling": upsampling, "n_scales": n_scales, "device": "cpu", "lambda_descr": 3}
+    parameters["pooling"] = pooling
     sift = SIFT(**parameters)
     limited = SIFT(memory_limit=max(1, int(share * whole_bytes(sift, image))), **parameters)
     try:

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpusift.devices import get_device
 from gpusift.parameters import Parameters
 from gpusift.stages import descriptor, levels
-from tests.support import oracle
+from tests.support import oracle, pooling
 from tests.support.keypoints import assigned, features_of
 from tests.support.oracle import Keypoints, compare
 
@@ -104,3 +106,87 @@ def test_no_keypoints(device):
     run = oracle.run(np.eye(20))
     none = Keypoints(np.empty((0, 2)), *(np.empty(0),) * 4)
     described(device, run, none, Parameters(n_hist=3, n_ori=5), "float64")
+
+
+# Pooling
+
+FIVE = (0.5, 2**-0.5, 1, 2**0.5, 2)
+
+
+def check_pooled(device, image, dtype, parameters, keypoints=None, **options):
+    run = oracle.run(image, **options).rounded(dtype)
+    keypoints = run.oriented if keypoints is None else keypoints
+    ours = described(device, run, keypoints, parameters, dtype)
+    theirs = pooling.describe(run.octaves, keypoints, parameters)
+    off = np.abs(ours.astype(int) - theirs)
+    limits = oracle.LIMITS[dtype]
+    assert (off > 0).mean() <= limits.descriptor_differs
+    assert (off > 1).mean() <= limits.descriptor_off
+    return ours
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_oracle_of_pooling_gives_scikit_images_plain_descriptors(device, dtype):
+    check_pooled(device, oracle.photograph("coins"), dtype, Parameters())
+    run = oracle.run(oracle.photograph("coins"))
+    off = np.abs(pooling.describe(run.octaves, run.oriented, Parameters()).astype(int) - run.described.descriptors)
+    assert off.max() <= 1
+    assert (off > 0).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("options", "ours"),
+    [
+        ({}, {"pooling": FIVE}),
+        ({}, {"pooling": tuple(np.linspace(1 / 6, 3, 10)), "normalization": "root"}),
+        ({}, {"pooling": (16, 1 / 16)}),
+        ({"n_octaves": 1}, {"pooling": (0.5, 3)}),
+        ({"n_scales": 1}, {"pooling": FIVE}),
+        ({"n_scales": 2, "n_hist": 3, "n_ori": 5}, {"pooling": FIVE}),
+        ({"n_scales": 5, "upsampling": 1}, {"pooling": (0.7, 1.9)}),
+    ],
+    ids=str,
+)
+def test_pooled_descriptors(device, options, ours, dtype):
+    image = oracle.photograph("coins")[:140, :160]
+    assert len(check_pooled(device, image, dtype, Parameters(**options, **ours), **options)) > 10
+
+
+@given(
+    st.lists(st.floats(1 / 16, 16), min_size=1, max_size=6),
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.floats(-3, 45),
+    st.floats(-3, 45),
+    st.floats(0.3, 9),
+    st.floats(-np.pi, np.pi),
+    st.data(),
+)
+def test_pooled_descriptors_of_any_keypoint(factors, n_scales, octave, row, col, sigma, orientation, data):
+    options = {"n_scales": n_scales}
+    image = oracle.photograph("coins")[40:82, 60:102]
+    run = oracle.run(image, **options).rounded("float64")
+    octave = min(octave, len(run.octaves) - 1)
+    scale = data.draw(st.integers(0, n_scales + 2))
+    keypoint = Keypoints(
+        np.array([[row, col]]), np.array([sigma]), np.array([scale]), np.array([octave]), np.array([orientation])
+    )
+    parameters = Parameters(**options, pooling=tuple(factors), normalization="root")
+    ours = described("cpu", run, keypoint, parameters, "float64")
+    assert np.abs(ours.astype(int) - pooling.describe(run.octaves, keypoint, parameters)).max() <= 1
+
+
+def test_pooled_descriptors_of_flat_windows_are_zero(device):
+    run = oracle.run(np.eye(20))
+    flat = oracle.Oracle(run.sift, [np.full_like(octave, 0.3) for octave in run.octaves], (20, 20))
+    keypoints = Keypoints(np.array([[9.0, 8.0]]), np.array([1.1]), np.array([1]), np.array([0]), np.array([0.4]))
+    assert not described(device, flat, keypoints, Parameters(pooling=FIVE), "float32").any()
+
+
+@pytest.mark.parametrize("factors", [FIVE, tuple(np.linspace(0.5, 2, 5))])
+@pytest.mark.parametrize("options", [{}, {"c_dog": 0.02 / 3, "n_octaves": 4}], ids=["default", "COLMAP's"])
+def test_pooling_over_five_sizes_takes_at_most_three_times_the_samples(options, factors):
+    run = oracle.run(oracle.photograph("motorcycle"), **options)
+    counts = [pooling.n_samples(run.octaves, run.oriented, Parameters(**options, pooling=p)) for p in (None, factors)]
+    assert 1.5 * counts[0] < counts[1] <= 3 * counts[0]

@@ -225,8 +225,8 @@ def matching_launches() -> tuple[Launch, ...]:
 @cache
 def optional_launches() -> tuple[Launch, ...]:
     """The launches of kernels that only options need, sorted."""
-    options = launches_of(Parameters(max_keypoints=3, keep="grid", upright=True))
-    return tuple(launch for launch in options if launch.stage == "selection")
+    options = launches_of(Parameters(max_keypoints=3, keep="grid", upright=True, pooling=(1, 2)))
+    return tuple(launch for launch in options if launch.stage == "selection" or launch.kernel == "describe_pooled")
 
 
 def default_launches() -> tuple[Launch, ...]:
@@ -239,18 +239,19 @@ def extreme_launches() -> tuple[Launch, ...]:
     parameters = (
         Parameters(upsampling=1, n_bins=MAX_BINS, n_hist=1, n_ori=_most_directions(1)),
         Parameters(upsampling=4, sigma_in=0.3, n_ori=_most_directions(Parameters().n_hist)),
+        Parameters(pooling=(1,), n_ori=_most_directions(Parameters().n_hist, pooling=(1,))),
     )
     blur = next(launch for launch in default_launches() if launch.kernel == "blur")
     widest = replace(blur, constant=WIDE_RADIUS)
     return (widest, *(launch for p in parameters for launch in launches_of(p)))
 
 
-def _most_directions(n_hist: int) -> int:
-    """The largest n_ori that is allowed with n_hist."""
+def _most_directions(n_hist: int, **others: object) -> int:
+    """The largest n_ori that is allowed with n_hist and other parameters."""
     n_ori = 1
     while True:
         try:
-            Parameters(n_hist=n_hist, n_ori=n_ori + 1)
+            Parameters(n_hist=n_hist, n_ori=n_ori + 1, **others)
         except ValueError:
             return n_ori
         n_ori += 1

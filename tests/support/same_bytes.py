@@ -41,8 +41,9 @@ def every_digest(device, parameters) -> list[str]:
     wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be fused with the enlargement
     even = replace(parameters, max_keypoints=9, keep="grid")
     largest = replace(parameters, max_keypoints=5, keep="scale", upright=True)
+    pooled = replace(parameters, pooling=(0.5, 1, 1.7))
     images = [image_of(small_image()), image_of(small_image().T.copy().T)]
-    several = (parameters, wide, even, largest)
+    several = (parameters, wide, even, largest, pooled)
     found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in several]
     halved = np.zeros((20, 16), device.dtype)
     level = np.arange(40 * 48).reshape(40, 48).astype(device.dtype)
