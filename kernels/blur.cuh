@@ -54,28 +54,40 @@ DEVICE void copy_tile(BlurTile tile, const real* __restrict__ in, int rows, int 
     }
 }
 
+// The sum over the taps, begun at the centre, then the pairs of samples as far from it, the outermost first.
+//
+// In float a term is a difference from the centre: what is rounded is small, the weights add up to 1 by construction,
+// and a third of the plain sum's error remains. In double the terms, their order and their rounding are those of
+// scipy.ndimage.correlate1d, so that levels are scikit-image's bit for bit, ties included.
+DEVICE float begin_sum(float, float) { return 0; }
+DEVICE float add_pair(float sum, float tap, float pair, float centre) { return fused(tap, pair - 2 * centre, sum); }
+DEVICE float end_sum(float sum, float centre) { return centre + sum; }
+DEVICE double begin_sum(double centre, double tap) { return centre * tap; }
+DEVICE double add_pair(double sum, double tap, double pair, double) { return sum + pair * tap; }
+DEVICE double end_sum(double sum, double) { return sum; }
+
 // BLUR_ROWS rows of `count` columns, whose neighbours `radius` rows away exist.
 template <int radius, int most>
 DEVICE void blur_columns(const real* __restrict__ first, int pitch, const real* __restrict__ taps, int count,
                          real* __restrict__ blurred, int width) {
     FOR_SAMPLES(col, count, most) {
         const real* here = first + col;
-        real sum[BLUR_ROWS], twice[BLUR_ROWS];
+        real sum[BLUR_ROWS], centre[BLUR_ROWS];
         UNROLL
         for (int row = 0; row < BLUR_ROWS; ++row) {
-            sum[row] = 0;
-            twice[row] = 2 * here[row * (long long)pitch];
+            centre[row] = here[row * (long long)pitch];
+            sum[row] = begin_sum(centre[row], taps[0]);
         }
         UNROLL
         for (int k = radius; k >= 1; --k) {
             UNROLL
             for (int row = 0; row < BLUR_ROWS; ++row) {
-                const real around = here[(row - k) * (long long)pitch] + here[(row + k) * (long long)pitch];
-                sum[row] = fused(taps[k], around - twice[row], sum[row]);
+                const real pair = here[(row - k) * (long long)pitch] + here[(row + k) * (long long)pitch];
+                sum[row] = add_pair(sum[row], taps[k], pair, centre[row]);
             }
         }
         UNROLL
-        for (int row = 0; row < BLUR_ROWS; ++row) blurred[row * width + col] = here[row * (long long)pitch] + sum[row];
+        for (int row = 0; row < BLUR_ROWS; ++row) blurred[row * width + col] = end_sum(sum[row], centre[row]);
     }
 }
 
@@ -84,16 +96,16 @@ DEVICE void blur_columns_reflected(const real* __restrict__ in, int row, int row
                                    const real* __restrict__ taps, int radius, int count, real* __restrict__ blurred) {
     const real* here = in + (long long)row * pitch;
     VECTORIZE
-    for (int col = 0; col < count; ++col) blurred[col] = 0;
+    for (int col = 0; col < count; ++col) blurred[col] = begin_sum(here[col], taps[0]);
     for (int k = radius; k >= 1; --k) {
         const real* above = in + (long long)reflect(row - k, rows) * pitch;
         const real* below = in + (long long)reflect(row + k, rows) * pitch;
         VECTORIZE
         for (int col = 0; col < count; ++col)
-            blurred[col] = fused(taps[k], above[col] + below[col] - 2 * here[col], blurred[col]);
+            blurred[col] = add_pair(blurred[col], taps[k], above[col] + below[col], here[col]);
     }
     VECTORIZE
-    for (int col = 0; col < count; ++col) blurred[col] = here[col] + blurred[col];
+    for (int col = 0; col < count; ++col) blurred[col] = end_sum(blurred[col], here[col]);
 }
 
 // The columns of a tile and of its halo, as far as the level goes. `first` is row `row_0` of `rows` rows, of which
@@ -140,19 +152,19 @@ DEVICE void blur_row(const real* __restrict__ blurred, const real* __restrict__ 
                      real* __restrict__ out) {
     if (radius > 0) {
         FOR_SAMPLES(col, count, BLUR_ROW_SPAN) {
-            const real twice = 2 * blurred[col];
-            real sum = 0;
+            const real centre = blurred[col];
+            real sum = begin_sum(centre, taps[0]);
             UNROLL
-            for (int k = radius; k >= 1; --k) sum = fused(taps[k], blurred[col - k] + blurred[col + k] - twice, sum);
-            out[col] = blurred[col] + sum;
+            for (int k = radius; k >= 1; --k) sum = add_pair(sum, taps[k], blurred[col - k] + blurred[col + k], centre);
+            out[col] = end_sum(sum, centre);
         }
     } else {
-        FOR_SAMPLES(col, count, BLUR_ROW_SPAN) out[col] = 0;
+        FOR_SAMPLES(col, count, BLUR_ROW_SPAN) out[col] = begin_sum(blurred[col], taps[0]);
         for (int k = reach; k >= 1; --k) {
             FOR_SAMPLES(col, count, BLUR_ROW_SPAN)
-            out[col] = fused(taps[k], blurred[col - k] + blurred[col + k] - 2 * blurred[col], out[col]);
+            out[col] = add_pair(out[col], taps[k], blurred[col - k] + blurred[col + k], blurred[col]);
         }
-        FOR_SAMPLES(col, count, BLUR_ROW_SPAN) out[col] = blurred[col] + out[col];
+        FOR_SAMPLES(col, count, BLUR_ROW_SPAN) out[col] = end_sum(out[col], blurred[col]);
     }
 }
 

@@ -16,6 +16,11 @@
 #include "held_sums.cuh"
 #include "work_list.cuh"
 
+// An angle in [0, 2 pi) in units of the bins. In double by scikit-image's operations: on regular patterns many angles
+// lie at the border of two bins, where rounding decides.
+DEVICE float in_bins(float theta, float n_bins) { return theta * (n_bins / float(TWO_PI)); }
+DEVICE double in_bins(double theta, double n_bins) { return theta / TWO_PI * n_bins; }
+
 // The histogram of a patch while samples are added; `accumulate` uses it.
 struct Directions {
     fixed* sums;
@@ -34,7 +39,6 @@ struct Directions {
     DEVICE_MEMBER void place(int, real, real) {}
 
     DEVICE_MEMBER void add(const Samples& samples, real bound, fixed* steepest) {
-        const real per_angle = real(n_bins) / TWO_PI;
         PerSample<int> bin;
         PerSample<fixed> weight;
         fixed seen = *steepest;
@@ -44,7 +48,7 @@ struct Directions {
             seen = larger(seen, i < samples.count ? bits_of(steep) : fixed(0));
             real theta = arctangent(by_col, by_row);
             theta = theta < 0 ? theta + TWO_PI : theta;
-            real place = theta * per_angle + real(0.5);
+            real place = in_bins(theta, real(n_bins)) + real(0.5);
             place = place >= real(n_bins) ? place - real(n_bins) : place;
             bin[i] = int(place);
             weight[i] = to_fixed(smaller(steep, bound) * samples.weight[i]);

@@ -70,14 +70,13 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
 //
 //     out(r, c) = sum_j w_|j| sum_i w_|i| in(r + i, c + j),   i, j = -radius ... radius,
 //
-// each sum taken as in(0) + sum_k w_k ((in(-k) + in(+k)) - 2 in(0)), from the smallest weight to the largest by fma:
-// one order of operations on every device. What is rounded are small differences, and the weights add up to 1 by
-// construction, so a float's error is a third of the plain sum's. RADIUS is the radius at compile time; 0, on a host,
-// says that it is known only when running. A block blurs a tile: its columns, with a halo, into shared memory, then its
-// rows from there. Where the level leads to the next octave, every second sample of it goes there too.
+// each sum from the smallest weight to the largest, as `add_pair` in blur.cuh says: one order of operations on every
+// device. RADIUS is the radius at compile time; 0, on a host, says that it is known only when running. A block blurs a
+// tile: its columns, with a halo, into shared memory, then its rows from there. Where the level leads to the next
+// octave, every second sample of it goes there too.
 //
 //     in, out  (rows, cols)   rows pitch samples apart, images stride
-//     taps     (radius + 1,)  w_0 ... w_radius; w_0 is implied
+//     taps     (radius + 1,)  w_0 ... w_radius; in float, w_0 is implied
 //     next     ((rows + 1) / 2, (cols + 1) / 2)   rows next_pitch samples apart, images stride; next_pitch 0: not
 //     wanted
 KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const int pitch,

@@ -145,7 +145,19 @@ def _taps_on(device: Device, sigma: float) -> Any:
 
 @cache
 def _taps(sigma: float, dtype: np.dtype) -> np.ndarray:
-    return gaussian_taps(sigma).astype(dtype) if sigma > 0 else np.ones(1, dtype)
+    if sigma == 0:
+        return np.ones(1, dtype)
+    taps = gaussian_taps(sigma)
+    return _scipy_taps(sigma, len(taps) - 1) if dtype == np.float64 else taps.astype(dtype)
+
+
+def _scipy_taps(sigma: float, radius: int) -> np.ndarray:
+    """The weights that SciPy's filter applies, to the last bit: its answer to an impulse, from the centre on."""
+    from scipy.ndimage import gaussian_filter1d
+
+    impulse = np.zeros(2 * radius + 1)
+    impulse[radius] = 1
+    return np.asarray(gaussian_filter1d(impulse, sigma, mode="constant"))[radius:]
 
 
 def _ndimage_steps(work: Workspace, octaves: range) -> list[Step]:
