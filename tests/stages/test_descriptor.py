@@ -80,7 +80,7 @@ def test_every_direction(device, dtype):
     ours = described(device, run, keypoints, Parameters(), dtype)
     theirs = run.describe(keypoints).descriptors
     off = np.abs(ours.astype(int) - theirs)
-    limits = oracle.LIMITS[dtype]
+    limits = oracle.LIMITS["bytes", dtype]
     assert (off > 0).mean() <= limits.descriptor_differs
     assert (off > 1).mean() <= limits.descriptor_off
 
@@ -119,7 +119,7 @@ def check_pooled(device, image, dtype, parameters, keypoints=None, **options):
     ours = described(device, run, keypoints, parameters, dtype)
     theirs = pooling.describe(run.octaves, keypoints, parameters)
     off = np.abs(ours.astype(int) - theirs)
-    limits = oracle.LIMITS[dtype]
+    limits = oracle.LIMITS["bytes", dtype]
     assert (off > 0).mean() <= limits.descriptor_differs
     assert (off > 1).mean() <= limits.descriptor_off
     return ours

@@ -1,5 +1,7 @@
 """The scale space against the oracle's, level by level."""
 
+import platform
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,9 +13,11 @@ from gpusift.parameters import Parameters
 from gpusift.stages import levels, scale_space
 from tests.support import oracle
 
-# Largest difference from the oracle in float64, relative to the image's largest value.
-# Observed worst on the CPU: 3e-15 and 5e-7 with blur="kernel", 5e-16 and 2e-7 with "ndimage".
+# Largest difference from the oracle, relative to the largest value. In float64 there is none where the filter is
+# SciPy's or has its order of operations, and SciPy is compiled without fma (its wheels for x86-64).
+# Observed worst in float32 on the CPU: 5e-7 with blur="kernel", 2e-7 with "ndimage".
 TOLERANCES = {"float64": 1e-13, "float32": 1e-6}
+SCIPY_HAS_NO_FMA = platform.machine() in ("x86_64", "AMD64")
 PRECISIONS = [(dtype, blur) for dtype in TOLERANCES for blur in ("ndimage", "kernel")]
 in_each_precision = pytest.mark.parametrize(("dtype", "blur"), PRECISIONS)
 
@@ -22,13 +26,15 @@ def check(device, image, dtype, blur, **options):
     device = get_device(device, dtype)
     parameters = Parameters(**options)
     theirs = oracle.run(image, **options).octaves
+    exact = dtype == "float64" and SCIPY_HAS_NO_FMA and (blur == "kernel" or device.name == "cpu")
+    tolerance = 0 if exact else TOLERANCES[dtype]
     space = scale_space.build(device, device.asarray(image.astype(dtype)), parameters, blur)
     for o, expected in enumerate(theirs):
         ours = device.to_host(space.octave(o))
         assert ours.dtype == dtype
         assert ours.shape == expected.shape
         error = np.abs(ours - expected).max() / np.abs(image).max()
-        assert error <= TOLERANCES[dtype], f"octave {o}: {error:.1e}"
+        assert error <= tolerance, f"octave {o}: {error:.1e}"
     assert parameters.n_octaves_of(image.shape) == len(theirs)
 
 
