@@ -11,7 +11,7 @@ from skimage.util.dtype import _convert
 
 from gpusift import SIFT
 from gpusift.stages import extrema
-from tests.support import oracle, pictures
+from tests.support import oracle, ties
 from tests.support.oracle import Keypoints, compare
 
 PRECISIONS = [
@@ -50,17 +50,17 @@ def test_photographs(device, name, dtype, blur):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", pictures.GREYS)
+@pytest.mark.parametrize("name", ties.GREYS)
 def test_unrounded_greys(device, name, dtype):
-    assert check(pictures.grey(name), device, dtype, "kernel", "greys") > 200
+    assert check(ties.grey(name), device, dtype, "kernel", "greys") > 200
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", pictures.PATTERNS)
+@pytest.mark.parametrize("name", ties.PATTERNS)
 def test_regular_patterns(device, name, dtype):
     """Where neighbours tie exactly, float64 breaks no tie, as its operations are SciPy's."""
-    with pictures.atan2_of_c():
-        assert check(pictures.pattern(name), device, dtype, "kernel", "patterns") >= 6
+    with ties.atan2_of_c():
+        assert check(ties.pattern(name), device, dtype, "kernel", "patterns") >= 6
 
 
 @in_each_precision

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from bench.common import machine
 from gpusift import SIFT
-from tests.support import oracle, pictures
+from tests.support import oracle, ties
 
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "moon", "page", "text")
 KINDS = {
     "bytes": ("photographs, bytes", PHOTOGRAPHS, oracle.photograph),
-    "greys": ("photographs, greys not rounded", tuple(pictures.GREYS), pictures.grey),
-    "patterns": ("regular patterns", tuple(pictures.PATTERNS), pictures.pattern),
+    "greys": ("photographs, greys not rounded", tuple(ties.GREYS), ties.grey),
+    "patterns": ("regular patterns", tuple(ties.PATTERNS), ties.pattern),
 }
 DTYPES = ("float64", "float32")
 
@@ -39,7 +39,7 @@ ROWS = (
 def measure(kind: str, name: str, dtype: str, device: str) -> dict:
     """Return the row of one picture and precision."""
     image = KINDS[kind][2](name)
-    with pictures.atan2_of_c():
+    with ties.atan2_of_c():
         theirs = oracle.run(image).described
     sift = SIFT(dtype=dtype, device=device)
     sift.detect_and_extract(image)
