@@ -84,8 +84,18 @@ class Features:
         return self._map(lambda array: array[index])
 
     def to_host(self) -> Features:
-        """The same features as NumPy arrays, copied from the GPU if they are on one."""
-        return self._map(on_host)
+        """The same features as NumPy arrays, copied from the GPU if they are on one.
+
+        Features as SIFT computes them, next to each other in memory, are copied at once.
+        """
+        arrays = self.arrays()
+        with on_device_of(self.positions):
+            together = _bytes_of_all(list(arrays.values())) if _is_cupys(self.positions) else None
+            if together is None:
+                return self._map(on_host)
+            first, memory = together
+            host = memory.get()
+        return Features(**{name: _placed(host, array, array.data.ptr - first) for name, array in arrays.items()})
 
     def arrays(self) -> dict[str, Any]:
         """The arrays by their names, without `descriptors` if there are none."""
@@ -180,6 +190,29 @@ def on_host(array: Any) -> Any:
     """The array as NumPy's if it is CuPy's, in order with the stream that is current on its GPU; others unchanged."""
     with on_device_of(array):  # CuPy copies in the current stream of the device that is current
         return array.get() if _is_cupys(array) else array
+
+
+def _bytes_of_all(arrays: Sequence[Any]) -> tuple[int, Any] | None:
+    """The bytes of a GPU's memory that hold these arrays and nothing else, and their address; None if there are none.
+
+    Such arrays are contiguous views of one array of bytes.
+    """
+    owner = arrays[0].base
+    if owner is None or owner.dtype != np.uint8 or owner.ndim != 1:
+        return None
+    if not all(array.base is owner and array.flags.c_contiguous and array.size for array in arrays):
+        return None
+    first = min(array.data.ptr for array in arrays)
+    end = max(array.data.ptr + array.nbytes for array in arrays)
+    if end - first != sum(array.nbytes for array in arrays):
+        return None
+    begin = owner.data.ptr
+    return first, owner[first - begin : end - begin]
+
+
+def _placed(host: np.ndarray, array: Any, start: int) -> np.ndarray:
+    """The bytes of `host` from `start` on, as an array like this one."""
+    return host[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
 
 
 def _is_cupys(array: Any) -> bool:

@@ -397,9 +397,9 @@ class SIFT(Configuration):
     def _open(self, image: Any) -> Image:
         return require(inputs.open_image(self.plans, image))
 
-    def _compute(self, image: Image, mask: Any, descriptors: bool = True) -> Features:
+    def _compute(self, image: Image, mask: Any, descriptors: bool = True, on_host: bool = False) -> Features:
         mask = inputs.open_mask(self.device, mask, image.shape)
-        (outcome,) = pipeline.compute(self.plans, [image], mask=mask, descriptors=descriptors)
+        (outcome,) = pipeline.compute(self.plans, [image], mask=mask, descriptors=descriptors, on_host=on_host)
         return require(outcome)
 
     def _describe(
@@ -412,11 +412,9 @@ class SIFT(Configuration):
 
     def _detect(self, image: Any, mask: Any, descriptors: bool) -> None:
         opened = self._open(image)
-        features = self._compute(opened, mask, descriptors)
+        features = self._compute(opened, mask, descriptors, on_host=not opened.from_gpu)
         if len(features) == 0:
             raise RuntimeError(NO_FEATURES)
-        if not opened.from_gpu:
-            features = features.to_host()
         self._set_octaves(opened.shape)
         self.keypoints = features.keypoints
         for field in fields(Features):

@@ -39,20 +39,35 @@ DEVICE bool take_row(const unsigned char* __restrict__ image, long long first, i
     return unfit;
 }
 
-// Converts an image to intensities: integers are multiplied by `unit`, 1 / the largest value of their type, and cut at
-// -1; floats are copied. One block per row.
+// Empties the lists of an image, for the kernels after this one. The threads of the image's blocks share the rows.
+DEVICE void empty_lists(int image, int n_images, int n_counts, int* __restrict__ counts, int n_rows,
+                        int* __restrict__ row_counts) {
+    const int first = blockIdx.x * blockDim.x + threadIdx.x, step = gridDim.x * blockDim.x;
+    for (int i = first; i < n_counts; i += step) counts[i * n_images + image] = 0;
+    for (int i = first; i < n_rows; i += step) row_counts[(long long)image * n_rows + i] = 0;
+}
+
+// Converts the images of a batch to intensities: integers are multiplied by a unit, 1 / the largest value of their
+// dtype, and cut at -1; floats are copied. Also empties the lists of the batch. A block takes a row at a time.
 //
-//     image    rows x cols of the dtype, in bytes
-//     dtype                         one of those above
-//     unit                          factor of integers
+//     images   flat                 (rows, cols) of its dtype for each image, image_bytes apart
+//     dtypes   (images,)            one of those above
+//     units    (images,)            factor of integers
 //     largest                       largest magnitude of floats
-//     out      (rows, cols)         intensities
-//     unfit    (1,)                 increased for each row with a float that is not finite or exceeds `largest`
-KERNEL intensities(const unsigned char* __restrict__ image, const int rows, const int cols, const int dtype,
-                   const double unit, const double largest, real* __restrict__ out, int* __restrict__ unfit) {
+//     out      flat                 (rows, cols) intensities for each image, `stride` samples apart
+//     unfit    (images,)            increased for each row with a float that is not finite or exceeds `largest`
+//     counts   (n_counts, images), row_counts (images, n_rows)    0 afterwards; see gpusift/stages/feature_lists.py
+KERNEL intensities(const unsigned char* __restrict__ images, const long long image_bytes,
+                   const int* __restrict__ dtypes, const int rows, const int cols, const double* __restrict__ units,
+                   const double largest, real* __restrict__ out, const long long stride, int* __restrict__ unfit,
+                   const int n_counts, int* __restrict__ counts, const int n_rows, int* __restrict__ row_counts) {
+    const int z = blockIdx.z, dtype = dtypes[z];
+    const unsigned char* image = images + z * image_bytes;
+    const double unit = units[z];
+    empty_lists(z, gridDim.z, n_counts, counts, n_rows, row_counts);
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
         const long long first = (long long)row * cols;
-        real* to = out + first;
+        real* to = out + z * stride + first;
         if (dtype == UINT8) scale_row<unsigned char>(image, first, cols, unit, to);
         if (dtype == INT8) scale_row<signed char>(image, first, cols, unit, to);
         if (dtype == UINT16) scale_row<unsigned short>(image, first, cols, unit, to);
@@ -64,6 +79,6 @@ KERNEL intensities(const unsigned char* __restrict__ image, const int rows, cons
         bool some_unfit = false;
         if (dtype == FLOAT32) some_unfit = take_row<float>(image, first, cols, largest, to);
         if (dtype == FLOAT64) some_unfit = take_row<double>(image, first, cols, largest, to);
-        if (some_unfit) atomicAdd(unfit, 1);
+        if (some_unfit) atomicAdd(&unfit[z], 1);
     }
 }

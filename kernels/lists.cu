@@ -1,4 +1,4 @@
-// Lists that stay on the device: sorting them, removing entries, and copying the features out.
+// Lists that stay on the device: sorting them and removing entries.
 //
 // A list has room for `capacity` entries for each image (blockIdx.z); its length is in device memory. Threads append in
 // no fixed order, so a list is sorted before it is used.
@@ -97,42 +97,4 @@ KERNEL keep_accepted(const int* __restrict__ accepted, const int* __restrict__ o
     const long long z = blockIdx.z;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < length[z]; i += gridDim.x * blockDim.x)
         if (accepted[z * capacity + i]) kept[z * capacity + offsets[z * capacity + i]] = i;
-}
-
-// Copies the features of each image z to one block of bytes from bytes[z] on, array after array:
-//
-//     positions (n, 2), sigmas, orientations, responses (n,) of real, octaves, scales (n,) of int32, descriptors
-//
-//     features (images, capacity)    index of each feature's candidate
-//     length   (images,)             n
-//     orientations, descriptors (images, capacity, ...)        of the features
-//     positions, sigmas, responses, in_octave, in_scale (images, capacity, ...)    of the candidates
-//     move                           added to positions, input pixels
-//     n_values                       length of a descriptor, 0: none
-//     bytes    (images,)
-KERNEL collect(const int* __restrict__ features, const int* __restrict__ length, const int capacity,
-               const real* __restrict__ orientations, const unsigned char* __restrict__ descriptors,
-               const real* __restrict__ positions, const real* __restrict__ sigmas, const real* __restrict__ responses,
-               const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real move, const int n_values,
-               const long long* __restrict__ bytes, unsigned char* __restrict__ out) {
-    const long long z = blockIdx.z, n = length[z];
-    real* reals = reinterpret_cast<real*>(out + bytes[z]);
-    int* integers = reinterpret_cast<int*>(reals + 5 * n);
-    unsigned char* values = reinterpret_cast<unsigned char*>(integers + 2 * n);
-    for (int i = blockIdx.x; i < n; i += gridDim.x) {
-        const long long feature = z * capacity + i, candidate = z * capacity + features[feature];
-        if (threadIdx.x == 0) {
-            reals[2 * i] = positions[2 * candidate] + move;
-            reals[2 * i + 1] = positions[2 * candidate + 1] + move;
-            reals[2 * n + i] = sigmas[candidate];
-            reals[3 * n + i] = orientations[feature];
-            reals[4 * n + i] = responses[candidate];
-            integers[i] = in_octave[candidate];
-            integers[n + i] = in_scale[candidate];
-        }
-        const unsigned char* from = descriptors + feature * n_values;
-        unsigned char* to = values + (long long)i * n_values;
-        VECTORIZE
-        for (int v = threadIdx.x; v < n_values; v += blockDim.x) to[v] = from[v];
-    }
 }

@@ -77,11 +77,14 @@ DEVICE bool is_stable(const Quadric& q, real response, real max_offset, real c_d
            magnitude_of(edgeness) <= edge_threshold;
 }
 
-// Whether the mask allows keypoints at the pixel nearest to a position.
-DEVICE bool is_allowed(const unsigned char* __restrict__ mask, int rows, int cols, real row, real col) {
+// Whether the mask, of integers of some bytes, is nonzero at the pixel nearest to a position.
+DEVICE bool is_allowed(const unsigned char* __restrict__ mask, int bytes, int rows, int cols, real row, real col) {
     const int mask_row = larger(0, whole_within(nearest_to(row), rows - 1));
     const int mask_col = larger(0, whole_within(nearest_to(col), cols - 1));
-    return mask[(long long)mask_row * cols + mask_col] != 0;
+    const unsigned char* value = mask + ((long long)mask_row * cols + mask_col) * bytes;
+    int any = 0;
+    for (int i = 0; i < bytes; ++i) any |= value[i];
+    return any != 0;
 }
 
 // Refines the candidates of a list.
@@ -93,8 +96,8 @@ DEVICE bool is_allowed(const unsigned char* __restrict__ mask, int rows, int col
 //     level_sigmas (n_octaves, n_scales + 3)   sigma of each level, input pixels
 //     delta_min                      sampling distance of the first octave, input pixels
 //     image_rows, image_cols         shape of the input image
-//     mask       (image_rows, image_cols)   nonzero where keypoints are allowed; read at the pixel nearest to each
-//     masked                         0 if there is no mask, otherwise 1
+//     mask       (image_rows, image_cols)   integers, nonzero where keypoints are allowed
+//     mask_bytes                     of an integer of the mask; 0 if there is no mask
 //     bias                           subtracted from positions before the mask is read, input pixels
 //     accepted   (images, capacity)  1 if kept, otherwise 0
 //     positions  (images, capacity, 2)   row, column, input pixels
@@ -105,7 +108,7 @@ KERNEL refine(const real* __restrict__ levels, const long long stride, const lon
               const long long* __restrict__ keys, const int* __restrict__ length, const int capacity,
               const int keys_per_block, const real* __restrict__ level_sigmas, const int n_scales, const real delta_min,
               const int image_rows, const int image_cols, const int max_steps, const real max_offset, const real c_dog,
-              const real edge_threshold, const unsigned char* __restrict__ mask, const int masked, const real bias,
+              const real edge_threshold, const unsigned char* __restrict__ mask, const int mask_bytes, const real bias,
               int* __restrict__ accepted, real* __restrict__ positions, real* __restrict__ sigmas,
               real* __restrict__ responses, int* __restrict__ in_octave, int* __restrict__ in_scale) {
     const long long image = blockIdx.z;
@@ -133,7 +136,8 @@ KERNEL refine(const real* __restrict__ levels, const long long stride, const lon
         const real response = q.value + half * q.g0 * q.offset_0 + half * q.g1 * q.offset_1 + half * q.g2 * q.offset_2;
         const bool keep = is_stable(q, response, max_offset, c_dog, edge_threshold) && row - sigma > 0 &&
                           col - sigma > 0 && row + sigma < real(image_rows) && col + sigma < real(image_cols);
-        accepted[i] = keep && (!masked || is_allowed(mask, image_rows, image_cols, row - bias, col - bias));
+        accepted[i] =
+            keep && (mask_bytes == 0 || is_allowed(mask, mask_bytes, image_rows, image_cols, row - bias, col - bias));
         positions[2 * i] = row;
         positions[2 * i + 1] = col;
         sigmas[i] = sigma;

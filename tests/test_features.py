@@ -84,3 +84,19 @@ def test_features_that_are_not_alike_are_not_concatenated(change):
         Features.concatenate([features, Features(**arrays)])
     with pytest.raises(ValueError, match="at least one"):
         Features.concatenate([])
+
+
+def test_features_that_were_computed_are_copied_to_the_host_at_once(device, features, monkeypatch):
+    """Selections, whose arrays do not lie next to each other, are copied array by array."""
+    host = features.to_host()
+    assert digest(host) == digest(features)
+    if device == "cpu":
+        return
+    copies, get = [], type(features.positions).get
+    monkeypatch.setattr(type(features.positions), "get", lambda *given, **options: copies.append(1) or get(*given))
+    assert digest(features.to_host()) == digest(host)
+    assert len(copies) == 1
+    some = features[5:20].to_host()
+    assert len(copies) == 1 + 7
+    assert digest(some) == digest(host[5:20])
+    assert len(features[:0].to_host()) == 0

@@ -38,9 +38,12 @@ def seconds(image: np.ndarray, device: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {blur: [] for blur in BLURS}
     for call in range(WARM_UP + CALLS):
         for blur, sift in sifts.items():
-            with sift.device.active(), sift.plans.memory() as memory:
-                plan = memory.plan(Key(1, image.shape))
-                memory.load_batch(plan, [Image(image)])
+            images = [Image(image)]
+            key = Key.of(images)
+            with sift.device.active(), sift.plans.memory(key) as memory:
+                plan = memory.plan(key)
+                memory.load_batch(plan, images)
+                plan.run("intensities")
                 sift.device.synchronize()
                 start = time.perf_counter()
                 plan.run("scale space")

@@ -35,7 +35,6 @@ from bench.kernels.trips import Made, Scene
 from gpusift.devices import CpuDevice, kernel_sources
 from gpusift.parameters import Parameters
 from gpusift.pipeline.plan import Key, Plans
-from gpusift.stages.intensities import Image
 from tests.support import nvrtc
 from tests.support.nvrtc import Figures
 
@@ -129,9 +128,9 @@ class PaperDevice(CpuDevice):
 def launches(gpu: Gpu, shape: tuple[int, int], batch: int) -> list[Made]:
     """Return the launches of a run with the default parameters."""
     device = PaperDevice(gpu.multiprocessors)
-    with Plans(device, Parameters(), "kernel").memory() as memory:
-        plan = memory.plan(Key(batch, shape))
-        plan.load_images(batch * [Image(np.zeros(shape, np.uint8))])
+    key = Key(batch, shape)
+    with Plans(device, Parameters(), "kernel").memory(key) as memory:
+        memory.plan(key)
     return device.made
 
 

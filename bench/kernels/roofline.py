@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -209,25 +208,6 @@ def measured_table(job: Job, seconds: dict[str, float], gpu: Gpu) -> list[str]:
     return table(["kernel", "microseconds", "floor", "x floor"], lines)
 
 
-@dataclass(frozen=True)
-class Steps:
-    """The launches of a plan."""
-
-    launches: Sequence[Launch]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A Python function as a launch."""
-
-    name: str
-    step: Callable[[], None]
-
-    def __call__(self) -> None:
-        """Run the step."""
-        self.step()
-
-
 def plan_on_gpu(job: Job) -> Plan | str:
     """Return gpusift's plan for a job on images of noise, or the reason why nothing can be timed."""
     from gpusift import SIFT
@@ -240,10 +220,12 @@ def plan_on_gpu(job: Job) -> Plan | str:
         return str(error)
     dtype = np.dtype(f"uint{8 * job.pixel}")
     noise = np.random.default_rng(0).integers(np.iinfo(dtype).max, size=job.shape, dtype=dtype, endpoint=True)
-    images = job.batch * [Image(sift.device.asarray(noise))]
-    with sift.plans.memory() as memory:
-        plan = memory.plan(Key(job.batch, job.shape))
-    return Steps([Named("intensities", lambda: plan.load_images(images)), *plan.launches])
+    images = job.batch * [Image(noise)]
+    key = Key.of(images)
+    with sift.plans.memory(key) as memory:
+        plan = memory.plan(key)
+        memory.load_batch(plan, images)
+    return plan
 
 
 def floors_and_sheets(job: Job) -> list[str]:

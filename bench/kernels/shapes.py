@@ -239,10 +239,11 @@ def on_gpu() -> list[str]:
         for shape in MEASURED:
             descriptor.BLOCK = orientation.BLOCK = shape
             sift = SIFT(device="cuda")
-            array = Image(sift.device.asarray(image))
-            with sift.plans.memory() as memory:
-                plan = memory.plan(Key(1, image.shape))
-            plan.load_images([array])
+            images = [Image(image)]
+            key = Key.of(images)
+            with sift.plans.memory(key) as memory:
+                plan = memory.plan(key)
+                memory.load_batch(plan, images)
             seconds = measured(plan, *cuda_clock())
             names = ("assign_orientations", "describe")
             lines.append([f"{shape[0]} x {shape[1]}", *(f"{seconds[name] * 1e6:.1f}" for name in names)])

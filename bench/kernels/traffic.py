@@ -140,7 +140,7 @@ def blur_operations(radius: int) -> int:
 
 def intensities(job: Job) -> list[Work]:
     """Read the raw image once, write it as float32."""
-    return [Work("intensities", "", 0, job.batch, job.pixel * job.pixels, SAMPLE * job.pixels, job.pixels)]
+    return [Work("intensities", "", 0, 1, job.pixel * job.pixels, SAMPLE * job.pixels, job.pixels)]
 
 
 def first_level(job: Job) -> list[Work]:

@@ -91,6 +91,8 @@ def _intensities(made: Made, scene: Scene) -> Times:
         "FLOAT64",
     )
     return {
+        "intensities.cu: for (int i = first; i < n_counts": 0,
+        "intensities.cu: for (int i = first; i < n_rows": 0,
         "intensities.cu: for (int row = blockIdx.x": 1,
         **{f"intensities.cu: if (dtype == {name}": 0 for name in unused},
         "intensities.cu: for (int col = threadIdx.x": turns(made.numbers["cols"], made.threads, WARP),
@@ -248,10 +250,15 @@ def _describe(made: Made, scene: Scene) -> Times:
 
 
 def _collect(made: Made, scene: Scene) -> Times:
+    entries = made.share(scene.features)
+    words = entries * 128 / 4
     return {
-        "lists.cu: for (int i = blockIdx.x; i < n": made.share(scene.features),
-        "lists.cu: if (threadIdx.x == 0) {": 1 / 4,
-        "lists.cu: for (int v = threadIdx.x": 128 / made.threads,
+        "collection.cu: for (int i = 0; i < z": 0,
+        "collection.cu: if (blockIdx.x == 0)": 0,
+        "collection.cu: for (int i = threadIdx.x; i <= n_counts": 0,
+        "collection.cu: for (int i = blockIdx.x * blockDim.x": entries / made.threads,
+        "collection.cu: for (long long i = begin": words / made.threads,
+        "collection.cu: if (n_values % sizeof(int)) copy": 0,
     }
 
 

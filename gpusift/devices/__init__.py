@@ -15,12 +15,13 @@ import numpy as np
 from gpusift.devices.cpu import CpuDevice, cpu_info
 from gpusift.devices.cuda import CudaDevice
 from gpusift.devices.cuda_info import cuda_info, free_memory_of
-from gpusift.devices.device import Device
+from gpusift.devices.device import Copy, Device
 from gpusift.devices.nvrtc import OPTIONS, TILES, definitions
 
 __all__ = [
     "OPTIONS",
     "TILES",
+    "Copy",
     "CpuDevice",
     "CudaDevice",
     "Device",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpusift.devices import host_library
-from gpusift.devices.device import Device, Launch, Shape
+from gpusift.devices.device import Copy, Device, Launch, Shape
 from gpusift.devices.launch_arguments import pack
 from gpusift.floating_point import default_mode
 
@@ -103,13 +103,14 @@ class CpuDevice(Device):
     def staging(self) -> None:
         """None: copies to and from the host need no staging memory."""
 
-    def upload(self, arrays: Sequence[np.ndarray], staging: Any) -> list[np.ndarray]:
-        """Arrays of the host on this device, C-contiguous."""
-        return [np.require(array, requirements=["C", "A"]) for array in arrays]
+    def upload(self, parts: Sequence[tuple[int, np.ndarray]], memory: np.ndarray, staging: Any) -> None:
+        """Copies arrays into a block of memory."""
+        for start, array in parts:
+            np.copyto(memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape), array)
 
-    def download(self, array: np.ndarray, staging: Any) -> np.ndarray:
-        """An array of this device on the host."""
-        return array
+    def download(self, array: np.ndarray, staging: Any) -> Copy:
+        """An array of this device, which is the host."""
+        return Copy(lambda: True, lambda: array)
 
     def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
         """The array on this device, C-contiguous."""

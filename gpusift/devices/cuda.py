@@ -13,7 +13,7 @@ import numpy as np
 
 from gpusift.devices import kernel_sources
 from gpusift.devices.cuda_info import cuda_info, load_cupy
-from gpusift.devices.device import Device, Launch, Shape
+from gpusift.devices.device import Copy, Device, Launch, Shape
 from gpusift.devices.nvrtc import definitions
 from gpusift.devices.programs import Program
 from gpusift.devices.staging import Staging
@@ -103,27 +103,32 @@ class CudaDevice(Device):
         """Pinned memory, through which copies from and to the host go."""
         return Staging(load_cupy("cupyx"), self.xp.cuda.runtime.CUDARuntimeError)
 
-    def upload(self, arrays: Sequence[np.ndarray], staging: Any) -> list[Any]:
-        """Host arrays on this device, C-contiguous. Does not wait for the copies."""
-        memory = staging.take(sum(array.nbytes for array in arrays))
-        uploaded, start = [], 0
+    def upload(self, parts: Sequence[tuple[int, np.ndarray]], memory: Any, staging: Staging) -> None:
+        """Copies host arrays into a block of this device's memory, in one copy. Does not wait for it."""
+        begin, (last, array) = parts[0][0], parts[-1]
+        end = last + array.nbytes
+        staged = staging.take(end - begin)
+        for start, array in parts:
+            to = staged[start - begin : start - begin + array.nbytes]
+            np.copyto(to.view(array.dtype).reshape(array.shape), array)
         try:
-            for array in arrays:
-                staged = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-                start += array.nbytes
-                np.copyto(staged, array)
-                on_device = self.xp.empty(array.shape, array.dtype)
-                on_device.set(staged)
-                uploaded.append(on_device)
-        finally:  # also when memory runs out between two copies
+            memory[begin:end].set(staged)
+        finally:
             staging.used_until(self.mark())
-        return uploaded
 
-    def download(self, array: Any, staging: Any) -> np.ndarray:
-        """A C-contiguous array of this device on the host. Waits for the current stream."""
+    def download(self, array: Any, staging: Staging) -> Copy:
+        """Starts the copy of a C-contiguous array to the host, in the current stream."""
         staged = staging.take(array.nbytes).view(array.dtype).reshape(array.shape)
-        array.get(out=staged)
-        return staged.copy()
+        try:
+            array.get(out=staged, blocking=False)
+        finally:
+            staging.used_until(self.mark())
+
+        def wait() -> np.ndarray:
+            staging.wait()
+            return staged
+
+        return Copy(staging.is_unused, wait)
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """An array of the host or of this device on this device, C-contiguous."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,21 @@ Launch = Callable[[], None]
 """A kernel with its grid, block and arguments; calling it makes the launch."""
 
 Shape = tuple[int, int, int]
+
+
+class Copy(NamedTuple):
+    """A copy to the host that is under way.
+
+    Attributes
+    ----------
+    has_ended : callable
+        Whether the device has made it.
+    wait : callable
+        Waits for it and returns it.
+    """
+
+    has_ended: Callable[[], bool]
+    wait: Callable[[], np.ndarray]
 
 
 class Device(Protocol):
@@ -140,12 +155,28 @@ class Device(Protocol):
         """Host memory through which copies of one call at a time go; None where copies need none."""
 
     @abstractmethod
-    def upload(self, arrays: Sequence[np.ndarray], staging: Any) -> list[Any]:
-        """Host arrays on this device, C-contiguous. Does not wait for the copies."""
+    def upload(self, parts: Sequence[tuple[int, np.ndarray]], memory: Any, staging: Any) -> None:
+        """Copies host arrays into a block of this device's memory, in one copy. Does not wait for it.
+
+        Parameters
+        ----------
+        parts : sequence of (int, array)
+            The byte of the block from which on each array is written, ascending. What lies between them is undefined.
+        memory : array of uint8
+            The block.
+        staging : object
+            As `staging` made it; it has no other copy under way, or waits for that one.
+        """
 
     @abstractmethod
-    def download(self, array: Any, staging: Any) -> np.ndarray:
-        """A C-contiguous array of this device on the host. Waits for the current stream."""
+    def download(self, array: Any, staging: Any) -> Copy:
+        """Starts the copy of a C-contiguous array to the host, in the current stream.
+
+        Returns
+        -------
+        Copy
+            The array on the host is valid until `staging`, as for `upload`, is used again.
+        """
 
     @abstractmethod
     def asarray(self, array: Any, dtype: Any = None) -> Any:

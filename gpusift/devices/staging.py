@@ -11,7 +11,7 @@ _log = logging.getLogger("gpusift")
 
 
 class Staging:
-    """Pinned memory that is reused from copy to copy, and the event until which the GPU reads it.
+    """Pinned memory that is reused from copy to copy, and the event until which the GPU uses it.
 
     Where no memory can be pinned, copies go through ordinary memory: they are then slower, and wait for the GPU.
 
@@ -29,15 +29,15 @@ class Staging:
         self._event: Any = None
 
     def take(self, size: int) -> np.ndarray:
-        """(size,) bytes that the GPU no longer reads; waits for it."""
-        self._wait()
+        """(size,) bytes that the GPU no longer uses; waits for it."""
+        self.wait()
         if len(self._memory) < size:
             self._memory = np.empty(0, np.uint8)  # frees the old memory first
             self._memory = self._allocate(size)
         return self._memory[:size]
 
     def used_until(self, event: Any) -> None:
-        """Keeps the memory as it is until this event, up to which the GPU reads it."""
+        """Keeps the memory for the GPU, which uses it until this event."""
         self._event = event
 
     def _allocate(self, size: int) -> np.ndarray:
@@ -48,10 +48,15 @@ class Staging:
             memory = np.empty(size, np.uint8)
         return memory
 
-    def _wait(self) -> None:
+    def is_unused(self) -> bool:
+        """Whether the GPU no longer uses the memory."""
+        return self._event is None or bool(self._event.done)
+
+    def wait(self) -> None:
+        """Waits until the GPU no longer uses the memory."""
         event, self._event = self._event, None
         if event is not None:
             event.synchronize()
 
     def __del__(self) -> None:
-        self._wait()  # CuPy may hand the memory out again at once
+        self.wait()  # CuPy may hand the memory out again at once

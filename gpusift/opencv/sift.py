@@ -321,8 +321,8 @@ class SIFT:
 
     def _detect(self, image: Any, mask: Any, describe: bool) -> tuple[KeyPoints, np.ndarray | None]:
         opened = require(inputs.open_image(self._sift.plans, grey_of(image)))
-        on_device = inputs.open_mask(self._sift.device, checked_mask(mask), opened.shape)
-        (outcome,) = pipeline.compute(self._sift.plans, [opened], mask=on_device, descriptors=describe, on_host=True)
+        allowed = inputs.open_mask(self._sift.device, checked_mask(mask), opened.shape)
+        (outcome,) = pipeline.compute(self._sift.plans, [opened], mask=allowed, descriptors=describe, on_host=True)
         features = require(outcome)
         points = opencv_keypoints.from_features(features, self._sift.parameters)
         return points, self._values(features) if describe else None

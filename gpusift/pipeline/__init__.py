@@ -50,7 +50,8 @@ def compute(
     batch_size : int, optional
         Images that are computed together, at most. By default as many as suit the device and its memory.
     mask : (M, N) array, optional
-        Of the device, for all images, which are of this shape then. Zero where no keypoint is wanted.
+        Of integers or booleans, on the host or the device, for all images, which are of this shape then. Zero where no
+        keypoint is wanted.
     descriptors : bool
         Whether to compute descriptors.
     on_host : bool
@@ -116,7 +117,7 @@ def describe(plans: Plans, image: Image, features: Features, *, assign: bool = F
     ValueError
         If a keypoint lies in an octave or at a scale that the image does not have.
     """
-    device, parameters, key = plans.device, plans.parameters, Key(1, image.shape)
+    device, parameters, key = plans.device, plans.parameters, Key.of([image])
     n_octaves = len(parameters.octave_shapes(key.shape))
     with device.active():
         if not intensities.is_fit(image):
@@ -150,7 +151,7 @@ def scale_space_of(plans: Plans, image: Image) -> Iterator[ScaleSpace | Unfit]:
     ScaleSpace or Unfit
         Unfit if the levels exceed the memory limit.
     """
-    key = Key(1, image.shape)
+    key = Key.of([image])
     if plans.exceeds_limit(key):
         reason = (
             f"memory_limit must hold the whole scale space of an image to use given keypoints in it, got "
@@ -158,10 +159,10 @@ def scale_space_of(plans: Plans, image: Image) -> Iterator[ScaleSpace | Unfit]:
         )
         yield Unfit(MemoryError, reason)
     else:
-        with plans.memory() as memory:
+        with plans.memory(key) as memory:
             plan = memory.plan(key)
             memory.load_batch(plan, [image])
-            plan.run("scale space")
+            plan.run_through("scale space")
             yield plan.space
 
 

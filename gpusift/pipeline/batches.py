@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     images : list of Image, or list of Unfit
         The images. Those that are unfit make batches of their own.
     mask : (M, N) array, optional
-        Of the device, for all of them. Zero where no keypoint is wanted.
+        On the host or the device, for all of them. Zero where no keypoint is wanted.
     """
 
     numbers: list[int]
@@ -47,13 +47,13 @@ def by_shape(
     batch_size : int, optional
         Images of a batch, at most. By default as many as suit the device.
     mask : (M, N) array, optional
-        Of the device, for all images.
+        On the host or the device, for all images.
     """
     groups: dict[Any, list[int]] = {}
     for number, image in enumerate(images):
-        groups.setdefault(_kind(image), []).append(number)
+        groups.setdefault(kind_of(image), []).append(number)
     for numbers in groups.values():
-        size = _size(plans, images[numbers[0]], batch_size)
+        size = size_of(plans, images[numbers[0]], batch_size)
         for first in range(0, len(numbers), size):
             chunk = numbers[first : first + size]
             yield Batch(chunk, [images[number] for number in chunk], mask)
@@ -78,25 +78,25 @@ def of_neighbours(
     numbers: list[int] = []
     batch: list[Any] = []
     for number, image in enumerate(images):
-        if batch and _kind(batch[0]) != _kind(image):
+        if batch and kind_of(batch[0]) != kind_of(image):
             yield Batch(numbers, batch)
             numbers, batch = [], []
         numbers.append(number)
         batch.append(image)
-        if len(batch) >= _size(plans, image, batch_size, n_streams):
+        if len(batch) >= size_of(plans, image, batch_size, n_streams):
             yield Batch(numbers, batch)
             numbers, batch = [], []
     if batch:
         yield Batch(numbers, batch)
 
 
-def _kind(image: Image | Unfit) -> Any:
+def kind_of(image: Image | Unfit) -> Any:
     """What the images of a batch have in common."""
     return Unfit if isinstance(image, Unfit) else (image.shape, image.on_host)
 
 
-def _size(plans: Plans, image: Image | Unfit, batch_size: int | None, n_streams: int = 1) -> int:
-    """Images of a batch, at most."""
+def size_of(plans: Plans, image: Image | Unfit, batch_size: int | None, n_streams: int = 1) -> int:
+    """Images of a batch with this one, at most; by default as many as suit the device with so many batches at once."""
     if isinstance(image, Unfit):
         return 1
     return batch_size or max(1, plans.batch_size(image.shape) // n_streams)

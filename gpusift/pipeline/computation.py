@@ -10,12 +10,13 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from gpusift.devices import Copy
 from gpusift.features import Features
 from gpusift.pipeline import strips
 from gpusift.pipeline.batches import Batch
 from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import Key, Memory, Plan, Plans, bytes_of
-from gpusift.pipeline.results import outcomes_of
+from gpusift.pipeline.results import outcomes_of, start_copy
 from gpusift.stages import intensities
 from gpusift.stages.intensities import Image
 
@@ -94,36 +95,71 @@ def compute(
     numbers, outcomes : lists
         The numbers of a batch's images, and their outcomes. In the order of the batches.
     """
-    running: deque[Computation] = deque()
-    try:
+    with InFlight(plans, wanted, n_streams) as in_flight:
         for batch in batches:
-            if len(running) == max(1, n_streams):
-                yield _finish_first(running)
-            running.append(Computation(plans, batch, wanted, own_stream=n_streams > 0))
-            running[-1].start()
-        while running:
-            yield _finish_first(running)
-    except BaseException:  # also when the caller takes no more
-        for computation in running:
-            computation.abandon()
-        raise
+            if in_flight.is_full:
+                yield in_flight.finish_first()
+            in_flight.start(batch)
+        while in_flight.n:
+            yield in_flight.finish_first()
 
 
-def _finish_first(running: deque[Computation]) -> tuple[list[int], list[Outcome]]:
-    """The outcomes of the computation that began first; it is no longer running then."""
-    first, others = running[0], list(running)[1:]
-    first.collect()
-    if first.outcomes is None:
-        for other in others:  # then the first one can take all free memory
-            other.collect()
-            other.end()
-        if others and first.way in (Way.HALVES, Way.TOO_LARGE):
-            first.start()
-            first.collect()
-    outcomes = first.outcomes if first.outcomes is not None else first.in_pieces()
-    first.end()
-    running.popleft()
-    return first.batch.numbers, outcomes
+class InFlight:
+    """Batches that are computed at once: a context, which waits for them if it is left by an exception.
+
+    Parameters
+    ----------
+    plans, wanted, n_streams
+        As for `compute`.
+    """
+
+    def __init__(self, plans: Plans, wanted: Wanted, n_streams: int) -> None:
+        self._plans, self._wanted, self._n_streams = plans, wanted, n_streams
+        self._running: deque[Computation] = deque()
+
+    def __enter__(self) -> InFlight:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for computation in self._running:
+                computation.abandon()
+
+    @property
+    def n(self) -> int:
+        """Number of batches that have begun and not been finished."""
+        return len(self._running)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch must be finished before another one is started."""
+        return self.n == max(1, self._n_streams)
+
+    @property
+    def first_has_ended(self) -> bool:
+        """Whether the device has computed the batch that was started first."""
+        return self._running[0].has_ended
+
+    def start(self, batch: Batch) -> None:
+        """Launches the computation of a batch. Does not wait for the device."""
+        self._running.append(Computation(self._plans, batch, self._wanted, own_stream=self._n_streams > 0))
+        self._running[-1].start()
+
+    def finish_first(self) -> tuple[list[int], list[Outcome]]:
+        """Waits for the batch that was started first; the numbers of its images, and their outcomes."""
+        first, others = self._running[0], list(self._running)[1:]
+        first.collect()
+        if first.outcomes is None:
+            for other in others:  # then the first one can take all free memory
+                other.collect()
+                other.end()
+            if others and first.way in (Way.HALVES, Way.TOO_LARGE):
+                first.start()
+                first.collect()
+        outcomes = first.outcomes if first.outcomes is not None else first.in_pieces()
+        first.end()
+        self._running.popleft()
+        return first.batch.numbers, outcomes
 
 
 class Computation:
@@ -154,6 +190,7 @@ class Computation:
         self.way = Way.NOTHING
         self._memory: Memory | None = None
         self._plan: Plan | None = None
+        self._copy: Copy | None = None
 
     def start(self) -> None:
         """Launches the plan, if the batch is computed as a whole. Does not wait for the device."""
@@ -167,11 +204,17 @@ class Computation:
         elif self.way is Way.WHOLE:
             self._unless_memory_runs_out(self._launch)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the device has nothing left to do for what was launched."""
+        with self._current():
+            return self._copy is None or self._copy.has_ended()
+
     def collect(self) -> None:
         """Waits for the plan and reads the outcomes. If there are none, `way` is another one then."""
-        plan = self._plan
-        if self.outcomes is None and plan is not None:
-            self.outcomes = self._unless_memory_runs_out(lambda: self._read(plan))
+        plan, copy = self._plan, self._copy
+        if self.outcomes is None and plan is not None and copy is not None:
+            self.outcomes = self._unless_memory_runs_out(lambda: self._read(plan, copy))
             if self.outcomes is None and self.way is Way.WHOLE:
                 self.way = way_of(self.plans, self._key, lists_fit=False)
 
@@ -201,7 +244,7 @@ class Computation:
         if self._memory is not None:
             with self._current():
                 self.plans.give_back(self._memory)
-        self._memory = self._plan = None
+        self._memory = self._plan = self._copy = None
 
     def abandon(self) -> None:
         """Waits for what has been launched, and gives the memory back if the device still works."""
@@ -212,8 +255,7 @@ class Computation:
 
     @property
     def _key(self) -> Key:
-        images, mask = self.batch.images, self.batch.mask
-        return Key(len(images), images[0].shape, mask is not None, self.wanted.descriptors)
+        return Key.of(self.batch.images, self.batch.mask, self.wanted.descriptors)
 
     def _current(self) -> ExitStack:
         """A context in which the device, and the stream of the computation, are the current ones."""
@@ -224,15 +266,16 @@ class Computation:
         return context
 
     def _launch(self) -> None:
-        """Takes a memory, copies the images to the device and launches the stages."""
+        """Takes a memory, copies the images to the device, launches the stages and starts to copy the results."""
         device, images = self.plans.device, self.batch.images
         with device.active():
-            self._memory = self.plans.take(self.own_stream)
+            self._memory = self.plans.take(self._key, self.own_stream)
         with self._current():
             self._plan = plan = self._memory.plan(self._key)
             self._memory.load_batch(plan, images, self.batch.mask)
             loaded = device.mark()
             self._run(plan)
+            self._copy = start_copy(self._memory, plan, self.wanted.on_host)
         if self.own_stream and not images[0].on_host:
             with device.active():
                 device.wait_for(loaded)  # the caller may write to its arrays again, in its own stream
@@ -251,10 +294,10 @@ class Computation:
         self.plans.device.synchronize()
         on_stage(stage)
 
-    def _read(self, plan: Plan) -> list[Outcome] | None:
+    def _read(self, plan: Plan, copy: Copy) -> list[Outcome] | None:
         assert self._memory is not None
         with self._current():
-            return outcomes_of(self._memory, plan, self.batch.images, self.wanted.on_host)
+            return outcomes_of(self._memory, plan, self.batch.images, copy, self.wanted.on_host)
 
     def _compute_strips(self) -> Outcome:
         with self._current():

@@ -58,7 +58,7 @@ def open_image_of_batch(plans: Plans, image: Any) -> Image | Unfit:
 
 
 def open_mask(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
-    """The mask on the device, or None.
+    """The mask, on the host or on the device as it is given, or None.
 
     Raises
     ------
@@ -74,8 +74,7 @@ def open_mask(device: Device, mask: Any, image_shape: tuple[int, int]) -> Any:
         raise TypeError(f"mask must hold booleans or integers, zero where no keypoint is wanted, got {array.dtype}")
     if tuple(array.shape) != tuple(image_shape):
         raise ValueError(f"mask must have the image's shape {tuple(image_shape)}, got {tuple(array.shape)}")
-    with device.active():
-        return device.asarray(array)
+    return array
 
 
 def open_keypoints(

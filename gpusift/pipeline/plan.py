@@ -6,18 +6,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
+from threading import Lock
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpusift.devices import Device
 from gpusift.parameters import Parameters
-from gpusift.stages import STAGES, extrema, feature_lists, intensities, levels
-from gpusift.stages.feature_lists import UNFIT
+from gpusift.stages import STAGES, collection, extrema, feature_lists, intensities, levels
 from gpusift.stages.intensities import Image
-from gpusift.stages.workspace import Workspace
+from gpusift.stages.workspace import Inputs, Layout, Table, Workspace
 
 KEPT_PLANS = 16  # of a memory
 KEPT_AT_MOST = 4  # a block larger than this many times the bytes needed is given back to the system
 SPARE = 1.25  # length of longer lists over the entries that they must hold
+EXPECTED_OF_CAPACITY = 8  # a list is at first expected to be filled to this fraction
 
 
 class Strip(NamedTuple):
@@ -55,13 +58,37 @@ class Strip(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a plan is made for: the number of images and their shape, a mask or none, descriptors or none, a strip."""
+    """What a plan is made for.
+
+    Attributes
+    ----------
+    batch : int
+        Number of images.
+    shape : (int, int)
+        Rows and columns of each image.
+    mask_bytes : int
+        Bytes of an integer of the mask; 0 without a mask.
+    descriptors : bool
+        Whether to compute descriptors.
+    strip : Strip, optional
+        The part that is computed; by default the whole images.
+    pixel_bytes : int
+        Bytes of a pixel, at most.
+    """
 
     batch: int
     shape: tuple[int, int]
-    masked: bool = False
+    mask_bytes: int = 0
     descriptors: bool = True
     strip: Strip | None = None
+    pixel_bytes: int = 1
+
+    @classmethod
+    def of(cls, images: Sequence[Image], mask: Any = None, descriptors: bool = True) -> Key:
+        """The key for images of one shape."""
+        mask_bytes = 0 if mask is None else mask.dtype.itemsize
+        pixel_bytes = max(image.pixels.dtype.itemsize for image in images)
+        return cls(len(images), images[0].shape, mask_bytes, descriptors, pixel_bytes=pixel_bytes)
 
     def shapes(self, parameters: Parameters) -> list[tuple[int, int]]:
         """Rows and columns that are held of each octave's levels."""
@@ -72,6 +99,11 @@ class Key(NamedTuple):
     def octaves(self) -> range | None:
         """The octaves of the strip; None for all of a whole image."""
         return None if self.strip is None else range(self.strip.first, self.strip.last)
+
+    def layout(self, parameters: Parameters) -> Layout:
+        """The layout of what is copied to the device for a batch. A strip has the pixels of its first octave."""
+        rows = self.shapes(parameters)[0][0] // parameters.upsampling
+        return Layout(self.batch, (rows, self.shape[1]), self.pixel_bytes, self.shape, self.mask_bytes)
 
 
 class Plan:
@@ -92,10 +124,14 @@ class Plan:
         The Gaussian levels.
     lists : FeatureLists
         The candidates, keypoints and features.
-    mask : (M, N) array of uint8 or None
-        Zero where no keypoint is wanted.
+    inputs : Inputs
+        What is copied to the device for the batch.
+    results : (S,) array of uint8
+        The features of all images; see `collection`.
     stages : dict
         The steps of each stage, by its name.
+    expected_bytes : int
+        Bytes of the results that a batch is expected to have.
     """
 
     def __init__(self, memory: Memory, key: Key, capacity: int) -> None:
@@ -113,15 +149,19 @@ class Plan:
         self.lists = feature_lists.allocate(
             device, parameters, key.batch, capacity, self.space.n_rows, lambda size: memory.block("lists", size)
         )
-        pixels = key.shape[0] * key.shape[1]
-        self.mask: Any = memory.block("mask", pixels).reshape(key.shape) if key.masked else None
+        layout = key.layout(parameters)
+        self.inputs = Inputs(layout, memory.block(f"inputs of {key.pixel_bytes} bytes", layout.size))
+        size = collection.bytes_of(device.dtype, parameters, key.batch, capacity)
+        self.results = memory.block("results", size)
+        self.expected_bytes = size // EXPECTED_OF_CAPACITY
         work = Workspace(
             device,
             parameters,
             self.space,
             self.lists,
             key.shape,
-            mask=self.mask,
+            inputs=self.inputs,
+            results=self.results,
             blur=memory.blur,
             octaves=key.octaves,
             with_descriptors=key.descriptors,
@@ -134,13 +174,10 @@ class Plan:
         """The steps of all stages."""
         return [step for steps in self.stages.values() for step in steps]
 
-    def load_images(self, images: Sequence[Image]) -> None:
-        """Empties the lists and writes the intensities of images, whose pixels are on the device."""
-        self.lists.clear()
-        for number, image in enumerate(images):
-            unfit = self.lists.counts[UNFIT, number : number + 1]
-            out = self.space.staging_of(number, image.pixels.size)
-            intensities.load_image(self.device, image.pixels, image.is_bool, out, unfit)
+    def expect(self, size: int) -> None:
+        """Adapts the expected bytes of results to those of a batch: more at once, fewer by and by."""
+        wanted = max(int(size * SPARE), self.expected_bytes * 7 // 8, collection.header_bytes(self.key.batch))
+        self.expected_bytes = min(wanted, len(self.results))
 
     def run(self, *stages: str) -> None:
         """Runs the stages of these names, by default all."""
@@ -148,6 +185,11 @@ class Plan:
         if stages not in self._programs:
             self._programs[stages] = self.device.program([step for stage in stages for step in self.stages[stage]])
         self._programs[stages]()
+
+    def run_through(self, stage: str) -> None:
+        """Runs the stages up to the one of this name."""
+        names = list(self.stages)
+        self.run(*names[: names.index(stage) + 1])
 
     def run_after(self, stage: str) -> None:
         """Runs the stages that come after the one of this name."""
@@ -162,8 +204,9 @@ def bytes_of(device: Device, parameters: Parameters, key: Key, capacity: int | N
     n_rows = sum(rows for rows, _ in shapes)
     of_levels = levels.stride_of(parameters, shapes) * device.dtype.itemsize
     entries = capacity or extrema.capacity_for(held)
-    of_image = of_levels + feature_lists.bytes_of(device.dtype, parameters, 1, entries, n_rows)
-    return key.batch * of_image + (key.shape[0] * key.shape[1] if key.masked else 0)
+    of_lists = feature_lists.bytes_of(device.dtype, parameters, 1, entries, n_rows)
+    of_results = collection.bytes_of(device.dtype, parameters, 1, entries)
+    return key.batch * (of_levels + of_lists + of_results) + key.shape[0] * key.shape[1] * key.mask_bytes
 
 
 class Memory:
@@ -183,7 +226,8 @@ class Memory:
 
     def __init__(self, device: Device, parameters: Parameters, blur: str, limit: int | None = None) -> None:
         self.device, self.parameters, self.blur, self.limit = device, parameters, blur, limit
-        self.staging: Any = device.staging()
+        self.uploads: Any = device.staging()
+        self.downloads: Any = device.staging()
         self.free_from: Any = None  # the mark at which the last call has ended, in the stream of that call
         self._blocks: dict[str, Any] = {}
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
@@ -204,22 +248,29 @@ class Memory:
             self._plans.popitem(last=False)
         return plan
 
-    def load_batch(self, plan: Plan, images: Sequence[Image], mask: Any = None) -> None:
-        """Copies images, of the plan's shape and all on the host or all on the device, and a mask, to a plan.
+    def has_plan(self, key: Key) -> bool:
+        """Whether a plan for this key is kept."""
+        return key in self._plans
 
-        The current stream waits for images on the device, which another stream may still be writing.
+    def load_batch(self, plan: Plan, images: Sequence[Image], mask: Any = None) -> None:
+        """Copies images, of the plan's shape, and a mask to a plan: what lies on the host in one copy.
+
+        The current stream waits for images on the device, which another stream may still be writing. A strip that
+        begins with a later octave takes no image.
         """
-        if mask is not None:
-            plan.mask[...] = mask != 0
-        pixels = [image.pixels for image in images]
-        if images[0].on_host:
-            uploaded = self.device.upload(pixels, self.staging)
-        else:
-            for image in images:
-                if image.ready is not None:
-                    self.device.wait_for(image.ready)
-            uploaded = [self.device.asarray(array) for array in pixels]
-        plan.load_images([Image(array, image.is_bool) for array, image in zip(uploaded, images, strict=True)])
+        layout, memory = plan.inputs.layout, plan.inputs.memory
+        table = np.empty(Table.bytes_of(layout.batch), np.uint8)
+        intensities.write_table(Table.of_bytes(table, layout.batch), images)
+        parts = [(0, table)] if mask is None else [(0, table), (layout.mask_at, mask)]
+        parts += [(layout.pixels_at + n * layout.image_bytes, image.pixels) for n, image in enumerate(images)]
+        self.device.upload([part for part in parts if isinstance(part[1], np.ndarray)], memory, self.uploads)
+        for image in images:
+            if image.ready is not None:
+                self.device.wait_for(image.ready)
+        for start, array in parts:
+            if not isinstance(array, np.ndarray):
+                to = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+                self.device.xp.copyto(to, array)
 
     def with_room(self, key: Key, entries: int) -> Plan | None:
         """A plan with lists for more entries, or None if it would exceed the limit.
@@ -279,14 +330,20 @@ class Plans:
     ) -> None:
         self.device, self.parameters, self.blur, self.memory_limit = device, parameters, blur, memory_limit
         self._free: list[Memory] = []
+        self._lock = Lock()
         self._batch_sizes: dict[tuple[int, int], int] = {}
 
-    def take(self, own_stream: bool = False) -> Memory:
-        """A memory for the current stream, or for its own one, which waits for the last call that used it."""
-        try:
-            memory = self._free.pop()
-        except IndexError:
-            return Memory(self.device, self.parameters, self.blur, self.memory_limit)
+    def take(self, key: Key, own_stream: bool = False) -> Memory:
+        """A memory for the current stream, or for its own one, which waits for the last call that used it.
+
+        One with a plan for this key is taken if there is one.
+        """
+        with self._lock:
+            ready = [memory for memory in self._free if memory.has_plan(key)] or self._free
+            if not ready:
+                return Memory(self.device, self.parameters, self.blur, self.memory_limit)
+            memory = ready[-1]
+            self._free.remove(memory)
         with memory.stream if own_stream else nullcontext():
             self.device.wait_for(memory.free_from)
         return memory
@@ -297,9 +354,9 @@ class Plans:
         self._free.append(memory)
 
     @contextmanager
-    def memory(self) -> Iterator[Memory]:
-        """A memory that is given back at the end of the context."""
-        memory = self.take()
+    def memory(self, key: Key) -> Iterator[Memory]:
+        """A memory for a plan, which is given back at the end of the context."""
+        memory = self.take(key)
         try:
             yield memory
         except BaseException:

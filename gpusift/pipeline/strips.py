@@ -20,8 +20,9 @@ from gpusift.features import Features
 from gpusift.parameters import MAX_OFFSET, MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
 from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import SPARE, Key, Memory, Plan, Plans, Strip, bytes_of
-from gpusift.pipeline.results import Fitted, wait_until_lists_fit
-from gpusift.stages import feature_lists, intensities, selection
+from gpusift.pipeline.results import Fitted, start_copy, wait_until_lists_fit
+from gpusift.stages import collection, intensities, selection
+from gpusift.stages.collection import UNFIT
 from gpusift.stages.descriptor import PartialDescriptors
 from gpusift.stages.feature_lists import USABLE_FEATURES, USABLE_KEYPOINTS
 from gpusift.stages.intensities import Image
@@ -140,7 +141,7 @@ class _Strips(Generic[T_co]):
         self.parameters = replace(plans.parameters, max_keypoints=None)  # chosen when all strips are computed
         self.memory = Memory(self.device, self.parameters, plans.blur)
         self.image, self.mask, self.task = image, mask, task
-        self.key = Key(1, image.shape, mask is not None, task.describes)
+        self.key = Key.of([image], mask, task.describes)
         self.shapes = self.parameters.octave_shapes(self.key.shape)
 
     def all(self) -> Iterator[T_co | Unfit]:
@@ -225,8 +226,7 @@ class _Strips(Generic[T_co]):
             rows = self.image.pixels[strip.start // factor : (strip.start + strip.rows) // factor]
             self.memory.load_batch(plan, [replace(self.image, pixels=rows)], self.mask)
             return
-        if plan.mask is not None:
-            plan.mask[...] = self.mask != 0
+        self.memory.load_batch(plan, [], self.mask)
         plan.lists.clear()
         plan.space.level(strip.first, 0).image[...] = seed[strip.start : strip.start + strip.rows]
 
@@ -252,20 +252,19 @@ class _Detection:
     def run(self, memory: Memory, plan: Plan, image: Image) -> StripFeatures | Unfit | None:
         """The features of a strip, in the order of their candidates."""
         plan.run()
-        fitted = wait_until_lists_fit(memory, plan)
+        fitted = wait_until_lists_fit(memory, plan, start_copy(memory, plan, on_host=True), on_host=True)
         if fitted is None:
             return None
-        if fitted.unfit.any():
+        if fitted.header[UNFIT].any():
             return Unfit(ValueError, intensities.why_unfit(image))
         return self._features(memory, fitted)
 
     def _features(self, memory: Memory, fitted: Fitted) -> StripFeatures:
         """The features of a plan that has run, on the host."""
-        device, lists, counts = memory.device, fitted.plan.lists, fitted.counts
-        n, n_keypoints = int(counts[USABLE_FEATURES, 0]), int(counts[USABLE_KEYPOINTS, 0])
-        block, _ = feature_lists.collect(device, self.parameters, lists, np.array([n]), self.describes)
+        device, lists, header = memory.device, fitted.plan.lists, fitted.header
+        n, n_keypoints = int(header[USABLE_FEATURES, 0]), int(header[USABLE_KEYPOINTS, 0])
         n_values = self.parameters.n_values if self.describes else 0
-        features = feature_lists.features_of(block, 0, n, device.dtype, n_values).to_host()
+        features = collection.features_of(device.dtype, fitted.block, n, n_values)
         candidates = device.to_host(lists.keypoints[0, :n_keypoints])
         of_keypoint = np.searchsorted(candidates, device.to_host(lists.features[0, :n]))
         return StripFeatures(features, n_keypoints, of_keypoint)
@@ -295,7 +294,7 @@ class _Description:
 
     def run(self, memory: Memory, plan: Plan, image: Image) -> bool:
         """Adds the windows that lie in a strip; True."""
-        plan.run("scale space")
+        plan.run_through("scale space")
         self._space, strip = plan.space, plan.key.strip
         assert strip is not None
         octaves = range(strip.first, strip.last)

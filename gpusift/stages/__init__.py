@@ -12,7 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gpusift.stages import descriptor, extrema, orientation, refinement, scale_space, selection
+from gpusift.stages import (
+    collection,
+    descriptor,
+    extrema,
+    intensities,
+    orientation,
+    refinement,
+    scale_space,
+    selection,
+)
 from gpusift.stages.workspace import Step, Workspace
 
 
@@ -26,6 +35,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (
+    Stage("intensities", intensities.steps, "intensities.cu", "skimage.util.img_as_float: intensities of the pixels"),
     Stage("scale space", scale_space.steps, "scale_space.cu", "Alg. 1 and 2: enlarged image and Gaussian levels"),
     Stage("extrema", extrema.steps, "extrema.cu", "Alg. 4 and 5: extrema of the difference of Gaussians"),
     Stage("refinement", refinement.steps, "refinement.cu", "Alg. 5 to 9: positions between samples, contrast, edges"),
@@ -33,4 +43,5 @@ STAGES = (
     Stage("orientation", orientation.steps, "orientation.cu", "Alg. 11: reference orientations"),
     Stage("feature limit", selection.feature_steps, "selection.cu", "ours: at most max_keypoints features"),
     Stage("descriptor", descriptor.steps, "descriptor.cu", "Alg. 12: descriptors"),
+    Stage("collection", collection.steps, "collection.cu", "ours: the features of a batch in one block of memory"),
 )

@@ -19,9 +19,9 @@ SUM_BLOCK = (256,)
 SUM_BLOCKS = 16  # each reads all counts before its own
 
 # The rows of `FeatureLists.counts`.
-N_COUNTS = 10
-FOUND, UNFIT, CANDIDATES, USABLE_CANDIDATES, KEYPOINTS, USABLE_KEYPOINTS, FEATURES, USABLE_FEATURES = range(8)
-TAKEN_KEYPOINTS, TAKEN_FEATURES = range(8, N_COUNTS)
+N_COUNTS = 9
+FOUND, CANDIDATES, USABLE_CANDIDATES, KEYPOINTS, USABLE_KEYPOINTS, FEATURES, USABLE_FEATURES = range(7)
+TAKEN_KEYPOINTS, TAKEN_FEATURES = range(7, N_COUNTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,10 @@ class FeatureLists:
 
     Attributes
     ----------
-    counts : (10, B) array of int32
-        Of each image: the number of candidates that were found, and whether a pixel is unfit; then, for candidates,
-        keypoints and features, their number, and the same again, or 0 if it exceeds the capacity; then how many
-        keypoints and features the blocks of a running launch have taken, 0 between launches.
+    counts : (9, B) array of int32
+        Of each image: the number of candidates that were found; then, for candidates, keypoints and features, their
+        number, and the same again, or 0 if it exceeds the capacity; then how many keypoints and features the blocks of
+        a running launch have taken, 0 between launches.
     row_counts, row_offsets : (B, n_rows) arrays of int32
         Of each row of all octaves: the number of its candidates, and the index of the first.
     starts, n_rows : (B,) arrays of int32
@@ -122,7 +122,7 @@ def allocate(
     for name, (shape, dtype) in fields.items():
         size = _size(shape, dtype)
         arrays[name] = buffer[start : start + size].view(dtype).reshape(shape)
-        start += _aligned(size)
+        start += aligned(size)
     # Constants have memory of their own: other plans write to the buffer between two runs.
     arrays["starts"], arrays["n_rows"] = (device.xp.full(batch, number, np.int32) for number in (0, n_rows))
     lists = FeatureLists(**arrays)
@@ -133,7 +133,7 @@ def allocate(
 def bytes_of(real: np.dtype, parameters: Parameters, batch: int, capacity: int, n_rows: int) -> int:
     """Bytes of the lists that `allocate` makes in the precision `real`."""
     fields = _fields(real, parameters, batch, capacity, n_rows)
-    return sum(_aligned(_size(shape, dtype)) for shape, dtype in fields.values())
+    return sum(aligned(_size(shape, dtype)) for shape, dtype in fields.values())
 
 
 def _fields(
@@ -158,7 +158,8 @@ def _size(shape: tuple[int, ...], dtype: Any) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """The next multiple of `ALIGNMENT`."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -192,77 +193,3 @@ def grid_of(device: Device, lists: FeatureLists, block: tuple[int, ...] = LIST_B
     """
     blocks = device.n_list_blocks * max(1, math.prod(LIST_BLOCK) // math.prod(block))
     return (min(lists.capacity, blocks), 1, lists.batch)
-
-
-def collect(
-    device: Device,
-    parameters: Parameters,
-    lists: FeatureLists,
-    counts: np.ndarray,
-    descriptors: bool,
-    shift: float = 0.0,
-) -> tuple[Any, list[int]]:
-    """Copies all features into one block of memory, image after image.
-
-    Parameters
-    ----------
-    device, parameters, lists
-        As in `allocate`.
-    counts : (B,) array of int
-        The number of features of each image.
-    descriptors : bool
-        Whether the features have descriptors.
-    shift : float
-        Added to the positions, input pixels.
-
-    Returns
-    -------
-    block : (S,) array of uint8
-        On the device.
-    offsets : list of int
-        B + 1 offsets in bytes: where the features of each image begin, and where the last ones end; see `features_of`.
-    """
-    n_values = parameters.n_values if descriptors else 0
-    offsets = [0]
-    for count in counts:
-        size = int(count) * (5 * device.dtype.itemsize + 8 + n_values)
-        offsets.append(offsets[-1] + _aligned(size))
-    block = device.memory(offsets[-1])
-    if offsets[-1]:
-        device.launch(
-            "collect",
-            grid_of(device, lists),
-            LIST_BLOCK,
-            lists.features,
-            lists.counts[USABLE_FEATURES],
-            lists.capacity,
-            lists.orientations,
-            lists.descriptors,
-            lists.positions,
-            lists.sigmas,
-            lists.responses,
-            lists.octaves,
-            lists.scales,
-            shift,
-            n_values,
-            device.asarray(np.array(offsets[:-1])),
-            block,
-        )
-    return block, offsets
-
-
-def features_of(block: Any, offset: int, n: int, dtype: np.dtype, n_values: int) -> Features:
-    """The features of one image: views of a block that `collect` filled, or of its copy on the host."""
-    start = offset
-
-    def view(shape: tuple[int, ...], kind: Any) -> Any:
-        nonlocal start
-        size = _size(shape, kind)
-        start += size
-        return block[start - size : start].view(kind).reshape(shape)
-
-    positions = view((n, 2), dtype)
-    sigmas, orientations, responses = (view((n,), dtype) for _ in range(3))
-    octaves, scales = view((n,), np.int32), view((n,), np.int32)
-    descriptors = view((n, n_values), np.uint8) if n_values else None
-    return Features(positions, sigmas, scales, octaves, orientations, responses, descriptors)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpusift.devices import Device
+from gpusift.stages.workspace import Step, Table, Workspace
 
 LARGEST = 1e15  # of floats: the squares of larger ones overflow float32
 BLOCK = (128,)
@@ -57,33 +58,35 @@ def image_of(array: Any) -> Image:
     return Image(array)
 
 
-def load_image(device: Device, pixels: Any, is_bool: bool, out: Any, unfit: Any) -> None:
-    """Writes the intensities of an image.
+def steps(work: Workspace) -> list[Step]:
+    """The launch that writes the intensities to `ScaleSpace.staging_of` each image, and empties the lists.
 
     Unsigned integers of b bits are divided by 2^b - 1, signed ones by 2^(b-1) - 1 and cut at -1; floats stay as they
-    are.
-
-    Parameters
-    ----------
-    device : Device
-        The device of the arrays.
-    pixels : (M, N) array of one of `DTYPES`, C-contiguous
-        On the device.
-    is_bool : bool
-        Whether the pixels are booleans.
-    out : (M * N,) array of the device's precision
-        The intensities.
-    unfit : (1,) array of int32
-        Set to 1 if a float is not finite, or larger than `LARGEST`; see `why_unfit`.
+    are. An image with a float that is not finite or larger than `LARGEST` is unfit; see `why_unfit`. There is no launch
+    where the first octave is given.
     """
-    rows, cols = pixels.shape
-    unit = 1.0 if is_bool or pixels.dtype.kind == "f" else 1.0 / np.iinfo(pixels.dtype).max
-    values, dtype = pixels.reshape(-1).view(np.uint8), DTYPES.index(pixels.dtype.name)
-    device.launch("intensities", (rows,), BLOCK, values, rows, cols, dtype, unit, LARGEST, out, unfit)
+    inputs, space, lists = work.inputs, work.space, work.lists
+    if inputs is None or (work.octaves is not None and work.octaves.start):
+        return []
+    layout, table = inputs.layout, inputs.table
+    rows, cols = layout.image_shape
+    images = inputs.pixels, layout.image_bytes, table.dtypes, rows, cols, table.units, LARGEST
+    out = space.level(0, space.n_levels - 1).samples, space.stride, table.unfit
+    emptied = len(lists.counts), lists.counts, space.n_rows, lists.row_counts
+    return [work.device.prepare("intensities", (rows, 1, layout.batch), BLOCK, *images, *out, *emptied)]
+
+
+def write_table(table: Table, images: Sequence[Image]) -> None:
+    """Writes what the kernels know of images to a table on the host."""
+    table.unfit[:] = 0
+    for number, image in enumerate(images):
+        dtype = image.pixels.dtype
+        table.units[number] = 1.0 if image.is_bool or dtype.kind == "f" else 1.0 / np.iinfo(dtype).max
+        table.dtypes[number] = DTYPES.index(dtype.name)
 
 
 def is_fit(image: Image) -> bool:
-    """Whether no pixel of an image is unfit, for images that `load_image` does not load."""
+    """Whether no pixel of an image is unfit, for images that no kernel reads."""
     return image.pixels.dtype.kind != "f" or bool((abs(image.pixels) <= LARGEST).all())
 
 

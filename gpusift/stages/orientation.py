@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import N_SMOOTHINGS, Parameters
@@ -13,8 +11,6 @@ from gpusift.stages.feature_lists import (
     TAKEN_KEYPOINTS,
     USABLE_FEATURES,
     USABLE_KEYPOINTS,
-    collect,
-    features_of,
     of_features,
     sum_counts,
 )
@@ -23,6 +19,7 @@ from gpusift.stages.workspace import Step, Workspace
 
 BLOCK = (4, 8)
 FEATURES_PER_KEYPOINT = 2  # for which the first lists of `assign` have room
+OF_CANDIDATES = ("positions", "sigmas", "responses", "octaves", "scales")  # lists that features refer to
 
 
 def steps(work: Workspace) -> list[Step]:
@@ -112,5 +109,6 @@ def assign(device: Device, space: ScaleSpace, features: Features, parameters: Pa
         if n <= capacity:
             break
         capacity = n
-    block, offsets = collect(device, parameters, lists, np.array([n]), descriptors=False)
-    return features_of(block, offsets[0], n, device.dtype, 0)
+    of_candidate = lists.features[0, :n]
+    arrays = {name: getattr(lists, name)[0][of_candidate] for name in OF_CANDIDATES}
+    return Features(**arrays, orientations=lists.orientations[0, :n])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import MAX_OFFSET, MAX_REFINEMENT_STEPS, Parameters
@@ -27,7 +25,7 @@ KEYS_PER_BLOCK = 128
 def steps(work: Workspace) -> list[Step]:
     """Launches that refine the candidates, and list those that are keypoints in `lists.keypoints`, in their order.
 
-    A keypoint is dropped if `work.mask` is zero at the pixel nearest to its position.
+    A keypoint is dropped if the mask is zero at the pixel nearest to its position.
     """
     device, lists, parameters = work.device, work.lists, work.parameters
     usable = lists.counts[USABLE_CANDIDATES]
@@ -49,8 +47,7 @@ def steps(work: Workspace) -> list[Step]:
         MAX_OFFSET,
         parameters.final_c_dog,
         parameters.edge_threshold,
-        device.xp.zeros(1, np.uint8) if work.mask is None else work.mask,
-        int(work.mask is not None),
+        *work.mask,
         parameters.position_shift,
         lists.accepted,
         lists.positions,

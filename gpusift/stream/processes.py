@@ -24,8 +24,8 @@ from gpusift.devices import cuda_info
 from gpusift.errors import reason_of
 from gpusift.images.reader import NVIMGCODEC, Decoding
 from gpusift.images.stderr import Listener
+from gpusift.stream.batching import BATCH_ON_GPU
 from gpusift.stream.worker import (
-    BATCH_ON_GPU,
     READERS_FOR_CPU,
     Done,
     Failed,
@@ -38,7 +38,9 @@ from gpusift.stream.worker import (
 if TYPE_CHECKING:
     from gpusift.sources import Source
 
-IN_HAND = 2  # batches that a process has besides the images that its readers read
+# Batches that a process has besides the images that its readers read.
+IN_HAND_ON_CPU = 2
+IN_HAND_ON_GPU = 5  # those that are computed at once, one that is read meanwhile, one that is written
 EXIT_CODE_SECONDS = 1.0  # until an exit code that another thread has collected is known
 DEATHS = 2  # deaths of a process with one image, or none, after which the image, or the device, has failed
 ANSWER_SECONDS = 0.05  # that the parent waits for an answer before it looks for more images
@@ -222,8 +224,8 @@ class DeviceWorker:
         halt: threading.Event,
     ) -> None:
         """Send images and receive results until all are done."""
-        on_cpu = self.device == "cpu"
-        limit = IN_HAND * (self.job.batch_size or (1 if on_cpu else BATCH_ON_GPU))
+        n_batches, size = (IN_HAND_ON_CPU, 1) if self.device == "cpu" else (IN_HAND_ON_GPU, BATCH_ON_GPU)
+        limit = n_batches * (self.job.batch_size or size)
         limit += self.job.n_decoders or READERS_FOR_CPU
         no_more = halted = False
         alone: str | None = None  # the only image in the process, which is the cause if the process dies now

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gpusift import pipeline
 from gpusift.errors import SMALL_PIXELS, MachineError, escaped, raise_if_of_machine, reason_of
 from gpusift.images.jpeg import PlainJpeg
 from gpusift.images.reader import NVIMGCODEC, Decoding, Reader
 from gpusift.images.stderr import Listener
-from gpusift.pipeline import inputs
 from gpusift.pipeline.outcomes import Unfit
 from gpusift.sources import Source
+from gpusift.stream.batching import BATCH_ON_GPU, Batching, Computed
 
 if TYPE_CHECKING:
     from gpusift.features import Features
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
     from gpusift.images.nvimgcodec import JpegDecoder
     from gpusift.sift import SIFT
 
-BATCH_ON_GPU = 16  # images; the CPU takes one at a time
 POLL_SECONDS = 0.1  # between two looks at whether to stop
+BUSY_SECONDS = 0.001  # for which a picture is waited for while the device computes
 READERS_FOR_CPU = 2  # threads: the CPU has more to do with computing
 
 DECLINED = "nvImageCodec declines this file, so OpenCV decoded it"
@@ -135,9 +134,7 @@ def worker_here(
         for _ in range(n_readers):
             threading.Thread(target=_read_all, args=(reader, take, read, halt), daemon=True).start()
         try:
-            for batch in _batches(pictures, size, n_ends, give, halt):
-                for result in _compute(sift, batch):
-                    give(result)
+            _compute_all(sift, batch_size, pictures, n_ends, give, halt)
         except BaseException:
             halt.set()
             raise
@@ -278,20 +275,52 @@ def enqueue(queue: Queue, item: Any, halt: threading.Event) -> bool:
     return False
 
 
-def _compute(sift: SIFT, batch: list[_Picture]) -> Iterator[Done | Failed]:
-    """Compute a batch; an image that is unfit, or too large for the memory, does not disturb the others."""
-    begun = time.perf_counter()
-    images = [inputs.open_image(sift.plans, picture.decoded.image) for picture in batch]
-    outcomes = pipeline.compute(sift.plans, images, on_host=True)
-    seconds = (time.perf_counter() - begun) / len(batch)
-    for picture, outcome in zip(batch, outcomes, strict=True):
-        if isinstance(outcome, Unfit):
-            if outcome.error is MemoryError and picture.decoded.image.size <= SMALL_PIXELS:
-                raise MachineError(f"{outcome.reason} (met at {escaped(picture.source.url)})")
-            yield Failed(picture.source, outcome.reason, picture.seconds)
-        else:
-            features, shape = in_file(outcome, picture.decoded), picture.decoded.shape
-            yield Done(picture.source, features, shape, picture.messages, picture.seconds, seconds)
+def _compute_all(
+    sift: SIFT, batch_size: int | None, pictures: Items, n_readers: int, give: Give, halt: threading.Event
+) -> None:
+    """Compute pictures until all threads that read them have ended; after a stop, only those that are begun.
+
+    While the device computes, pictures are taken as they come, so that the next batch is there when the device is free.
+    """
+    with Batching[_Picture](sift, batch_size) as batching:
+        while (n_readers or batching.window) and not halt.is_set():
+            n_readers -= _take(pictures, batching, give)
+            for computed in batching.advance(is_last=n_readers == 0):
+                give(_result(computed))
+        while not batching.is_idle:
+            for computed in batching.finish():
+                give(_result(computed))
+
+
+def _take(pictures: Items, batching: Batching[_Picture], give: Give) -> int:
+    """Take the pictures that are there, up to a batch; return how many readers have ended."""
+    n_ended, patience = 0, POLL_SECONDS if batching.has_nothing_to_do else BUSY_SECONDS
+    for _ in range(pictures.maxsize):
+        try:
+            item = pictures.get(timeout=patience) if patience else pictures.get_nowait()
+        except Empty:
+            break
+        patience = 0
+        if item is None:
+            n_ended += 1
+        elif isinstance(item, Exception):
+            raise item
+        elif isinstance(item, Failed):
+            give(item)
+        elif isinstance(item, _Picture):
+            batching.add(item.decoded.image, item)
+    return n_ended
+
+
+def _result(computed: Computed[_Picture]) -> Done | Failed:
+    """Return an image's result; one that is unfit, or too large for the memory, does not disturb the others."""
+    picture, outcome = computed.item, computed.outcome
+    if isinstance(outcome, Unfit):
+        if outcome.error is MemoryError and picture.decoded.image.size <= SMALL_PIXELS:
+            raise MachineError(f"{outcome.reason} (met at {escaped(picture.source.url)})")
+        return Failed(picture.source, outcome.reason, picture.seconds)
+    features, shape = in_file(outcome, picture.decoded), picture.decoded.shape
+    return Done(picture.source, features, shape, picture.messages, picture.seconds, computed.seconds)
 
 
 def _is_of_the_device(error: Exception) -> bool:

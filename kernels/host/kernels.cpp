@@ -9,6 +9,7 @@
 #include "../orientation.cu"
 #include "../selection.cu"
 #include "../descriptor.cu"
+#include "../collection.cu"
 #include "../lists.cu"
 #include "../matching.cu"
 #include "../alignment.cu"

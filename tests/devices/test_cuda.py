@@ -53,31 +53,56 @@ def in_threads(*functions):
 # Copies
 
 
+def uploaded(cuda, arrays, staging):
+    """Arrays in a block of memory, copied at once, with gaps between them."""
+    starts = [256 * n for n in range(len(arrays))]
+    memory = cuda.memory(256 * len(arrays) + max(array.nbytes for array in arrays))
+    cuda.upload(list(zip(starts, arrays)), memory, staging)
+    return [memory[n : n + a.nbytes].view(a.dtype).reshape(a.shape) for n, a in zip(starts, arrays)]
+
+
 @pytest.mark.gpu
 def test_uploads_do_not_overwrite_each_other(cuda):
     """The second one waits for the copies of the first, whose memory it reuses."""
     staging = cuda.staging()
-    uploaded = [cuda.upload([ARRAY + n, ARRAY.astype(np.uint8) + n], staging) for n in range(3)]
-    for n, (reals, integers) in enumerate(uploaded):
+    several = [uploaded(cuda, [ARRAY + n, ARRAY.astype(np.uint8) + n], staging) for n in range(3)]
+    for n, (reals, integers) in enumerate(several):
         np.testing.assert_array_equal(cuda.to_host(reals), ARRAY + n)
         np.testing.assert_array_equal(cuda.to_host(integers), ARRAY.astype(np.uint8) + n)
 
 
 @pytest.mark.gpu
+def test_an_upload_of_views_of_any_layout(cuda):
+    (turned,) = uploaded(cuda, [ARRAY[::-1].T], cuda.staging())
+    np.testing.assert_array_equal(cuda.to_host(turned), ARRAY[::-1].T)
+
+
+@pytest.mark.gpu
 def test_staging_that_is_dropped_waits_for_its_copies(cuda):
-    (uploaded,) = cuda.upload([ARRAY], cuda.staging())
+    (copied,) = uploaded(cuda, [ARRAY], cuda.staging())
     again = cuda.staging().take(ARRAY.nbytes)  # CuPy's pool has this memory at once
     again[:] = 0
-    np.testing.assert_array_equal(cuda.to_host(uploaded), ARRAY)
+    np.testing.assert_array_equal(cuda.to_host(copied), ARRAY)
 
 
 @pytest.mark.gpu
 def test_a_download_is_in_order_with_the_current_stream(cuda):
-    staging = cuda.staging()
     with cuda.stream():
-        (uploaded,) = cuda.upload([ARRAY], staging)
-        uploaded += 1
-        np.testing.assert_array_equal(cuda.download(uploaded, staging), ARRAY + 1)
+        (copied,) = uploaded(cuda, [ARRAY], cuda.staging())
+        copied += 1
+        copy = cuda.download(copied, cuda.staging())
+    np.testing.assert_array_equal(copy.wait(), ARRAY + 1)
+    assert copy.has_ended()
+
+
+@pytest.mark.gpu
+def test_a_download_may_be_waited_for_while_another_stream_works(cuda):
+    staging, array = cuda.staging(), cuda.asarray(ARRAY)
+    copy = cuda.download(array, staging)
+    with cuda.stream():
+        (copied,) = uploaded(cuda, [ARRAY], cuda.staging())
+        copied += 1
+    np.testing.assert_array_equal(copy.wait(), ARRAY)
 
 
 @pytest.mark.gpu
@@ -333,22 +358,25 @@ assert not errors, errors
 def test_memory_that_cannot_be_pinned_is_done_without(cuda, caplog):
     staging = cuda.staging()
     fail_at("pinned allocation", 1)
-    (uploaded,) = cuda.upload([ARRAY], staging)
+    (copied,) = uploaded(cuda, [ARRAY], staging)
     assert "192 bytes of host memory could not be pinned: cudaErrorMemoryAllocation" in caplog.text
-    np.testing.assert_array_equal(cuda.download(uploaded, staging), ARRAY)
-    (uploaded,) = cuda.upload([np.tile(ARRAY, 9)], staging)  # larger: it is pinned this time
-    np.testing.assert_array_equal(cuda.download(uploaded, staging), np.tile(ARRAY, 9))
+    np.testing.assert_array_equal(cuda.download(copied, staging).wait(), ARRAY)
+    (copied,) = uploaded(cuda, [np.tile(ARRAY, 9)], staging)  # larger: it is pinned this time
+    np.testing.assert_array_equal(cuda.download(copied, staging).wait(), np.tile(ARRAY, 9))
 
 
 @standin_only
-@pytest.mark.parametrize("kind", ["device allocation", "copy"])
-def test_an_upload_that_fails_half_way_leaves_its_memory_alone(cuda, kind):
+def test_a_copy_that_fails_leaves_its_memory_alone(cuda):
     staging = cuda.staging()
-    fail_at(kind, 2)
-    with pytest.raises((cuda.OutOfMemoryError, RuntimeError)):
-        cuda.upload([ARRAY, ARRAY], staging)
-    uploaded = cuda.upload([ARRAY + 1, ARRAY + 2], staging)
-    for n, array in enumerate(uploaded):
+    fail_at("copy", 1)
+    with pytest.raises(RuntimeError):
+        uploaded(cuda, [ARRAY, ARRAY], staging)
+    array = cuda.asarray(ARRAY)
+    fail_at("copy", 1)
+    with pytest.raises(RuntimeError):
+        cuda.download(array, staging)
+    fail_at("copy")
+    for n, array in enumerate(uploaded(cuda, [ARRAY + 1, ARRAY + 2], staging)):
         np.testing.assert_array_equal(cuda.to_host(array), ARRAY + 1 + n)
 
 

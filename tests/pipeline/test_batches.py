@@ -15,7 +15,7 @@ from gpusift.parameters import Parameters
 from gpusift.pipeline import inputs
 from gpusift.pipeline.outcomes import Unfit
 from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans
-from gpusift.pipeline.results import outcomes_of
+from gpusift.pipeline.results import outcomes_of, start_copy
 from gpusift.stages import extrema
 from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
 from gpusift.stages.intensities import image_of
@@ -45,15 +45,18 @@ def test_a_batch_of_any_size_gives_each_image_its_features(device, batch_size):
 def test_a_stage_may_run_again(device):
     """Blocks take keypoints from counters, which are back at 0 when a launch has ended."""
     sift = SIFT(device=device, **PARAMETERS)
-    with sift.device.active(), sift.plans.memory() as memory:
-        plan, images = memory.plan(Key(2, SHAPES[0])), [image_of(IMAGES[0]), image_of(IMAGES[5])]
+    images = [image_of(IMAGES[0]), image_of(IMAGES[5])]
+    key = Key.of(images)
+    with sift.device.active(), sift.plans.memory(key) as memory:
+        plan = memory.plan(key)
         memory.load_batch(plan, images)
         plan.run()
         for _ in range(3):
             plan.lists.orientations[...], plan.lists.descriptors[...] = 9, 9
             plan.run("orientation")
             plan.run("descriptor")
-            outcomes = outcomes_of(memory, plan, images, on_host=False)
+            plan.run("collection")
+            outcomes = outcomes_of(memory, plan, images, start_copy(memory, plan, on_host=False), on_host=False)
             assert [digest(features) for features in outcomes] == [alone(0, device), alone(5, device)]
         assert not sift.device.to_host(plan.lists.counts[TAKEN_KEYPOINTS : TAKEN_FEATURES + 1]).any()
 

@@ -108,7 +108,7 @@ def test_a_mask_in_parts(device):
     mask = np.zeros(IMAGE.shape, np.uint8)
     mask[100:333, 20:90] = 7
     sift = SIFT(device=device)
-    limit = int(0.5 * whole_bytes(sift, IMAGE, masked=True))
+    limit = int(0.5 * whole_bytes(sift, IMAGE, mask_bytes=1))
     limited = SIFT(device=device, memory_limit=limit)
     assert 0 < len(sift.compute(IMAGE, mask)) < len(sift.compute(IMAGE))
     assert digest(limited.compute(IMAGE, mask)) == digest(sift.compute(IMAGE, mask))

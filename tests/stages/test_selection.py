@@ -122,6 +122,7 @@ def test_one_graph_holds_every_stage_whatever_the_options():
     for keep in ("response", "scale", "grid"):
         for upright in (False, True):
             plans = Plans(device, Parameters(max_keypoints=7, keep=keep, upright=upright))
-            with plans.memory() as memory:
-                launches = memory.plan(Key(2, (60, 80), masked=True)).launches
+            key = Key(2, (60, 80), mask_bytes=1)
+            with plans.memory(key) as memory:
+                launches = memory.plan(key).launches
             assert all(isinstance(launch, CpuLaunch) for launch in launches)

@@ -37,7 +37,7 @@ WIDE_RADIUS = 64
 
 # The files of kernels, in the order in which a run launches them.
 AFTER_STAGES = ("lists.cu", "matching.cu", "alignment.cu")
-OF_KERNELS = ("intensities.cu", *(stage.kernels for stage in STAGES if stage.kernels), *AFTER_STAGES)
+OF_KERNELS = (*(stage.kernels for stage in STAGES if stage.kernels), *AFTER_STAGES)
 
 _FIGURES = re.compile(
     r"Function properties for (?P<name>\w+)\n"

@@ -8,10 +8,10 @@ from bench.kernels import traffic
 from gpusift.stages import Stage
 
 TABLE = "gpusift/stages/__init__.py"
-SHARED_KERNELS = {"intensities.cu", "lists.cu"}  # of all stages
+SHARED_KERNELS = {"lists.cu"}  # of all stages
 OPTIONAL_KERNELS = {"selection.cu"}  # of options that are off by default, which the bench does not count
 OTHER_KERNELS = {"matching.cu", "alignment.cu"}  # after the features
-SHARED_MODULES = {"feature_lists", "intensities", "levels", "workspace"}
+SHARED_MODULES = {"feature_lists", "levels", "workspace"}
 SIGNATURE = re.compile(r"^KERNEL(?:_OF\(\w+\))? (\w+)\(", re.MULTILINE)
 
 

@@ -51,7 +51,8 @@ class ndarray:
         """An array in the same memory."""
         array = ndarray.__new__(ndarray)
         start = host.__array_interface__["data"][0] if host.size else self.data.ptr
-        array._set(host, memory.MemoryPointer(self.data.mem, start - self.data.mem.ptr), self)
+        pointer = memory.MemoryPointer(self.data.mem, start - self.data.mem.ptr)
+        array._set(host, pointer, self if self.base is None else self.base)
         return array
 
     def _byte_bounds(self) -> tuple[int, int]:
