@@ -1,7 +1,8 @@
 # make demo    features and matches of scikit-image's photographs, by the command line, into demo/
 # make test    the tests, then those of the GPU on a stand-in for CuPy, with two seeds (docs/cuda-standin.md)
 # make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
-# make gpu     on a machine with a GPU: the tests on it, the kept hashes, then the bench; with the Python that is there
+# make gpu     on a machine with a GPU: kept hashes, first measurements, tests, then the bench, with the Python that is
+#              there; rows are written as they are made. GPU_SECONDS: the time for all of it
 # make lint, make format, make wheel, make clean
 #
 # demo, test, bench and lint each install what they need into .venv; with an NVIDIA driver, CuPy for its CUDA version too.
@@ -30,9 +31,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m bench.speed.plot
 
 gpu:
-	PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu
-	PYTHONPATH=. $(GPU_PYTHON) -m bench.speed.run $(DATA)
-	PYTHONPATH=. $(GPU_PYTHON) -m bench.speed.plot
+	PYTHONPATH=. $(GPU_PYTHON) -m bench.gpu $(DATA) $(if $(GPU_SECONDS),--seconds $(GPU_SECONDS))
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

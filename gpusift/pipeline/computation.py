@@ -273,10 +273,10 @@ class Computation:
         with self._current():
             self._plan = plan = self._memory.plan(self._key)
             self._memory.load_batch(plan, images, self.batch.mask)
-            loaded = device.mark()
+            loaded = device.mark() if self.own_stream and not images[0].on_host else None
             self._run(plan)
             self._copy = start_copy(self._memory, plan, self.wanted.on_host)
-        if self.own_stream and not images[0].on_host:
+        if loaded is not None:
             with device.active():
                 device.wait_for(loaded)  # the caller may write to its arrays again, in its own stream
 

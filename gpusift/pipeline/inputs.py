@@ -46,9 +46,10 @@ def open_image(plans: Plans, image: Any) -> Image | Unfit:
         return Unfit(ValueError, f"image must have at least one pixel, got shape {tuple(array.shape)}")
     if max(array.shape) > largest:
         return Unfit(ValueError, f"image must have at most {largest} pixels a side, got shape {tuple(array.shape)}")
+    if not from_gpu:
+        return image_of(array)
     with device.active():
-        opened = image_of(array)
-        return replace(opened, from_gpu=True, ready=device.mark()) if from_gpu else opened
+        return replace(image_of(array), from_gpu=True, ready=device.mark())
 
 
 def open_image_of_batch(plans: Plans, image: Any) -> Image | Unfit:

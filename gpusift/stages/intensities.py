@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpusift.floating_point import default_mode
 from gpusift.stages.workspace import Step, Table, Workspace
 
 LARGEST = 1e15  # of floats: the squares of larger ones overflow float32
@@ -53,7 +54,7 @@ def image_of(array: Any) -> Image:
     if array.dtype.kind == "b":
         return Image(array.view(np.uint8), is_bool=True)
     if array.dtype.kind == "f" and array.dtype.name not in DTYPES:
-        with np.errstate(over="ignore"):  # infinity is unfit, as the value itself is
+        with default_mode(), np.errstate(over="ignore"):  # infinity is unfit, as the value itself is
             array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     return Image(array)
 

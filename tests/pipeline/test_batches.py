@@ -194,6 +194,19 @@ def test_plans_that_share_a_memory_do_not_disturb_each_other(calls):
             assert digest(sift.compute(IMAGES[number])) == alone(number)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_memory_with_a_plan_for_the_images_is_taken(order):
+    """Two threads with images of their own shapes would make plans anew if they took each other's memory."""
+    plans, keys = Plans(CpuDevice(), Parameters(**PARAMETERS)), [Key(1, shape) for shape in SHAPES[:2]]
+    memories = [plans.take(key) for key in keys]
+    for memory, key in zip(memories, keys):
+        memory.plan(key)
+    for number in order:
+        plans.give_back(memories[number])
+    assert [plans.take(key) for key in keys] == memories
+    assert plans.take(keys[0]) not in memories
+
+
 def test_no_more_plans_are_kept_than_allowed():
     memory = Memory(CpuDevice(), Parameters(), "auto")
     keys = [Key(1, (40, 40 + i)) for i in range(KEPT_PLANS + 3)]
