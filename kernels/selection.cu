@@ -101,18 +101,22 @@ DEVICE void list_kept(const List& list, const Cut& cut, int (*sums)[MAX_SUM_THRE
     __syncthreads();
 }
 
-// Moves the kept entries to the front; kept[i] >= i, so that a chunk reads nothing that an earlier one has written.
+// Moves the kept entries to the front. A chunk writes below its end and, as kept[i] >= i, reads no entry before its
+// start, so that a later chunk reads nothing that an earlier one writes.
 DEVICE void move_kept(const int* kept, int most, int* members, real* orientations) {
     for (int start = 0; start < most; start += blockDim.x) {
-        const int i = start + threadIdx.x, from = i < most ? kept[i] : 0;
-        const int member = members[from];
-        const real orientation = orientations[from];
+        const int i = start + threadIdx.x;
+        int member = 0;
+        real orientation = 0;
+        if (i < most) {
+            member = members[kept[i]];
+            orientation = orientations[kept[i]];
+        }
         __syncthreads();
         if (i < most) {
             members[i] = member;
             orientations[i] = orientation;
         }
-        __syncthreads();
     }
 }
 
