@@ -15,7 +15,8 @@
 # `docker stop` sends SIGTERM, which ends a run after the current batch; the same command resumes it. A Dask scheduler
 # and GPU workers: docker-compose.yml.
 
-# To build from known bytes, pin the base by its digest: --build-arg BASE=python@sha256:...
+# To build from known bytes, pin the base by its digest: --build-arg BASE=python:3.11-slim-bookworm@sha256:... Published
+# images are built so, and their label org.opencontainers.image.base.digest has the digest (.github/workflows/container.yml).
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

@@ -3,7 +3,7 @@
 # make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
 # make gpu     on a machine with a GPU: kept hashes, first measurements, tests, then the bench, with the Python that is
 #              there; rows are written as they are made. GPU_SECONDS: the time for all of it
-# make lint, make format, make wheel, make clean
+# make lint, make format, make dist (a wheel and the archive of the sources), make clean
 #
 # demo, test, bench and lint each install what they need into .venv; with an NVIDIA driver, CuPy for its CUDA version too.
 
@@ -16,7 +16,7 @@ GPU_EXTRA := $(if $(CUDA),$(if $(filter 12,$(CUDA)),$(comma)cuda12,$(comma)cuda1
 DATA := $(if $(GPUSIFT_DATA),--data $(GPUSIFT_DATA))
 CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/host/*.hpp kernels/host/*.cpp)
 
-.PHONY: demo test bench gpu lint format wheel clean
+.PHONY: demo test bench gpu lint format dist clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m bench.demo
@@ -45,8 +45,9 @@ format: .venv/installed-lint
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-wheel: .venv/bin/python
-	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+dist: .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist
 
 clean:
 	rm -rf .venv build dist demo

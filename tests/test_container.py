@@ -22,6 +22,7 @@ if not (ROOT / "Dockerfile").exists():
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "container.yml").read_text())
 EXTRAS = [*re.findall(r"EXTRAS=([\w,-]+)", DOCKERFILE), ""]
 
 
@@ -51,6 +52,12 @@ def test_the_wheel_is_installed_with_each_list_of_extras(wheel, extras):
     done = subprocess.run([*command, argument], capture_output=True, text=True)
     assert "Would install gpusift" in done.stdout, done.stderr
     assert "does not provide the extra" not in done.stderr
+
+
+def test_the_workflow_builds_what_the_dockerfile_documents():
+    built = {variant["extras"] for variant in WORKFLOW["jobs"]["image"]["strategy"]["matrix"]["include"]}
+    assert built == {extras for extras in EXTRAS if extras}
+    assert f"ARG BASE={WORKFLOW['env']['BASE']}\n" in DOCKERFILE
 
 
 def test_the_user_can_write_to_the_cache_and_the_data(tmp_path):

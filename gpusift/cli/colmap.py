@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, given_parameters
-from gpusift.cli.options import say, sift_options
+from gpusift.cli.options import complete_path, say, sift_options
 from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap.pairs import Pair
 from gpusift.errors import escaped
@@ -22,8 +22,15 @@ SETTLED = ("no_exif", "n_hist", "n_ori", "precise_upscale", "descriptor_layout")
 
 
 @click.command(short_help="Write a COLMAP database of photographs, with verified matches.")
-@click.argument("sources", nargs=-1, required=True, metavar="IMAGES...")
-@click.option("-o", "--output", required=True, metavar="DATABASE", help="The database to write, or to resume.")
+@click.argument("sources", nargs=-1, required=True, metavar="IMAGES...", shell_complete=complete_path)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="DATABASE",
+    shell_complete=complete_path,
+    help="The database to write, or to resume.",
+)
 @click.option("--root", metavar="FOLDER", help="Name images by their path in this folder.")
 @click.option("--match", type=click.Choice(image_pairs.KINDS), help="Match these images.  [default: none]")
 @click.option("--overlap", type=click.IntRange(1), default=10, show_default=True, help="For sequential.")

@@ -10,14 +10,21 @@ import click
 
 from gpusift.cli.config import config_option
 from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, given_parameters
-from gpusift.cli.options import Shard, say, sift_options
+from gpusift.cli.options import Shard, complete_path, say, sift_options
 from gpusift.images.formats import UNBOUNDED
 from gpusift.images.reader import DECODERS, OPENCV
 
 
 @click.command(short_help="Write the features of photographs to a file, folder or database.")
-@click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where the features go, see above.")
+@click.argument("sources", nargs=-1, metavar="SOURCE...", shell_complete=complete_path)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    shell_complete=complete_path,
+    help="Where the features go, see above.",
+)
 @click.option("--files-from", metavar="FILE", help="A list of further sources, one a line; - is stdin.")
 @click.option("--pattern", metavar="GLOB", help="In folders, only files whose names match: '*.jpg'.")
 @click.option("--root", metavar="FOLDER", help="Name images by their path in this folder.")

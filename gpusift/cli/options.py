@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gpusift.errors import escaped, reason_of
 from gpusift.parameters import LAYOUTS, NORMALIZATIONS, RULES, Parameters
@@ -47,6 +48,11 @@ PARAMETER_HELP = {
     "pooling": "Sizes over which descriptors are pooled, of sigma: 0.5,0.71,1,1.41,2.  [default: one]",
 }
 CHOICES = {"keep": RULES, "normalization": NORMALIZATIONS, "descriptor_layout": LAYOUTS}
+
+
+def complete_path(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a path. The value may also be a URL or a pattern, so that its type is no `click.Path`."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 class MemoryLimit(click.ParamType):

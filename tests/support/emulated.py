@@ -29,6 +29,7 @@ def build(folder: Path, sanitizer: str = "", kernels: Path | None = None) -> Pat
         (root / "CMakeLists.txt").write_text((ROOT / "CMakeLists.txt").read_text())
     definitions = ";".join(f"{name}={value}" for name, value in TILES.items())
     options = ["-DGPUSIFT_EMULATED=ON", f"-DGPUSIFT_SANITIZER={sanitizer}", f"-DGPUSIFT_DEFINITIONS={definitions}"]
+    options.append("-DCMAKE_COMPILE_WARNING_AS_ERROR=ON")
     for arguments in (["-S", str(root), "-B", str(folder), *options], ["--build", str(folder)]):
         done = subprocess.run(["cmake", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -44,7 +44,8 @@ def build(folder: Path) -> Path:
         "--wheel-dir",
         str(folder / "wheel"),
     ]
-    offline = ["--no-index", "--no-build-isolation", "--wheel-dir", str(folder / "wheel"), "."]
+    strict = "--config-settings=cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON"
+    offline = ["--no-index", "--no-build-isolation", strict, "."]
     environment = {**os.environ, "CXX": str(compiler), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run([*command, *offline], cwd=context, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
