@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from gpusift import profiles
 from gpusift.devices import Device, get_device, precision
 from gpusift.features import Features
 from gpusift.parameters import Parameters
@@ -15,6 +16,7 @@ from gpusift.pipeline.strips import limit_in_bytes
 from gpusift.stages.scale_space import BLURS
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Configuration")
 
 # Of the last image.
 ATTRIBUTES = ("keypoints", *(field.name for field in fields(Features)), "scalespace_sigmas", "_n_octaves")
@@ -70,6 +72,30 @@ class Configuration:
     precise_upscale = Setting[bool]()
     descriptor_layout = Setting[str]()
     pooling = Setting["tuple[float, ...] | None"]()
+    upsampling_grid = Setting[str]()
+    extremum_rule = Setting[str]()
+    max_orientations = Setting["int | None"]()
+
+    @classmethod
+    def colmap(cls: type[C], **arguments: Any) -> C:
+        """A SIFT with COLMAP's parameters, conventions and limits; see `gpusift.profiles`.
+
+        Parameters
+        ----------
+        **arguments
+            Those of `SIFT`; they take the place of the profile's.
+        """
+        return cls(**{**profiles.arguments_of("colmap"), **arguments})
+
+    @classmethod
+    def lightglue(cls: type[C], **arguments: Any) -> C:
+        """A SIFT with the parameters that LightGlue's network was trained with; otherwise as `colmap`."""
+        return cls(**{**profiles.arguments_of("lightglue"), **arguments})
+
+    @classmethod
+    def opencv(cls: type[C], **arguments: Any) -> C:
+        """A SIFT with the parameters of `cv2.SIFT_create()`; otherwise as `colmap`."""
+        return cls(**{**profiles.arguments_of("opencv"), **arguments})
 
     def _configure(
         self,

@@ -10,7 +10,8 @@ dataset        shape, dtype        meaning
                                    upper left pixel at (0, 0); attribute `uncertainty`: 1 pixel
 `descriptors`  (D, N) float16      RootSIFT: square roots of the descriptor bytes' fractions of
                                    their sum; each column has length 1, as hloc's nearest neighbours,
-                                   which compare scalar products, need (its `sift` writes the same)
+                                   which compare scalar products, need. They are COLMAP's with
+                                   `SIFT.colmap`; hloc's own `sift` takes the roots once more
 `scores`       (N,) float32        absolute value of the difference of Gaussians at the keypoint
 `scales`       (N,) float32        sigma in pixels of the image
 `oris`         (N,) float32        degrees in [0, 360), from the x axis towards the y axis (clockwise

@@ -7,6 +7,7 @@ import operator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,41 @@ LEAST_FACTOR, LARGEST_FACTOR, MAX_FACTORS = 1 / 16, 16, 32  # of pooling
 RULES = ("response", "scale", "grid")  # that choose max_keypoints
 NORMALIZATIONS = ("l2", "root")
 LAYOUTS = ("scikit-image", "ubc", "vlfeat")  # as kernels/descriptor.cu numbers them
+SAMPLE_CENTRES = {"areas": 0.5, "pixels": 0.0}  # of upsampling_grid, as kernels/scale_space.cu has it
+
+
+class ExtremumRule(NamedTuple):
+    """What makes a candidate a keypoint, apart from the thresholds on contrast and edges.
+
+    Attributes
+    ----------
+    largest_offset : float
+        Distance of an extremum from its sample beyond which a candidate moves to the next sample, samples.
+    accepted_offset : float
+        Largest distance of an extremum from the last sample, samples.
+    moves_in_scale : bool
+        Whether a candidate may move to another level of its octave.
+    saddles : bool
+        Whether an extremum of the difference may be a saddle within its level.
+    margin : float
+        Least distance from the image's edges, sigmas.
+    border : float
+        To be added to it, samples of the octave.
+    """
+
+    largest_offset: float
+    accepted_offset: float
+    moves_in_scale: bool
+    saddles: bool
+    margin: float
+    border: float
+
+
+EXTREMUM_RULES = {
+    "ipol": ExtremumRule(MAX_OFFSET, MAX_OFFSET, True, True, 1.0, 0.0),
+    "vlfeat": ExtremumRule(0.6, 1.5, False, False, 0.0, 0.0),
+    "opencv": ExtremumRule(0.5, 0.5, True, False, 0.0, 4.5),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +108,9 @@ class Parameters:
     precise_upscale: bool = False
     descriptor_layout: str = "scikit-image"
     pooling: tuple[float, ...] | None = None
+    upsampling_grid: str = "areas"
+    extremum_rule: str = "ipol"
+    max_orientations: int | None = None
 
     @default_mode()
     def __post_init__(self) -> None:
@@ -102,9 +141,10 @@ class Parameters:
                 f"to the first level), got {self.sigma_in:g}; with upsampling={self.upsampling} and "
                 f"sigma_min={self.sigma_min:g}, pass sigma_in={self.first_sigma:g} or less"
             )
-        if self.max_keypoints is not None:
-            object.__setattr__(self, "max_keypoints", _integer("max_keypoints", self.max_keypoints))
-            _require_range("max_keypoints", self.max_keypoints, 1)
+        for name in ("max_keypoints", "max_orientations"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _integer(name, getattr(self, name)))
+                _require_range(name, getattr(self, name), 1)
         for name in ("upright", "precise_upscale"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -113,6 +153,8 @@ class Parameters:
         _require_one_of("descriptor_layout", self.descriptor_layout, LAYOUTS)
         if self.pooling is not None:
             object.__setattr__(self, "pooling", pooling_factors(self.pooling))
+        _require_one_of("upsampling_grid", self.upsampling_grid, tuple(SAMPLE_CENTRES))
+        _require_one_of("extremum_rule", self.extremum_rule, tuple(EXTREMUM_RULES))
         cells, values = self.histogram_sizes
         needed = 8 * cells + (16 if self.pooling is None else 24) * values
         if needed > SHARED_BYTES:
@@ -145,9 +187,24 @@ class Parameters:
         return (self.c_edge + 1) ** 2 / self.c_edge
 
     @cached_property
+    def rule(self) -> ExtremumRule:
+        """What makes a candidate a keypoint."""
+        return EXTREMUM_RULES[self.extremum_rule]
+
+    @cached_property
+    def sample_centre(self) -> float:
+        """The centre of a sample of the enlarged image, of its side, that lies on that of a pixel."""
+        return SAMPLE_CENTRES[self.upsampling_grid]
+
+    @cached_property
+    def upsampling_bias(self) -> float:
+        """The distance of positions from the true ones, unless it is subtracted, input pixels."""
+        return self.sample_centre * (self.upsampling - 1) / self.upsampling
+
+    @cached_property
     def position_shift(self) -> float:
         """What precise_upscale subtracts from positions, input pixels: the bias of area-aligned enlargement."""
-        return (self.upsampling - 1) / (2 * self.upsampling) if self.precise_upscale else 0.0
+        return self.upsampling_bias if self.precise_upscale else 0.0
 
     @cached_property
     def bin_centre(self) -> float:

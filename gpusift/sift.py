@@ -95,6 +95,16 @@ class SIFT(Configuration):
         nearest; where the image has none such, in its first or last level. By default a descriptor has one window, in
         the keypoint's level. Descriptors of other factors do not match them. Keypoints do not change. COLMAP's
         domain_size_pooling has 10 factors from 1/6 to 3.
+    upsampling_grid : {"areas", "pixels"}, optional
+        Where the samples of the enlarged image lie. "areas" aligns the areas of both images, as scikit-image does.
+        "pixels" has a sample at each pixel, as VLFeat, COLMAP and OpenCV's `enable_precise_upscale`; positions have no
+        bias then.
+    extremum_rule : {"ipol", "vlfeat", "opencv"}, optional
+        Which extrema become keypoints. "ipol" follows the paper [2]_, as scikit-image does: an extremum moves in
+        position and scale, ends within 0.6 samples of one, and lies one sigma inside the image. VLFeat's does not move
+        in scale and ends within 1.5 samples; OpenCV's ends within 0.5 samples, 5 samples inside. They exclude saddles.
+    max_orientations : int, optional
+        At most so many features for each keypoint: those of the highest peaks. By default all.
     memory_limit : int or float, optional
         Bytes, or a fraction (up to 1.0) of the device's memory, that the scale space and lists of an image may take. An
         image takes about 140 bytes a pixel with upsampling 2. One that takes more than the limit is computed in strips:
@@ -210,6 +220,9 @@ class SIFT(Configuration):
         precise_upscale: bool = False,
         descriptor_layout: str = "scikit-image",
         pooling: Sequence[float] | None = None,
+        upsampling_grid: str = "areas",
+        extremum_rule: str = "ipol",
+        max_orientations: int | None = None,
         memory_limit: int | float | None = None,
     ) -> None:
         arguments = locals()

@@ -84,8 +84,8 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
 def lightglue(features: Features, image_shape: Sequence[int], *, normalization: str = "l2") -> dict[str, torch.Tensor]:
     """Return LightGlue's input for one image: ``LightGlue(features="sift")({"image0": ..., "image1": ...})``.
 
-    Its network was trained with COLMAP's SIFT (github.com/cvg/LightGlue/issues/110 and 130), so compute the features
-    with ``SIFT(descriptor_layout="ubc")``: the network does not know other orders of a descriptor's values, nor
+    Its network was trained with COLMAP's SIFT on the GPU (github.com/cvg/LightGlue/issues/110 and 130), so compute the
+    features with ``SIFT.lightglue()``: the network does not know other orders of a descriptor's values, nor
     scikit-image's angles. For N features, with a batch dimension:
 
     ===================  ================  =====================================================================
@@ -93,7 +93,7 @@ def lightglue(features: Features, image_shape: Sequence[int], *, normalization: 
     `scales`             (1, N) float32      sigma, input pixels, as COLMAP has it (OpenCV's size is twice that)
     `oris`               (1, N) float32      radians in [0, 2 pi), from the x axis towards the y axis
     `descriptors`        (1, N, 128) float32 RootSIFT of length 1
-    `keypoint_scores`    (1, N) float32      absolute value of the difference of Gaussians
+    `keypoint_scores`    (1, N) float32      absolute difference of Gaussians, times sigma (lightglue/sift.py)
     `image_size`         (1, 2) float32      width and height
     ===================  ================  =====================================================================
 
@@ -132,7 +132,7 @@ def lightglue(features: Features, image_shape: Sequence[int], *, normalization: 
         "scales": arrays["sigmas"],
         "oris": torch.from_dlpack(features.angles).deg2rad(),
         "descriptors": torch.nn.functional.normalize(descriptors, dim=1),
-        "keypoint_scores": arrays["responses"].abs(),
+        "keypoint_scores": arrays["responses"].abs() * arrays["sigmas"],
         "image_size": torch.tensor([image_shape[1], image_shape[0]], device=descriptors.device),
     }
     return {name: tensor.float()[None] for name, tensor in data.items()}

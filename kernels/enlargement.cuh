@@ -25,23 +25,25 @@ DEVICE double between(double near, double beside, double below, double across, W
     return cols.ahead ? first + near_one + far_one : first + far_one + near_one;
 }
 
-// One row of an image, enlarged `times` (1, 2 or 4) times: the columns that come of its columns [first, end).
+// One row of an image, enlarged `times` (1, 2 or 4) times: the columns that come of its columns [first, end). `centre`
+// is that of a sample, see `upsample`: 1/2 or 0.
 template <int times>
-DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int enlarged_row, int first, int end,
-                        real* __restrict__ out) {
+DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int enlarged_row, real centre, int first,
+                        int end, real* __restrict__ out) {
     const int row = enlarged_row / times, row_phase = enlarged_row % times;
     // the enlarged row lies between this row and the one before or after it
-    const real row_shift = (real(row_phase) + real(0.5)) / times - real(0.5);
+    const real row_shift = (real(row_phase) + centre) / times - centre;
+    const bool mirrors = centre > 0;  // beyond the edge; otherwise the edge is repeated
     const int towards = row + (row_shift < 0 ? -1 : 1);
     const Way<real> rows_way = {magnitude_of(row_shift), towards < 0 || towards > row};
-    const int inside = towards < 0 ? 1 : towards >= rows ? rows - 2 : towards;
+    const int inside = towards < 0 ? 1 : towards >= rows ? rows - 1 - mirrors : towards;
     const int mirrored = rows == 1 || times == 1 ? row : inside;
     const real* here = image + (long long)row * cols;
     const real* there = image + (long long)mirrored * cols;
     auto enlarge = [&](int col, int left, int right) {
         UNROLL
         for (int phase = 0; phase < times; ++phase) {
-            const real shift = (real(phase) + real(0.5)) / times - real(0.5);
+            const real shift = (real(phase) + centre) / times - centre;
             const int other = shift < 0 ? left : right;
             const Way<real> cols_way = {magnitude_of(shift), shift > 0 || left > col};
             out[times * col + phase] = between(here[col], here[other], there[col], there[other], rows_way, cols_way);
@@ -58,7 +60,7 @@ DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int 
         }
     }
     if (threadIdx.x != 0) return;
-    const int second = smaller(1, cols - 1), last_but_one = larger(cols - 2, 0);
+    const int second = smaller(1, cols - 1), beyond_last = larger(cols - 1 - mirrors, 0);
     if (first == 0) enlarge(0, second, second);
-    if (cols > 1 && end == cols) enlarge(cols - 1, last_but_one, last_but_one);
+    if (cols > 1 && end == cols) enlarge(cols - 1, cols - 2, beyond_last);
 }

@@ -85,13 +85,14 @@ struct Peaks {
     fixed highest;  // bits of the highest bin's value
 };
 
-// The angles of a smoothed histogram's peaks, in the order of their bins; returns their number.
-DEVICE int find_peaks(const real* h, int n_bins, real c_max, real bin_centre, Peaks& peaks, real* __restrict__ angles) {
+// The angles of a smoothed histogram's `most` highest peaks, in the order of their bins; returns their number.
+DEVICE int find_peaks(const real* h, int n_bins, real c_max, int most, real bin_centre, Peaks& peaks,
+                      real* __restrict__ angles) {
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
-    fixed most = 0;
+    fixed height = 0;
     VECTORIZE
-    for (int bin = thread; bin < n_bins; bin += n_threads) most = larger(most, bits_of(h[bin]));
-    atomicMax_block(&peaks.highest, most);
+    for (int bin = thread; bin < n_bins; bin += n_threads) height = larger(height, bits_of(h[bin]));
+    atomicMax_block(&peaks.highest, height);
     __syncthreads();
     const real highest = from_bits(peaks.highest);
     const auto before = [=](int bin) { return h[bin == 0 ? n_bins - 1 : bin - 1]; };
@@ -102,16 +103,23 @@ DEVICE int find_peaks(const real* h, int n_bins, real c_max, real bin_centre, Pe
         if (peaks.is_peak[bin]) atomicAdd_block(&peaks.n_peaks, 1);
     }
     __syncthreads();
+    const auto is_kept = [&](int bin) {  // fewer than `most` peaks are higher; of equals, the first one is
+        if (!peaks.is_peak[bin] || peaks.n_peaks <= most) return peaks.is_peak[bin] != 0;
+        int higher = 0;
+        for (int other = 0; other < n_bins; ++other)
+            higher += peaks.is_peak[other] && (h[other] > h[bin] || (h[other] == h[bin] && other < bin));
+        return higher < most;
+    };
     for (int bin = thread; bin < n_bins; bin += n_threads) {
-        if (!peaks.is_peak[bin]) continue;
+        if (!is_kept(bin)) continue;
         int rank = 0;
-        for (int other = 0; other < bin; ++other) rank += peaks.is_peak[other];
+        for (int other = 0; other < bin; ++other) rank += is_kept(other);
         const real bend = 2 * (before(bin) + after(bin) - 2 * h[bin]);
         const real fit = bend < 0 ? (before(bin) - after(bin)) / bend : real(0);  // flat: the bin's own angle
         const real angle = (real(bin) + fit + bin_centre) * TWO_PI / real(n_bins);
         angles[rank] = angle > PI ? angle - TWO_PI : angle;
     }
-    return peaks.n_peaks;
+    return smaller(peaks.n_peaks, most);
 }
 
 // Assigns orientations to keypoints. A block takes one keypoint after the other from the list.
@@ -128,6 +136,7 @@ DEVICE int find_peaks(const real* h, int n_bins, real c_max, real bin_centre, Pe
 //     delta_min                      sampling distance of the first octave, input pixels
 //     lambda_ori                     deviation of the Gaussian weight, sigmas
 //     c_max                          least height of a peak, of the highest
+//     max_orientations               of a keypoint: those of the highest peaks
 //     bin_centre                     0 or 1/2, bins
 //     further    (images, capacity)  number of orientations after the first
 //     angles     (images, capacity, n_bins)   the orientations, radians in (-pi, pi], in the order of their bins
@@ -137,7 +146,8 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
                            const real* __restrict__ positions, const real* __restrict__ sigmas,
                            const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real delta_min,
                            const real lambda_ori, const int n_bins, const int n_smoothings, const real c_max,
-                           const real bin_centre, int* __restrict__ further, real* __restrict__ angles) {
+                           const int max_orientations, const real bin_centre, int* __restrict__ further,
+                           real* __restrict__ angles) {
     __shared__ fixed sums[MAX_BINS];
     __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
     __shared__ WindowTables tables;
@@ -161,7 +171,7 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
         if (thread == 0) peaks.highest = peaks.n_peaks = 0;
         __syncthreads();
         const real* h = smooth(histogram, smoothed, n_bins, n_smoothings);
-        const int n_peaks = find_peaks(h, n_bins, c_max, bin_centre, peaks, angles + at * n_bins);
+        const int n_peaks = find_peaks(h, n_bins, c_max, max_orientations, bin_centre, peaks, angles + at * n_bins);
         if (thread == 0) {
             if (n_peaks == 0) angles[at * n_bins] = 0;  // a patch without any gradient
             further[at] = larger(n_peaks, 1) - 1;

@@ -1,13 +1,16 @@
 // Refinement of the candidates to fractions of a sample, and the tests on them (Otero & Delbracio 2014, Alg. 5 to 9).
 //
 // A candidate moves to the extremum of the quadric through its 27 neighbours, and is a keypoint if it stays there, is
-// strong, does not lie on an edge, and lies one sigma inside the image:
+// strong, does not lie on an edge, and lies inside the image:
 //
 //     offset = -H^-1 g;  a sample further wherever |offset| > max_offset, at most max_steps - 1 times      (Alg. 6, 7)
 //     response = D + g . offset / 2;  |response| > c_dog                                                  (Alg. 8)
-//     |trace(H_2)^2 / det(H_2)| <= edge_threshold                                                          (Alg. 9)
+//     least_edgeness <= trace(H_2)^2 / det(H_2) <= edge_threshold                                          (Alg. 9)
 //     position = (sample + offset) delta;  sigma = sigma_s 2^(offset_s / n_scales)
-//     sigma < position < shape - sigma
+//     margin sigma + border delta < position < shape - margin sigma - border delta
+//
+// The rules of VLFeat and OpenCV, see ExtremumRule in parameters.py, have other offsets, no saddles (least_edgeness is
+// 0) and other distances from the edges.
 #include "octave.cuh"
 
 // The difference of Gaussians around one sample; rows, columns and scales away from it.
@@ -54,27 +57,30 @@ DEVICE Quadric quadric_through(const DoG& d) {
 }
 
 // Moves a candidate by one sample along each axis on which the extremum is more than max_offset away, unless it would
-// leave the inside of the octave; returns whether it moved.
-DEVICE bool move(Candidate* candidate, const Quadric& q, const Octave& octave, int n_scales, real max_offset) {
+// leave the inside of the octave or, along the scale, unless `in_scale`; returns whether it moved.
+DEVICE bool move(Candidate* candidate, const Quadric& q, const Octave& octave, int n_scales, real max_offset,
+                 bool in_scale) {
     const int row = candidate->row, col = candidate->col, s = candidate->scale;
     const int row_move =
         (q.offset_0 > max_offset && row + 1 < octave.rows - 1) - (q.offset_0 < -max_offset && row - 1 > 0);
     const int col_move =
         (q.offset_1 > max_offset && col + 1 < octave.cols - 1) - (q.offset_1 < -max_offset && col - 1 > 0);
-    const int s_move = (q.offset_2 > max_offset && s + 1 < n_scales + 1) - (q.offset_2 < -max_offset && s - 1 > 0);
+    const int s_move =
+        in_scale * ((q.offset_2 > max_offset && s + 1 < n_scales + 1) - (q.offset_2 < -max_offset && s - 1 > 0));
     candidate->row += row_move;
     candidate->col += col_move;
     candidate->scale += s_move;
     return row_move || col_move || s_move;
 }
 
-// Whether a quadric's extremum is within max_offset, strong enough, and not on an edge (Alg. 7 to 9). Every comparison
-// is false for a NaN, which a singular Hessian gives.
-DEVICE bool is_stable(const Quadric& q, real response, real max_offset, real c_dog, real edge_threshold) {
+// Whether a quadric's extremum is within accepted_offset, strong enough, and not on an edge (Alg. 7 to 9). Every
+// comparison is false for a NaN, which a singular Hessian gives.
+DEVICE bool is_stable(const Quadric& q, real response, real accepted_offset, real c_dog, real least_edgeness,
+                      real edge_threshold) {
     const real trace = q.h00 + q.h11, edgeness = trace * trace / (q.h00 * q.h11 - q.h01 * q.h01);
-    return magnitude_of(q.offset_0) < max_offset && magnitude_of(q.offset_1) < max_offset &&
-           magnitude_of(q.offset_2) < max_offset && magnitude_of(response) > c_dog &&
-           magnitude_of(edgeness) <= edge_threshold;
+    return magnitude_of(q.offset_0) < accepted_offset && magnitude_of(q.offset_1) < accepted_offset &&
+           magnitude_of(q.offset_2) < accepted_offset && magnitude_of(response) > c_dog && edgeness >= least_edgeness &&
+           edgeness <= edge_threshold;
 }
 
 // Whether the mask, of integers of some bytes, is nonzero at the pixel nearest to a position.
@@ -96,6 +102,13 @@ DEVICE bool is_allowed(const unsigned char* __restrict__ mask, int bytes, int ro
 //     level_sigmas (n_octaves, n_scales + 3)   sigma of each level, input pixels
 //     delta_min                      sampling distance of the first octave, input pixels
 //     image_rows, image_cols         shape of the input image
+//     max_steps                      samples that are tried
+//     max_offset                     largest offset that does not move a candidate, samples
+//     moves_in_scale                 0 or 1
+//     accepted_offset                largest offset of a keypoint from its last sample, samples
+//     c_dog                          least magnitude of a response, intensity
+//     least_edgeness, edge_threshold bounds of edgeness
+//     margin, border                 least distance of a keypoint from the image's edges: sigmas, and octave samples
 //     mask       (image_rows, image_cols)   integers, nonzero where keypoints are allowed
 //     mask_bytes                     of an integer of the mask; 0 if there is no mask
 //     bias                           subtracted from positions before the mask is read, input pixels
@@ -107,10 +120,12 @@ DEVICE bool is_allowed(const unsigned char* __restrict__ mask, int bytes, int ro
 KERNEL refine(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
               const long long* __restrict__ keys, const int* __restrict__ length, const int capacity,
               const int keys_per_block, const real* __restrict__ level_sigmas, const int n_scales, const real delta_min,
-              const int image_rows, const int image_cols, const int max_steps, const real max_offset, const real c_dog,
-              const real edge_threshold, const unsigned char* __restrict__ mask, const int mask_bytes, const real bias,
-              int* __restrict__ accepted, real* __restrict__ positions, real* __restrict__ sigmas,
-              real* __restrict__ responses, int* __restrict__ in_octave, int* __restrict__ in_scale) {
+              const int image_rows, const int image_cols, const int max_steps, const real max_offset,
+              const int moves_in_scale, const real accepted_offset, const real c_dog, const real least_edgeness,
+              const real edge_threshold, const real margin, const real border, const unsigned char* __restrict__ mask,
+              const int mask_bytes, const real bias, int* __restrict__ accepted, real* __restrict__ positions,
+              real* __restrict__ sigmas, real* __restrict__ responses, int* __restrict__ in_octave,
+              int* __restrict__ in_scale) {
     const long long image = blockIdx.z;
     levels += image * stride;
     for (int turn = threadIdx.x;; turn += blockDim.x) {
@@ -125,7 +140,7 @@ KERNEL refine(const real* __restrict__ levels, const long long stride, const lon
         for (int step = 1;; ++step) {
             const real* sample = levels + octave.offset + at.scale * octave.plane;
             q = quadric_through({sample + (long long)at.row * octave.pitch + at.col, octave.pitch, octave.plane});
-            if (step == max_steps || !move(&at, q, octave, n_scales, max_offset)) break;
+            if (step == max_steps || !move(&at, q, octave, n_scales, max_offset, moves_in_scale)) break;
         }
 
         const real delta = delta_min * real(1LL << at.octave);
@@ -134,8 +149,10 @@ KERNEL refine(const real* __restrict__ levels, const long long stride, const lon
         const real sigma = level_sigma * power_of_two(q.offset_2 / real(n_scales));
         const real half = real(0.5);
         const real response = q.value + half * q.g0 * q.offset_0 + half * q.g1 * q.offset_1 + half * q.g2 * q.offset_2;
-        const bool keep = is_stable(q, response, max_offset, c_dog, edge_threshold) && row - sigma > 0 &&
-                          col - sigma > 0 && row + sigma < real(image_rows) && col + sigma < real(image_cols);
+        const real away = margin * sigma + border * delta;
+        const bool keep = is_stable(q, response, accepted_offset, c_dog, least_edgeness, edge_threshold) &&
+                          row - away > 0 && col - away > 0 && row + away < real(image_rows) &&
+                          col + away < real(image_cols);
         accepted[i] =
             keep && (mask_bytes == 0 || is_allowed(mask, mask_bytes, image_rows, image_cols, row - bias, col - bias));
         positions[2 * i] = row;

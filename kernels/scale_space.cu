@@ -6,21 +6,24 @@
 #include "blur.cuh"
 #include "enlargement.cuh"
 
-// Enlarges an image FACTOR (1, 2 or 4) times, linearly, pixel areas aligned:
+// Enlarges an image FACTOR (1, 2 or 4) times, linearly:
 //
-//     out(i, j) = image((i + 1/2) / FACTOR - 1/2, (j + 1/2) / FACTOR - 1/2),   mirrored at the edge pixels' centres,
+//     out(i, j) = image((i + centre) / FACTOR - centre, (j + centre) / FACTOR - centre).
 //
-// as skimage.transform.rescale(order=1) does. Positions are later taken as index / FACTOR, which is where
-// scikit-image's bias of (FACTOR - 1) / (2 FACTOR) input pixels comes from. One block per enlarged row.
+// With centre = 1/2 the areas of both images are aligned, and the image is mirrored at the edge pixels' centres, as
+// skimage.transform.rescale(order=1) does. Positions are later taken as index / FACTOR, which is where scikit-image's
+// bias of (FACTOR - 1) / (2 FACTOR) input pixels comes from. With centre = 0 every FACTOR-th sample is a pixel, and the
+// last pixel is repeated, as in VLFeat. One block per enlarged row.
 //
 //     image  (rows, cols)                    intensities; images stride samples apart
+//     centre                                 1/2 or 0
 //     out    (FACTOR rows, FACTOR cols)      rows pitch samples apart, images stride
 KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const int cols, const long long stride,
-                         real* __restrict__ out, const int pitch) {
+                         const real centre, real* __restrict__ out, const int pitch) {
     image += blockIdx.z * stride;
     out += blockIdx.z * stride;
     for (int row = blockIdx.x; row < FACTOR * rows; row += gridDim.x)
-        enlarge_row<FACTOR>(image, rows, cols, row, 0, cols, out + (long long)row * pitch);
+        enlarge_row<FACTOR>(image, rows, cols, row, centre, 0, cols, out + (long long)row * pitch);
 }
 
 // The first level: an image enlarged as `upsample` does and blurred as `blur` does, in one pass. A block enlarges its
@@ -29,11 +32,12 @@ KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const
 //
 //     image  (rows, cols)                    intensities; images stride samples apart
 //     factor                                 1, 2 or 4
+//     centre                                 as in `upsample`
 //     taps   (radius + 1,)                   as in `blur`
 //     out    (factor rows, factor cols)      rows pitch samples apart, images stride
 KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, const int cols, const long long stride,
-                            const int factor, const real* __restrict__ taps, const int radius, real* __restrict__ out,
-                            const int pitch) {
+                            const int factor, const real centre, const real* __restrict__ taps, const int radius,
+                            real* __restrict__ out, const int pitch) {
     constexpr int widest = FUSED > 0 ? FUSED : MAX_FUSED_RADIUS;
     using Shape = BlurShape<widest>;
     const int reach = FUSED > 0 ? FUSED : radius;
@@ -51,9 +55,9 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
         for (int i = threadIdx.y; i < BLUR_TILE_ROWS + 2 * reach; i += blockDim.y) {
             const int row = reflect(tile.row_0 - reach + i, out_rows);
             real* to = tile_enlarged + i * Shape::width;
-            if (factor == 1) enlarge_row<1>(image, rows, cols, row, first, end, to);
-            if (factor == 2) enlarge_row<2>(image, rows, cols, row, first, end, to);
-            if (factor == 4) enlarge_row<4>(image, rows, cols, row, first, end, to);
+            if (factor == 1) enlarge_row<1>(image, rows, cols, row, centre, first, end, to);
+            if (factor == 2) enlarge_row<2>(image, rows, cols, row, centre, first, end, to);
+            if (factor == 4) enlarge_row<4>(image, rows, cols, row, centre, first, end, to);
         }
         __syncthreads();
         blur_tile_columns<FUSED, Shape::halo, true>(tile, tile_enlarged, reach, BLUR_TILE_ROWS + 2 * reach, out_cols,

@@ -37,6 +37,9 @@ CHANGES = {
     "precise_upscale": True,
     "descriptor_layout": "ubc",
     "pooling": (0.5, 1.0, 1.5),
+    "upsampling_grid": "pixels",
+    "extremum_rule": "vlfeat",
+    "max_orientations": 1,
 }
 # Set as they are used, in scikit-image as here, and passed as others.
 SCALED = {"sigma_min": (0.7, 1.4), "c_dog": (0.006, 0.006)}

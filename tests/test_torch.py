@@ -104,7 +104,7 @@ def test_the_lightglue_dictionary(torch, device):
     arrays = {name: tensor[0].cpu().numpy() for name, tensor in data.items()}
     np.testing.assert_array_equal(arrays["image_size"], [250, 200])
     np.testing.assert_array_equal(arrays["keypoints"], host.positions[:, ::-1])
-    np.testing.assert_array_equal(arrays["keypoint_scores"], np.abs(host.responses))
+    np.testing.assert_array_equal(arrays["keypoint_scores"], np.abs(host.responses) * host.sigmas)
     np.testing.assert_allclose(np.linalg.norm(arrays["descriptors"], axis=1), 1, rtol=1e-6)
     assert 0 <= arrays["oris"].min() <= arrays["oris"].max() < 2 * np.pi
 

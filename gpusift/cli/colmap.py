@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, given_parameters
-from gpusift.cli.options import complete_path, say, sift_options
+from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image
+from gpusift.cli.options import complete_path, given_parameters, say, sift_options
 from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap.pairs import Pair
 from gpusift.errors import escaped
@@ -18,7 +18,7 @@ from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS
 from gpusift.sources import Source, Sources
 
 # Options of SIFT that COLMAP's conventions settle.
-SETTLED = ("no_exif", "n_hist", "n_ori", "precise_upscale", "descriptor_layout")
+SETTLED = ("no_exif", "profile", "n_hist", "n_ori", "precise_upscale", "descriptor_layout")
 
 
 @click.command(short_help="Write a COLMAP database of photographs, with verified matches.")

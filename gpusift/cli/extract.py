@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from gpusift.cli.config import config_option
-from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image, given_parameters
-from gpusift.cli.options import Shard, complete_path, say, sift_options
+from gpusift.cli.job import STOPPED, Command, carry_out, from_the_first_image
+from gpusift.cli.options import Shard, complete_path, given_parameters, say, sift_options
 from gpusift.images.formats import UNBOUNDED
 from gpusift.images.reader import DECODERS, OPENCV
 

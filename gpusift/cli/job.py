@@ -14,11 +14,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
 from gpusift.cli.options import report, say
 from gpusift.errors import MachineError, escaped, reason_of
-from gpusift.parameters import Parameters
 
 if TYPE_CHECKING:
     from gpusift.sources import Source, SourceFailure, Sources
@@ -29,7 +27,6 @@ STOPPED = 128  # plus the signal's number: exit code of a program that a signal 
 
 SHOWN_SUFFIXES = 4  # of files that were left out
 
-SIFT_OPTIONS = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads", "memory_limit")
 READING_OPTIONS = ("max_pixels", "max_scans", "allow_formats", "max_size", "decoder", "batch_size")
 
 
@@ -44,7 +41,7 @@ class Command:
     output : str
         Where the features go.
     given : dict
-        Parameters of SIFT that the user gave; all others follow from the output's format.
+        Parameters of SIFT that the user gave, alone or by a profile; all others follow from the output's format.
     options : dict
         The other options of `gpusift extract`; those that a command does not have are missing.
     format_name : str, optional
@@ -119,13 +116,6 @@ class Command:
         return extract(
             images, self.target, self.given, devices=self.options.get("devices"), capture_stderr=True, **chosen
         )
-
-
-def given_parameters(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """Take the parameters of SIFT out of a command's options, and return those that the user gave."""
-    values = {name: options.pop(name) for name in SIFT_OPTIONS if name in options}
-    is_given = {name: context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in values}
-    return {name: value for name, value in values.items() if is_given[name]}
 
 
 def carry_out(command: Command, images: Sources, then: Callable[[], str] | None = None) -> NoReturn:

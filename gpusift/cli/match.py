@@ -9,7 +9,16 @@ from typing import Any
 import click
 import numpy as np
 
-from gpusift.cli.options import check_new, check_png, compute, make_sift, report, sift_options, writing
+from gpusift.cli.options import (
+    check_new,
+    check_png,
+    compute,
+    given_parameters,
+    make_sift,
+    report,
+    sift_options,
+    writing,
+)
 from gpusift.errors import escaped, reason_of
 from gpusift.geometry import NAMES, Geometry, verify
 from gpusift.matching.matches import matched_points
@@ -60,7 +69,10 @@ MEANING = {
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files if they exist.")
 @sift_options
+@click.pass_context
 def match(
+    context: click.Context,
+    /,
     image_a: str,
     image_b: str,
     output: str,
@@ -73,7 +85,7 @@ def match(
     min_inliers: int,
     overwrite: bool,
     no_exif: bool,
-    **parameters: Any,
+    **options: Any,
 ) -> None:
     """Match the features of IMAGE_A and IMAGE_B and draw both, with lines between matches.
 
@@ -89,7 +101,7 @@ def match(
         check_new(file, overwrite)
     if json_file and Path(json_file).resolve() == Path(output).resolve():
         raise click.UsageError(f"picture and --json must be two files, got {escaped(output)} for both")
-    sift = make_sift(parameters)
+    sift = make_sift(given_parameters(context, options))
     computed = []
     for path in (image_a, image_b):
         try:
@@ -103,7 +115,7 @@ def match(
             features_b,
             max_ratio=max_ratio,
             symmetric_ratio=symmetric_ratio,
-            device=parameters["device"],
+            device=sift.device.name,
         )
         if refine:
             matches = refine_matches(pixels_a, pixels_b, features_a, features_b, matches, sift=sift)

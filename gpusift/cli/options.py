@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from gpusift.errors import escaped, reason_of
-from gpusift.parameters import LAYOUTS, NORMALIZATIONS, RULES, Parameters
+from gpusift.parameters import EXTREMUM_RULES, LAYOUTS, NORMALIZATIONS, RULES, SAMPLE_CENTRES, Parameters
+from gpusift.profiles import PROFILES, arguments_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,10 +46,20 @@ PARAMETER_HELP = {
     "upright": "Give all features the orientation 0.",
     "normalization": "root makes RootSIFT descriptors.",
     "precise_upscale": "Remove the bias of upsampling, 0.25 pixels, from positions.",
+    "upsampling_grid": "Samples of the enlarged image: by areas, or one at each pixel (VLFeat).",
+    "extremum_rule": "Which extrema are keypoints: as IPOL and scikit-image, VLFeat and COLMAP, or OpenCV.",
+    "max_orientations": "Largest number of features of a keypoint.  [default: all]",
     "descriptor_layout": "Order of the descriptor's values; ubc is OpenCV's and COLMAP's.",
     "pooling": "Sizes over which descriptors are pooled, of sigma: 0.5,0.71,1,1.41,2.  [default: one]",
 }
-CHOICES = {"keep": RULES, "normalization": NORMALIZATIONS, "descriptor_layout": LAYOUTS}
+CHOICES = {
+    "keep": RULES,
+    "normalization": NORMALIZATIONS,
+    "descriptor_layout": LAYOUTS,
+    "upsampling_grid": tuple(SAMPLE_CENTRES),
+    "extremum_rule": tuple(EXTREMUM_RULES),
+}
+SIFT_OPTIONS = (*Parameters.__dataclass_fields__, "device", "dtype", "blur", "num_threads", "memory_limit")
 
 
 def complete_path(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -144,6 +156,11 @@ def sift_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Memory for an image's scale space: bytes, 2GB, 500MiB, or a fraction: 0.5.  [default: no limit]",
         ),
         click.option("--no-exif", is_flag=True, help="Do not turn the image as EXIF says."),
+        click.option(
+            "--profile",
+            type=click.Choice(list(PROFILES)),
+            help="Give the options below the values of this software.  [default: COLMAP's for .h5 and .db]",
+        ),
     ]
     for parameter in fields(Parameters):
         name, default = parameter.name, parameter.default
@@ -158,8 +175,17 @@ def sift_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def given_parameters(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the parameters of SIFT out of a command's options; return those that the user gave, or a profile has."""
+    values = {name: options.pop(name) for name in SIFT_OPTIONS if name in options}
+    is_given = {name: context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in values}
+    profile = options.pop("profile", None)
+    chosen = arguments_of(profile) if profile else {}
+    return {**chosen, **{name: value for name, value in values.items() if is_given[name]}}
+
+
 def make_sift(parameters: dict[str, Any]) -> SIFT:
-    """Make a SIFT from its options; an error ends the command."""
+    """Make a SIFT from the parameters that were given; an error ends the command."""
     from gpusift.sift import SIFT
 
     try:

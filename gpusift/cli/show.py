@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from gpusift.cli.options import check_new, check_png, compute, make_sift, report, sift_options, writing
+from gpusift.cli.options import (
+    check_new,
+    check_png,
+    compute,
+    given_parameters,
+    make_sift,
+    report,
+    sift_options,
+    writing,
+)
 from gpusift.errors import escaped, reason_of
 
 # A small photograph is enlarged by `show` until its longer side has about this many pixels.
@@ -21,7 +30,17 @@ MAX_ZOOM = 4
 @click.option("--zoom", type=click.IntRange(1, 16), help="Enlarge this many times.  [default: small images only]")
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
 @sift_options
-def show(image: str, output: str, zoom: int | None, overwrite: bool, no_exif: bool, **parameters: Any) -> None:
+@click.pass_context
+def show(
+    context: click.Context,
+    /,
+    image: str,
+    output: str,
+    zoom: int | None,
+    overwrite: bool,
+    no_exif: bool,
+    **options: Any,
+) -> None:
     """Draw the keypoints of IMAGE: a circle of their size, a line along their orientation.
 
     Each octave has its colour.
@@ -30,7 +49,7 @@ def show(image: str, output: str, zoom: int | None, overwrite: bool, no_exif: bo
 
     check_png(output)
     check_new(output, overwrite)
-    sift = make_sift(parameters)
+    sift = make_sift(given_parameters(context, options))
     try:
         pixels, features = compute(sift, Path(image), not no_exif)
     except Exception as error:

@@ -129,7 +129,7 @@ def _sift_of(path: Path, files: Mapping[str, str | os.PathLike[str]], device: st
         settings = ColmapFormat().recorded_settings(path) or {}
     except OutputExistsError:
         raise ValueError(f"refine needs a database that gpusift wrote, but {path} is another program's") from None
-    names = ("upsampling", "n_octaves", "n_scales", "sigma_min", "sigma_in")
+    names = ("upsampling", "upsampling_grid", "n_octaves", "n_scales", "sigma_min", "sigma_in")
     given = {name: settings[name] for name in names if name in settings}
     return SIFT(**given, precise_upscale=True, device=device)
 
@@ -205,7 +205,7 @@ def write_database(
         The folder that images are named relative to, and that COLMAP's `image_path` must be. By default the folder
         given, or the deepest one that holds all of `images`.
     sift : SIFT or mapping, optional
-        What computes, or keyword arguments of `SIFT`; by default `SIFT_PARAMETERS`. It must have
+        What computes, or keyword arguments of `SIFT`; by default `SIFT.colmap()`. It must have
         ``descriptor_layout="ubc"``.
     match : {"exhaustive", "sequential", "pairs"}, optional
         Which images to match; by default none.

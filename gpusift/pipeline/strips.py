@@ -17,7 +17,7 @@ import numpy as np
 
 from gpusift.devices import Device
 from gpusift.features import Features
-from gpusift.parameters import MAX_OFFSET, MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
+from gpusift.parameters import MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
 from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import SPARE, Key, Memory, Plan, Plans, Strip, bytes_of
 from gpusift.pipeline.results import Fitted, start_copy, wait_until_lists_fit
@@ -245,7 +245,8 @@ class _Detection:
         """
         parameters = self.parameters
         moves = MAX_REFINEMENT_STEPS + 1
-        sigma = parameters.sigma_min * 2 ** ((parameters.n_scales + MAX_OFFSET) / parameters.n_scales)
+        largest = parameters.n_scales + parameters.rule.accepted_offset
+        sigma = parameters.sigma_min * 2 ** (largest / parameters.n_scales)
         window = math.ceil(max(3 * parameters.lambda_ori, _descriptor_radius(parameters)) * sigma) + 3
         return max(_wrong_rows(parameters, o) + moves, _wrong_rows(parameters, o, parameters.n_scales) + moves + window)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from gpusift.features import Features
 from gpusift.hdf5 import SUFFIXES, hloc_data, recover, write_group
+from gpusift.profiles import arguments_of
 from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.storage.atomic import remove_temporaries, write_whole
 from gpusift.storage.transaction import TransactionalFile
@@ -33,7 +34,7 @@ class Hdf5Format:
     name = "hdf5"
     suffixes = SUFFIXES
     failures_file = None
-    sift_parameters: Mapping[str, Any] = {}
+    sift_parameters: Mapping[str, Any] = arguments_of("colmap")
     exif_orientation = False  # hloc and COLMAP read images as they are stored
 
     def own_files(self, path: Path) -> list[Path]:

@@ -52,6 +52,7 @@ def steps(work: Workspace) -> list[Step]:
         parameters.n_bins,
         N_SMOOTHINGS,
         parameters.c_max,
+        parameters.max_orientations or parameters.n_bins,
         parameters.bin_centre,
         lists.further,
         lists.angles,
@@ -91,7 +92,7 @@ def assign(device: Device, space: ScaleSpace, features: Features, parameters: Pa
     features : Features
         N keypoints.
     parameters : Parameters
-        n_bins, lambda_ori, c_max, upright and descriptor_layout are used.
+        n_bins, lambda_ori, c_max, max_orientations, upright and descriptor_layout are used.
 
     Returns
     -------

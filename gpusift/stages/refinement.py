@@ -6,7 +6,7 @@ from typing import Any
 
 from gpusift.devices import Device
 from gpusift.features import Features
-from gpusift.parameters import MAX_OFFSET, MAX_REFINEMENT_STEPS, Parameters
+from gpusift.parameters import MAX_REFINEMENT_STEPS, Parameters
 from gpusift.stages.feature_lists import (
     KEYPOINTS,
     LIST_BLOCK,
@@ -28,7 +28,7 @@ def steps(work: Workspace) -> list[Step]:
     A keypoint is dropped if the mask is zero at the pixel nearest to its position.
     """
     device, lists, parameters = work.device, work.lists, work.parameters
-    usable = lists.counts[USABLE_CANDIDATES]
+    usable, rule = lists.counts[USABLE_CANDIDATES], parameters.rule
     blocks = min(-(-lists.capacity // KEYS_PER_BLOCK), work.list_grid[0])
     refine_all = device.prepare(
         "refine",
@@ -44,9 +44,14 @@ def steps(work: Workspace) -> list[Step]:
         parameters.delta_min,
         *work.image_shape,
         MAX_REFINEMENT_STEPS,
-        MAX_OFFSET,
+        rule.largest_offset,
+        int(rule.moves_in_scale),
+        rule.accepted_offset,
         parameters.final_c_dog,
+        -parameters.edge_threshold if rule.saddles else 0.0,
         parameters.edge_threshold,
+        rule.margin,
+        rule.border,
         *work.mask,
         parameters.position_shift,
         lists.accepted,
@@ -78,7 +83,7 @@ def refine(
     keys : (N,) array of int64
         Candidates, packed as `extrema.find` gives them.
     parameters : Parameters
-        n_scales, sigma_min, c_dog, c_edge, upsampling and precise_upscale are used.
+        n_scales, sigma_min, c_dog, c_edge, upsampling, precise_upscale and extremum_rule are used.
     image_shape : (int, int)
         Rows and columns of the input image.
 

@@ -60,11 +60,12 @@ def _first_level(work: Workspace) -> list[Step]:
     radius, first = len(taps) - 1, space.level(0, 0)
     image = space.level(0, space.n_levels - 1).samples
     if 1 <= radius <= MAX_FUSED_RADIUS:
-        arguments = image, rows, cols, space.stride, factor, taps, radius, first.samples, first.pitch
+        centre = work.parameters.sample_centre
+        arguments = image, rows, cols, space.stride, factor, centre, taps, radius, first.samples, first.pitch
         block = _blur_block(-(-_copied_cols(radius) // (factor * TILES["ENLARGED_SPAN"])))
         return [device.prepare("first_level", _tiles(space, 0), block, *arguments, constant=radius)]
     enlarged = space.level(0, 1) if radius else first  # the memory of level 1 is free until that is computed
-    upsample = _upsample(device, space, factor, (rows, cols), enlarged)
+    upsample = _upsample(device, space, work.parameters, (rows, cols), enlarged)
     return [upsample, _blur(device, space, (0, 1), taps, to=(0, 0))] if radius else [upsample]
 
 
@@ -73,10 +74,13 @@ def _held_shape(work: Workspace) -> tuple[int, int]:
     return work.space.shapes[0][0] // work.parameters.upsampling, work.image_shape[1]
 
 
-def _upsample(device: Device, space: ScaleSpace, factor: int, image_shape: tuple[int, int], out: Level) -> Step:
+def _upsample(
+    device: Device, space: ScaleSpace, parameters: Parameters, image_shape: tuple[int, int], out: Level
+) -> Step:
     image = space.level(0, space.n_levels - 1).samples
-    arguments = image, *image_shape, space.stride, out.samples, out.pitch
-    return device.prepare("upsample", (out.rows, 1, space.batch), ROW_BLOCK, *arguments, constant=factor)
+    arguments = image, *image_shape, space.stride, parameters.sample_centre, out.samples, out.pitch
+    grid = out.rows, 1, space.batch
+    return device.prepare("upsample", grid, ROW_BLOCK, *arguments, constant=parameters.upsampling)
 
 
 def _blur(
@@ -174,7 +178,7 @@ def _ndimage_steps(work: Workspace, octaves: range) -> list[Step]:
 
     operations: list[Step] = []
     if octaves.start == 0:
-        operations.append(_upsample(device, space, parameters.upsampling, _held_shape(work), space.level(0, 1)))
+        operations.append(_upsample(device, space, parameters, _held_shape(work), space.level(0, 1)))
         operations.append(blur(parameters.first_blur, (0, 1), (0, 0)))
     for o in octaves:
         operations += [blur(sigma, (o, s), (o, s + 1)) for s, sigma in enumerate(parameters.blurs)]

@@ -30,9 +30,9 @@ def test_a_file_gives_options_and_the_command_line_wins(photos):
     )
     assert run("extract", "--config", "a.toml", "--max-keypoints", 6).exit_code == 0
     image = read_image(photos / "a.png")
-    features = SIFT(device="cpu", max_keypoints=6, upright=True, n_octaves=2).compute(image)
+    features = SIFT.colmap(device="cpu", max_keypoints=6, upright=True, n_octaves=2).compute(image)
     with h5py.File("f.h5") as file:
-        for key, array in hdf5.hloc_arrays(features, image.shape).items():
+        for key, array in hdf5.hloc_arrays(features, image.shape, "root").items():
             np.testing.assert_array_equal(file["a.png"][key], array)
 
 

@@ -42,7 +42,7 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 def assert_same(entry: h5py.Group, path: Path, **parameters: object) -> None:
     image = read_image(path)
-    sift = SIFT(device="cpu", **parameters)
+    sift = SIFT.colmap(device="cpu", **parameters)  # the profile of .h5 files
     expected = hdf5.hloc_arrays(sift.compute(image), image.shape, sift.parameters.normalization)
     assert set(entry) == set(expected)
     for key, array in expected.items():

@@ -9,6 +9,7 @@ from gpusift import SIFT
 from gpusift.devices.cpu import CpuDevice
 from gpusift.pipeline import strips
 from gpusift.pipeline.plan import Key
+from gpusift.profiles import arguments_of
 from gpusift.stages import extrema
 from tests.support.budget import whole_bytes
 from tests.support.same_bytes import digest, synthetic
@@ -59,6 +60,12 @@ CASES = {
     "16 bit": (IMAGE.astype(np.int16) * 99, {}),
     "float64": (IMAGE / 255, {"dtype": "float64"}),
     "ndimage": (IMAGE, {"blur": "ndimage"}),
+    "colmap": (IMAGE, arguments_of("colmap")),
+    "opencv": (IMAGE, arguments_of("opencv")),
+    "a grid of pixels, 4": (
+        synthetic(211, 70, seed=25),
+        {"upsampling": 4, "sigma_in": 0.3, "upsampling_grid": "pixels"},
+    ),
     "a wide first blur": (TALL, {"sigma_min": 3.3, "c_dog": 0.004, "n_octaves": 2}),
 }
 

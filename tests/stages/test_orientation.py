@@ -125,3 +125,21 @@ def test_no_keypoints(device):
     features = assigned(device, run, none, Parameters(), "float64")
     assert len(features) == 0
     assert features.positions.shape == (0, 2)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_the_highest_peaks_are_kept(device, most):
+    """As many orientations of each keypoint as allowed, those of the highest peaks, in the order of their bins."""
+    run = oracle.run(oracle.photograph("coins")[:140, :160]).rounded("float64")
+    few = assigned(device, run, run.refined, Parameters(max_orientations=most, c_max=0.3), "float64")
+    every = assigned(device, run, run.refined, Parameters(c_max=0.3), "float64")
+    of_few, of_every = few.responses.astype(int), every.responses.astype(int)
+    assert_array_equal(np.bincount(of_few), np.minimum(np.bincount(of_every), most))
+    assert np.bincount(of_every).max() > most
+    for keypoint in np.flatnonzero(np.bincount(of_every) > most):
+        heights = {c: assigned(device, run, run.refined, Parameters(c_max=c), "float64") for c in (1.0, 0.8)}
+        highest = heights[1.0].orientations[heights[1.0].responses.astype(int) == keypoint]
+        kept, all_of_it = few.orientations[of_few == keypoint], every.orientations[of_every == keypoint]
+        assert set(highest) <= set(kept) <= set(all_of_it)
+        assert list(kept) == [angle for angle in all_of_it if angle in set(kept)]
+        break

@@ -105,3 +105,55 @@ def test_a_singular_hessian(device):
     space = levels.from_octaves(device, [np.ones((6, 24, 24))])
     keys = device.asarray(keys_of(np.array([[0, 10, 10, 1], [0, 5, 7, 2]])))
     assert len(refinement.refine(device, space, keys, Parameters(), (12, 12))) == 0
+
+
+def by_rule(octave, candidate, rule, thresholds):
+    """VLFeat's and OpenCV's refinement of one candidate, as they write it: position in samples, scale, or None."""
+    dog = np.diff(octave, axis=0)
+    s, row, col = candidate
+    for step in range(5):
+        around = dog[s - 1 : s + 2, row - 1 : row + 2, col - 1 : col + 2]
+        gradient = [(np.take(around, 2, a) - np.take(around, 0, a))[1, 1] / 2 for a in range(3)]
+        at = (np.eye(3, dtype=int) + 1).tolist()
+        back = (1 - np.eye(3, dtype=int)).tolist()
+        hessian = np.empty((3, 3))
+        for i in range(3):
+            hessian[i, i] = around[tuple(at[i])] + around[tuple(back[i])] - 2 * around[1, 1, 1]
+            for j in range(i):
+                p, q, r, t = (np.ones(3, int) for _ in range(4))
+                p[[i, j]], q[[i, j]], r[i], r[j], t[i], t[j] = 2, 0, 2, 0, 0, 2
+                corners = (around[tuple(index)] for index in (p, q, r, t))
+                plus, also, minus, less = corners
+                hessian[i, j] = hessian[j, i] = (plus + also - minus - less) / 4
+        offset = -np.linalg.solve(hessian, gradient)
+        moves = (offset > rule.largest_offset).astype(int) - (offset < -rule.largest_offset)
+        moves[0] *= rule.moves_in_scale
+        following = np.array([s, row, col]) + moves
+        inside = (following > 0) & (following < np.array(dog.shape) - 1)
+        following = np.where(inside, following, [s, row, col])
+        if step == 4 or (following == [s, row, col]).all():
+            break
+        s, row, col = following
+    c_dog, edges = thresholds
+    response = around[1, 1, 1] + 0.5 * np.dot(gradient, offset)
+    inner = hessian[1:, 1:]
+    edgeness = np.trace(inner) ** 2 / np.linalg.det(inner)
+    keep = np.abs(offset).max() < rule.accepted_offset and abs(response) > c_dog and 0 <= edgeness < edges
+    return np.array([row, col]) + offset[1:] if keep else None
+
+
+@pytest.mark.parametrize("rule", ["vlfeat", "opencv"])
+def test_other_rules(device, rule):
+    run = oracle.run(oracle.photograph("camera")[200:330, 150:300])
+    parameters = Parameters(extremum_rule=rule)
+    features = refined(device, run, parameters, "float64")
+    thresholds = parameters.final_c_dog, parameters.edge_threshold
+    wanted, rows, cols = [], *run.image_shape
+    for octave, row, col, scale in run.extrema.astype(int):
+        delta = parameters.delta_min * 2**octave
+        found = by_rule(run.octaves[octave], (scale, row, col), parameters.rule, thresholds)
+        away = parameters.rule.border * delta
+        if found is not None and (found * delta > away).all() and (found * delta < (rows - away, cols - away)).all():
+            wanted.append(found * delta)
+    assert len(wanted) > 50
+    np.testing.assert_allclose(features.positions, wanted, atol=1e-9)

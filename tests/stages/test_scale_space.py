@@ -90,3 +90,31 @@ def test_a_constant_image_stays_constant(device, blur):
     space = scale_space.build(device, device.asarray(image), Parameters(), blur)
     for o in range(3):
         assert np.abs(device.to_host(space.octave(o)) - 0.7).max() < 1e-14
+
+
+def enlarged(image, factor):
+    """The image, enlarged so that every `factor`-th sample is a pixel; the last pixel is repeated (VLFeat)."""
+    for axis in (0, 1):
+        at = np.arange(factor * image.shape[axis]) / factor
+        first = np.floor(at).astype(int)
+        after = np.minimum(first + 1, image.shape[axis] - 1)
+        part = np.expand_dims(at - first, 1 - axis)
+        image = np.take(image, first, axis) * (1 - part) + np.take(image, after, axis) * part
+    return image
+
+
+@in_each_precision
+@pytest.mark.parametrize("shape", [(13, 200), (200, 13), (6, 500), (31, 17), (129, 257)])
+@pytest.mark.parametrize(("factor", "sigma_min"), [(1, 1.6), (2, 1.6), (2, 3.3), (4, 1.6)])
+def test_a_grid_of_pixels(device, shape, factor, sigma_min, dtype, blur):
+    """The levels are those of the enlarged image, whose blur is that of the image in its samples."""
+    image = np.random.default_rng(1).random(shape)
+    device = get_device(device, dtype)
+    given = {"sigma_min": sigma_min, "n_octaves": 2}
+    parameters = Parameters(upsampling=factor, upsampling_grid="pixels", sigma_in=0.3, **given)
+    space = scale_space.build(device, device.asarray(image.astype(dtype)), parameters, blur)
+    alone = Parameters(upsampling=1, sigma_in=0.3 * factor, **given)
+    wanted = scale_space.build(device, device.asarray(enlarged(image, factor).astype(dtype)), alone, blur)
+    for o in range(len(space.shapes)):
+        ours, theirs = device.to_host(space.octave(o)), device.to_host(wanted.octave(o))
+        assert np.abs(ours - theirs).max() <= TOLERANCES[dtype]

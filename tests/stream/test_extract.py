@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpusift
-from gpusift import SIFT, hdf5
+from gpusift import SIFT, hdf5, profiles
 from gpusift.images import read_image
 from gpusift.sinks import SettingsDiffer, failures, open_sink
 from gpusift.sinks.base import settings_in
@@ -19,7 +19,7 @@ from gpusift.sources import BaseDiffersError, Source, SourceFailure, expand
 from gpusift.stream import RunError, extract, settings_of
 from tests.support.pictures import blobs
 
-PARAMETERS = {"device": "cpu", "n_octaves": 2}
+PARAMETERS = {**profiles.arguments_of("colmap"), "device": "cpu", "n_octaves": 2}  # of .h5 files
 
 
 @pytest.fixture
@@ -44,15 +44,15 @@ def test_what_is_recorded_is_what_was_computed(photos, sift):
         settings = settings_of(PARAMETERS, exif_orientation=False)
         assert settings_in(file.attrs["gpusift"]) == {**settings, "base": str(photos)}
         image = read_image(photos / "0.png")
-        expected = hdf5.hloc_arrays(SIFT(**PARAMETERS).compute(image), image.shape)
+        expected = hdf5.hloc_arrays(SIFT(**PARAMETERS).compute(image), image.shape, "root")
         for key, array in expected.items():
             np.testing.assert_array_equal(file["0.png"][key], array)
     assert extract(photos, "f.h5", PARAMETERS).skipped == 4
     with pytest.raises(SettingsDiffer, match="n_octaves was 2, is 3"):
-        extract(photos, "f.h5", SIFT(device="cpu", n_octaves=3))
+        extract(photos, "f.h5", SIFT.colmap(device="cpu", n_octaves=3))
     with pytest.raises(SettingsDiffer, match="max_size was null, is 50"):
         extract(photos, "f.h5", sift, max_size=50)
-    assert extract(photos, "f.h5", SIFT(device="cpu", n_octaves=3), overwrite=True).images == 4
+    assert extract(photos, "f.h5", SIFT.colmap(device="cpu", n_octaves=3), overwrite=True).images == 4
 
 
 @pytest.mark.parametrize("sources", ["folder", "path", "list", "expanded", "sources"])

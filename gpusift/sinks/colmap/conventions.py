@@ -1,4 +1,4 @@
-"""COLMAP's conventions: what its database holds of an image, and the parameters of SIFT that its matcher expects.
+"""COLMAP's conventions: what its database holds of an image; the parameters of SIFT are those of `SIFT.colmap`.
 
 - keypoints: (N, 4) float32: x (column), y (row), sigma, angle. The centre of the upper left pixel is at (0.5, 0.5);
   lengths are in pixels of the file as it is stored, because COLMAP does not turn pictures as EXIF says; the angle is in
@@ -15,17 +15,9 @@ from typing import Any
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.profiles import arguments_of
 
-# Parameters of SIFT that look for what COLMAP's own extractor does: its peak threshold; of too many, the largest. It
-# keeps 8192 before orientations, and to the end of the scale that goes beyond them: nearly as many as 12288 here.
-SIFT_PARAMETERS: dict[str, Any] = {
-    "c_dog": 0.02 / 3,
-    "max_keypoints": 12288,
-    "keep": "scale",
-    "normalization": "root",
-    "precise_upscale": True,
-    "descriptor_layout": "ubc",
-}
+SIFT_PARAMETERS: dict[str, Any] = arguments_of("colmap")
 
 DESCRIPTOR_BYTES = 128
 PIXEL_CENTRE = 0.5  # of the upper left pixel, in both coordinates
