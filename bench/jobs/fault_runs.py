@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ COMMIT_SECONDS = 0.01  # commits as often as possible: each is a place to fail
 LONGEST = 180.0  # seconds: a run that takes longer hangs
 GRACE = 20.0  # seconds in which the processes of a run must end after it
 POLL_SECONDS = 0.01
+MOST_SHOWN = 6000  # characters of the messages of a run in which something is wrong
 
 
 @dataclass
@@ -62,6 +64,8 @@ def work(arguments: Sequence[str], log: Path, limits: Mapping[int, int]) -> None
     from gpusift.cli import main
 
     gpusift_stream.COMMIT_SECONDS = COMMIT_SECONDS
+    faulthandler.enable()  # SIGABRT to a run that hangs prints where it is
+    os.environ["PYTHONFAULTHANDLER"] = "1"
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for limit, value in limits.items():
         extra = _address_space() if limit == resource.RLIMIT_AS else 0
@@ -107,6 +111,10 @@ class Runner:
         ended = Ended(0, {}, "", killed, time.monotonic() - begun)
         if process.is_alive():
             ended.wrong.append(f"hang: it runs for over {LONGEST:g} s")
+            for pid in members(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGABRT)
+            process.join(GRACE)
             process.kill()
             process.join()
         ended.code = process.exitcode
@@ -149,6 +157,8 @@ class Runner:
             ended.wrong.append(f"crash: {signal.Signals(-ended.code).name}")
         if "Traceback (most recent call last)" in ended.stderr and not ended.killed:
             ended.wrong.append(f"traceback: {ended.stderr.strip().splitlines()[-1]}")
+        if ended.wrong:
+            print(ended.stderr[-MOST_SHOWN:], file=sys.stderr, flush=True)
 
 
 def members(session: int) -> list[int]:

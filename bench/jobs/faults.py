@@ -63,7 +63,7 @@ MOST_DISTURBED = 6  # runs of a trial
 QUIET_RUNS = 4  # at the latest then a run must have nothing to do
 SHOWN = 5  # names in a finding
 LARGEST_DESCRIPTOR = 48
-LARGEST_MEMORY = 400 << 20  # bytes beyond the process's present size
+LARGEST_MEMORY = 2 << 30  # bytes beyond the process's present size
 
 
 class Campaign:

@@ -7,6 +7,7 @@ without the libraries that only this one needs.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from importlib import import_module
 from typing import Any
@@ -18,6 +19,9 @@ from gpusift.errors import escaped
 
 # In this order in `gpusift --help`; the command `name` is the function of that name in `gpusift.cli.<name>`.
 COMMANDS = ("extract", "match", "colmap", "show", "info")
+
+
+MIN_ADDRESS_SPACE = 1 << 30  # bytes: OpenCV, HDF5, Arrow, COLMAP and the stacks of threads
 
 
 class _Commands(click.Group):
@@ -41,8 +45,14 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call a command; the names in a message of an error may be any bytes."""
+        _require_address_space()
         try:
             return super().invoke(ctx)
+        except MemoryError as error:
+            reason = str(error) or "out of memory"
+            raise click.ClickException(
+                f"memory must hold the libraries and the data, but does not ({reason})"
+            ) from None
         except click.ClickException as error:
             error.message = "\n".join(map(escaped, error.message.split("\n")))  # type: ignore[misc]  # final for mypy only
             raise
@@ -60,6 +70,20 @@ def _open_streams() -> None:
                 os.close(nowhere)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+
+
+def _require_address_space() -> None:
+    """Raise unless the process may map what its libraries need: some of them crash where they cannot be loaded."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    with open("/proc/self/statm") as file:
+        free = max(limit - int(file.read().split()[0]) * resource.getpagesize(), 0)
+    if free < MIN_ADDRESS_SPACE:
+        raise click.ClickException(
+            f"the limit of the address space must leave {MIN_ADDRESS_SPACE >> 20} MiB for the libraries, "
+            f"but leaves {free >> 20} MiB; raise it (ulimit -v)"
+        )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -246,12 +246,24 @@ def report(message: str) -> None:
         sys.stdout.flush()
     except OSError as error:
         say(f"warning: cannot print on stdout: {reason_of(error)}")
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # where Python writes the rest when it ends
+        discard_rest(sys.stdout)
+
+
+def discard_rest(stream: IO[str]) -> None:
+    """Have the null device take what Python still writes when it closes a stream that failed."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def say(message: str) -> None:
-    """Print a line on stderr, above the progress bar if there is one; names in it may be any bytes."""
+    """Print a line on stderr, above the progress bar if there is one; names in it may be any bytes.
+
+    A full disk or a closed pipe there ends no run: what failed is in the output's record of failures, too.
+    """
     from tqdm import tqdm
 
-    tqdm.write(escaped(message), file=sys.stderr)
+    try:
+        tqdm.write(escaped(message), file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        discard_rest(sys.stderr)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import click
 
-from gpusift.cli.options import say
+from gpusift.cli.options import discard_rest, say
 from gpusift.errors import escaped, reason_of
 from gpusift.stream import Event, Summary
 
@@ -85,6 +85,7 @@ class Reporter:
             self._log.write(line + "\n")
             self._log.flush()
         except OSError as error:
+            discard_rest(self._log)
             raise click.ClickException(f"cannot write {self._log_path}: {reason_of(error)}") from None
 
     @property

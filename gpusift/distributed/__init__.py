@@ -267,17 +267,21 @@ class _SourceBatches:
     def __init__(self, take: Take, size: int) -> None:
         self.ended = False
         self._ready: Queue[list[Source]] = Queue(1)
+        self._error: Exception | None = None
         threading.Thread(target=self._fill, args=(take, size), name="batches", daemon=True).start()
 
     def _fill(self, take: Take, size: int) -> None:
         batch: list[Source] = []
-        while (source := take()) is not None:
-            batch.append(source)
-            if len(batch) == size:
+        try:
+            while (source := take()) is not None:
+                batch.append(source)
+                if len(batch) == size:
+                    self._ready.put(batch)
+                    batch = []
+            if batch:
                 self._ready.put(batch)
-                batch = []
-        if batch:
-            self._ready.put(batch)
+        except Exception as error:  # out of memory, for example: without an end, the other thread would wait forever
+            self._error = error
         self._ready.put([])
 
     def next(self, wait: bool) -> list[Source]:
@@ -289,6 +293,8 @@ class _SourceBatches:
         except Empty:
             return []
         self.ended = not batch
+        if self.ended and self._error is not None:
+            raise self._error
         return batch
 
     def drain(self) -> None:

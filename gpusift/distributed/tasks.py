@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gpusift.sinks.base import FileWriter
     from gpusift.sources import Source
 
+WORKERLESS_SECONDS = 60.0  # between two looks at whether the cluster has workers
 READY_SECONDS = 0.02  # between two looks at whether a task is done
 
 _log = logging.getLogger("gpusift")
@@ -186,11 +187,16 @@ class Tasks:
         WorkerError
             The worker, the scheduler or the output failed, and no image is at fault.
         """
+        warn_at = time.monotonic() + WORKERLESS_SECONDS
         while not self._completed.has_ready():
             time.sleep(READY_SECONDS)
             if self._halt.is_set() and not self._client.nthreads():
                 self.cancel()
                 return [], []
+            if time.monotonic() > warn_at:
+                warn_at += WORKERLESS_SECONDS
+                if not self._client.nthreads():
+                    _log.warning("the cluster has no worker left; the run waits until one joins")
         future, result = next(self._completed)
         _, batch, alone = self._sent.pop(future.key)
         if isinstance(result, list):

@@ -1,7 +1,7 @@
 """A sink in an object store: a folder of Parquet files, each written by the task of a cluster that computed it.
 
 The files are those of `gpusift.parquet`. Beside them are `_gpusift.json`, the settings; `_failures.jsonl`; and `_run`,
-the number of the run that writes.
+the number of the run that writes, empty when none does.
 
 A task writes a file `_pending-<run>-<key>.parquet`, which engines and `gpusift.parquet.read` leave out. The calling
 process renames it when the task's result is there, and then its images are done. So each image is in exactly
@@ -67,8 +67,7 @@ def open_parquet_folder(
         check_settings(url, recorded, settings)
     run = uuid.uuid4().hex
     folder.write(RUN, run.encode())  # before the files are listed: from now on no earlier run adds to them
-    for name in folder.files(f"{PENDING}*.parquet"):
-        folder.remove(name)
+    folder.remove_pending()
     if overwrite:
         for name in (*folder.files(), FAILURES):
             folder.remove(name)
@@ -130,11 +129,12 @@ class ParquetFolder:
             self._kept = failed
 
     def close(self) -> None:
-        """Commit, and remove files that were not accepted."""
+        """Commit, end the run, so that its late tasks write no more, and remove files that were not accepted."""
         self.failures.close()
         self.commit()
-        for name in self._folder.files(f"{PENDING}{self._run}-*.parquet"):
-            self._folder.remove(name)
+        if self._folder.read(RUN) == self._run.encode():
+            self._folder.write(RUN, b"")
+            self._folder.remove_pending()
         self._local.cleanup()
 
 
@@ -176,7 +176,7 @@ class RunWriter:
 
 def _check_run(folder: _Folder, run: str) -> None:
     if folder.read(RUN) != run.encode():
-        raise OSError(None, "another run writes to this folder now, so this one must end", folder.url)
+        raise OSError(None, "this run is over, or another one writes to this folder now", folder.url)
 
 
 class _Folder:
@@ -207,6 +207,11 @@ class _Folder:
         """Remove a file, if it exists."""
         if self._system.exists(f"{self._root}/{name}"):
             self._system.rm_file(f"{self._root}/{name}")
+
+    def remove_pending(self) -> None:
+        """Remove files that were not accepted, and what killed processes left of them."""
+        for name in (*self.files(f"{PENDING}*.parquet"), *self.files(f".{PENDING}*.tmp")):
+            self.remove(name)
 
     def rename(self, name: str, new: str) -> None:
         """Rename a file; object stores copy it, without this machine, and remove the old one."""

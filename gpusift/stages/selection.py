@@ -34,9 +34,10 @@ def _steps(work: Workspace, members: Any, lengths: Any) -> list[Step]:
     cut into about max_keypoints / 4 square cells, and first comes the strongest (by response) of each cell, then the
     second of each, and so on. Of equals, the first one is kept. Those that are kept stay in their order.
     """
-    device, lists, most = work.device, work.lists, work.parameters.max_keypoints
-    if most is None:
+    device, lists = work.device, work.lists
+    if work.parameters.max_keypoints is None:
         return []
+    most = min(work.parameters.max_keypoints, lists.capacity)  # a larger limit may not fit into the kernel's int
     strengths = lists.sigmas if work.parameters.keep == "scale" else lists.responses
     grid, ranks, has_ranks = (1, 1, lists.batch), lists.further, int(work.parameters.keep == "grid")
     outputs = lists.offsets, members, lists.orientations, lengths

@@ -295,17 +295,15 @@ def _main(pipe: Connection, job: _Job) -> None:
     halt = threading.Event()
 
     def receive() -> None:
-        while True:
-            try:
+        message = None
+        try:
+            while message not in (_HALT, _END):
                 message = pipe.recv()
-            except (EOFError, OSError):  # the parent is gone
-                os._exit(1)
-            if message == _HALT:
-                halt.set()
-            if message in (_HALT, _END):
-                tasks.put(None)
-                return
-            tasks.put(message)
+                if message == _HALT:
+                    halt.set()
+                tasks.put(None if message in (_HALT, _END) else message)
+        except BaseException:  # the parent is gone, or this thread is out of memory
+            os._exit(1)
 
     def take(wait: bool = True) -> Source | None:
         source = tasks.get(wait)

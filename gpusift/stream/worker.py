@@ -162,26 +162,29 @@ Items = Queue["_Picture | _Encoded | Failed | Exception | None"]
 
 
 def _read_all(reader: Reader, take: Take, pictures: Items, halt: threading.Event) -> None:
-    """Read images until there are no more, with None at the end."""
-    while (source := take()) is not None:
-        begun = time.perf_counter()
-        item: _Picture | _Encoded | Failed | MachineError
-        try:
-            picture, messages = reader.read(source)
-        except Exception as error:  # an error of one image does not stop the others
-            item = _failed(source, error, time.perf_counter() - begun)
-            if isinstance(item, MachineError):
-                enqueue(pictures, item, halt)
+    """Read images until there are no more, with None at the end; or the error that ends this thread."""
+    end = None
+    try:
+        while (source := take()) is not None:
+            item = _read(reader, source)
+            if not enqueue(pictures, item, halt) or isinstance(item, Exception):
                 return
-        else:
-            seconds = time.perf_counter() - begun
-            if isinstance(picture, PlainJpeg):
-                item = _Encoded(source, picture, seconds)
-            else:
-                item = _Picture(source, picture, messages, seconds)
-        if not enqueue(pictures, item, halt):
-            return
-    enqueue(pictures, None, halt)
+    except Exception as error:  # out of memory, for example: without its end, the computing thread would wait forever
+        end = error
+    enqueue(pictures, end, halt)
+
+
+def _read(reader: Reader, source: Source) -> _Picture | _Encoded | Failed | MachineError:
+    """Read an image; an error of the image does not stop the others."""
+    begun = time.perf_counter()
+    try:
+        picture, messages = reader.read(source)
+    except Exception as error:
+        return _failed(source, error, time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    if isinstance(picture, PlainJpeg):
+        return _Encoded(source, picture, seconds)
+    return _Picture(source, picture, messages, seconds)
 
 
 def _failed(source: Source, error: Exception, seconds: float) -> Failed | MachineError:

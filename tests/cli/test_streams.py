@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,39 @@ def test_stdout_on_a_full_disk(photos, command):
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
     assert Path(command[-1]).exists()
+
+
+def test_stderr_on_a_full_disk(photos):
+    (photos / "broken.png").write_bytes(b"none")
+    command = [*COMMAND, "extract", "photos", "-o", "f.h5", "--device", "cpu", "--log-json", "log"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=full)
+    assert done.returncode == 1
+    end = json.loads(Path("log").read_text().splitlines()[-1])
+    assert (end["event"], end["images"], end["failures"]) == ("end", 2, 1)
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "-"])
+def test_a_log_on_a_full_disk_ends_the_run(photos, log):
+    command = [*COMMAND, "extract", "photos", "-o", "f.h5", "--device", "cpu", "--log-json", log]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, f"Error: cannot write {log}: No space left on device\n")
+
+
+@pytest.mark.parametrize("free", [200 << 20, 600 << 20])
+def test_too_small_an_address_space_is_refused(photos, free):
+    """Below some size OpenCV crashes when it is imported."""
+    code = (
+        "import resource, sys; pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(sys.argv.pop(1)),) * 2)\n"
+        "from gpusift.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, str(free), "extract", "photos", "-o", "f.h5", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: the limit of the address space must leave 1024 MiB .* \(ulimit -v\)\n", done.stderr)
+    assert not Path("f.h5").exists()
 
 
 @pytest.mark.parametrize("output", ["f.csv", "f.npz", "f.pq", "f.JSON", "a/b.parq", "f.sqlite"])

@@ -42,7 +42,11 @@ def test_a_file_counts_when_it_is_accepted_and_then_once(rows, tmp_path):
         sink.file_writer(rows, "a")  # a worker that was taken for lost wakes
         sink.file_writer(rows[:1], "of the first image")
         assert names_in(tmp_path / "out") == ["a.png", "b.png"]
-    assert not list(tmp_path.glob("out/_pending-*"))
+        (tmp_path / "out" / f"._pending-{sink.file_writer.run}-c.parquet.random.tmp").touch()  # of a killed worker
+    with pytest.raises(OSError, match="this run is over"):
+        sink.file_writer(rows, "b")  # a worker that was stopped wakes
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["_gpusift.json", "_run", "part-a.parquet"]
 
 
 def test_a_task_that_outlives_its_run_adds_nothing(rows, tmp_path):
@@ -52,7 +56,7 @@ def test_a_task_that_outlives_its_run_adds_nothing(rows, tmp_path):
         with closing(open_parquet_folder(url, SETTINGS)) as after:
             assert "b.png" not in after
             for act in (lambda: before.file_writer(rows, "b"), lambda: before.file_writer.accept("late")):
-                with pytest.raises(OSError, match="another run writes to this folder now"):
+                with pytest.raises(OSError, match="this run is over, or another one writes"):
                     act()
             after.file_writer(rows, "a")
             after.file_writer.accept("a")

@@ -41,7 +41,7 @@ def chosen_by_grid(features, shape, most):
     return sorted(i for *_, i in sorted(turns)[:most])
 
 
-@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6, 2**40])
 @pytest.mark.parametrize("keep", ["response", "scale"])
 def test_a_limit_keeps_the_strongest_of_all_features(device, keep, most):
     every = compute(device=device)
@@ -51,7 +51,7 @@ def test_a_limit_keeps_the_strongest_of_all_features(device, keep, most):
     assert len(wanted) == min(most, len(every))
 
 
-@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6, 2**40])
 def test_a_grid_takes_the_strongest_of_each_cell_in_turn(device, most):
     one_each = compute(device=device, upright=True)  # a feature a place: the rule is applied once
     wanted = one_each[chosen_by_grid(one_each, HALF.shape, most)]
@@ -79,7 +79,7 @@ def test_of_equals_the_first_ones_are_kept(device):
 
 
 @pytest.mark.parametrize("keep", ["response", "scale", "grid"])
-@pytest.mark.parametrize("most", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("most", [1, 7, 100, 10**6, 2**40])
 def test_a_batch_is_limited_as_each_image_is(device, keep, most):
     """What lies behind the end of a list, from a larger image before, does not matter."""
     images = [HALF, np.zeros_like(HALF), HALF[::-1].copy()]

@@ -59,6 +59,17 @@ def test_a_fault_ends_the_run_and_is_no_images(photos, monkeypatch, fault, where
     assert extract(photos, "f.h5", PARAMETERS).images == N_IMAGES
 
 
+def test_a_reading_thread_that_is_out_of_memory_ends_the_run(photos, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "_read", fail)
+        with pytest.raises(RunError, match="compute"):
+            extract(photos, "f.h5", PARAMETERS)
+    assert extract(photos, "f.h5", PARAMETERS).images == N_IMAGES
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE, errno.EISDIR])
 def test_what_is_wrong_with_one_file_is_its_own(photos, monkeypatch, number):
     real = images.reader.fetch
