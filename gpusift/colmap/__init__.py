@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from gpusift.colmap import pairs as image_pairs
+from gpusift.colmap import tracks
 from gpusift.colmap.pairs import Pair
-from gpusift.colmap.tracks import refine_tracks
 from gpusift.sift import SIFT
 from gpusift.sinks.base import OutputExistsError
 from gpusift.sinks.colmap import ColmapFormat
@@ -77,8 +77,9 @@ def match_database(
         Name of each image -> its file, to refine the keypoints over tracks: each keypoint of a point of the scene, as
         far as verified matches tell, is aligned with the best connected one (`gpusift.refine`), and the matches are
         verified once more. Positions change; descriptors, numbers of keypoints and matches do not. It lowers the
-        reprojection error of reconstructions. Matches are used once; after new ones are added, refinement begins at the
-        present positions.
+        reprojection error of reconstructions. The database keeps the original keypoints: when images or matches are
+        added, all matches are verified and refined again from there, as if all had been matched at once. If that fails,
+        the original keypoints are in place.
 
     Returns
     -------
@@ -114,8 +115,9 @@ def match_database(
             for names, numbers in image_pairs.blocks(new, BLOCK_IMAGES):
                 _match_block(pycolmap, database, [ids[name] for name in names], numbers, matching)
                 on_pairs(len(numbers))
+        refines = refine is not None and tracks.begin(pycolmap, path, refine)
         verified = _verify(pycolmap, path)
-        if refine is not None and sift is not None and refine_tracks(pycolmap, path, refine, sift):
+        if refines and refine is not None and sift is not None and tracks.refine_tracks(pycolmap, path, refine, sift):
             verified = _verify(pycolmap, path)
         return len(wanted), verified
 

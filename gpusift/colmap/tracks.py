@@ -2,15 +2,19 @@
 
 A track is a set of keypoints, in several images, that verified matches connect. Its best connected keypoint keeps its
 position; the others go to where the alignment finds it in their images (`gpusift.refine`).
+
+The database keeps the original keypoints in a table of its own. When matches are added, refinement begins there again:
+the result is the same as if all images had been matched at once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import Any, overload
@@ -27,7 +31,46 @@ from gpusift.sift import SIFT
 from gpusift.sinks.colmap import as_os_error
 from gpusift.sinks.colmap.conventions import PIXEL_CENTRE
 
-MARK = "CREATE TABLE IF NOT EXISTS gpusift_refined (record TEXT)"
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS gpusift_refined (record TEXT)",  # one row: the matches and files that were used
+    "CREATE TABLE IF NOT EXISTS gpusift_originals (image_id INTEGER PRIMARY KEY, data BLOB)",  # as in `keypoints`
+)
+
+
+def begin(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLike[str]]) -> bool:
+    """Give the keypoints their original positions, unless these matches have been refined with these files.
+
+    The verified geometries of refined positions are removed with them, in one transaction.
+
+    Parameters
+    ----------
+    pycolmap, path, files
+        As for `refine_tracks`.
+
+    Returns
+    -------
+    wanted : bool
+        Whether `refine_tracks` is to follow, after the verification of all matches.
+
+    Raises
+    ------
+    OSError
+        The database cannot be written.
+    """
+    with pycolmap.Database.open(path) as database:
+        record = _record(database, files)
+    with _transaction(path) as database:
+        if (record,) in database.execute("SELECT record FROM gpusift_refined").fetchall():
+            return False
+        if database.execute("SELECT COUNT(*) FROM gpusift_originals").fetchone()[0]:
+            database.execute(
+                "UPDATE keypoints SET data = (SELECT data FROM gpusift_originals AS of_image "
+                "WHERE of_image.image_id = keypoints.image_id) "
+                "WHERE image_id IN (SELECT image_id FROM gpusift_originals)"
+            )
+            for table in ("two_view_geometries", "gpusift_originals", "gpusift_refined"):
+                database.execute(f"DELETE FROM {table}")
+    return True
 
 
 def refine_tracks(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLike[str]], sift: SIFT) -> int:
@@ -37,7 +80,7 @@ def refine_tracks(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLi
     ----------
     pycolmap : module
     path : Path
-        A database with verified matches, which no other process writes to.
+        A database with original keypoints (see `begin`) and verified matches, which no other process writes to.
     files : mapping
         Name of each image -> its file. Keypoints of images that are missing keep their positions.
     sift : SIFT
@@ -46,7 +89,7 @@ def refine_tracks(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLi
     Returns
     -------
     refined : int
-        Number of keypoints that were refined. 0 if these matches have been used for it before; nothing changes then.
+        Number of keypoints that were refined. If it is 0, nothing has changed.
 
     Raises
     ------
@@ -60,14 +103,11 @@ def refine_tracks(pycolmap: Any, path: Path, files: Mapping[str, str | os.PathLi
         rows = [np.array(database.read_keypoints(image.image_id)) for image in images]
         cameras = [database.read_camera(image.camera_id) for image in images]
         edges = _edges(pycolmap, database, [image.image_id for image in images], rows)
-        n_matches = database.num_matches()
+        record = _record(database, files)
     firsts = np.concatenate(([0], np.cumsum([len(each) for each in rows])))
     pairs, matches = _tasks(edges, firsts)
     readable = [all(images[number].name in files for number in pair) for pair in pairs]
     pairs, matches = list(compress(pairs, readable)), list(compress(matches, readable))
-    record = json.dumps({"matches": n_matches, "aligned": sum(map(len, matches))})
-    if not pairs or _is_refined(path, record):
-        return 0
     shapes = [(camera.height, camera.width) for camera in cameras]
     pictures = _Pictures([files.get(image.name, "") for image in images], shapes)
     features = [_features(each, sift.plans.parameters, shape) for each, shape in zip(rows, shapes)]
@@ -159,14 +199,16 @@ def _features(rows: NDArray[Any], parameters: Parameters, shape: tuple[int, int]
     )
 
 
-def _is_refined(path: Path, record: str) -> bool:
-    with as_os_error(path), closing(sqlite3.connect(path)) as database, database:
-        database.execute(MARK)
-        return (record,) in database.execute("SELECT record FROM gpusift_refined").fetchall()
+def _record(database: Any, files: Mapping[str, str | os.PathLike[str]]) -> str:
+    """What decides a refinement: the matches of a database, and the images whose files are given."""
+    names = sorted(image.name for image in database.read_all_images() if image.name in files)
+    used = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+    return json.dumps({"matches": database.num_matches(), "pairs": database.num_matched_image_pairs(), "images": used})
 
 
 def _write(path: Path, ids: Sequence[int], rows: Sequence[NDArray[Any]], record: str) -> None:
-    with as_os_error(path), closing(sqlite3.connect(path)) as database, database:
+    with _transaction(path) as database:
+        database.execute("INSERT INTO gpusift_originals SELECT image_id, data FROM keypoints")
         database.executemany(
             "UPDATE keypoints SET data = ? WHERE image_id = ?",
             ((np.ascontiguousarray(each, np.float32).tobytes(), number) for number, each in zip(ids, rows)),
@@ -174,3 +216,12 @@ def _write(path: Path, ids: Sequence[int], rows: Sequence[NDArray[Any]], record:
         database.execute("DELETE FROM two_view_geometries")
         database.execute("DELETE FROM gpusift_refined")
         database.execute("INSERT INTO gpusift_refined VALUES (?)", (record,))
+
+
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """A transaction in a database that has `TABLES`."""
+    with as_os_error(path), closing(sqlite3.connect(path)) as database, database:
+        for table in TABLES:
+            database.execute(table)
+        yield database

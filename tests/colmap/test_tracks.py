@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from itertools import combinations
 
 import cv2  # before pycolmap, see gpusift.sinks.colmap.cameras
 import numpy as np
@@ -77,6 +78,48 @@ def test_the_same_matches_are_used_once(photographs, tmp_path):
     write_database(photographs, tmp_path / "a.db", match="exhaustive", sift=SETTINGS, refine=True)
     for found, same in zip(keypoints(tmp_path / "a.db"), expected, strict=True):
         np.testing.assert_array_equal(found, same)
+
+
+def geometries(path):
+    """The verified matches of each pair of images, by their names."""
+    with pycolmap.Database.open(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        return {
+            tuple(names[number] for number in pycolmap.pair_id_to_image_pair(pair)): geometry.inlier_matches.tolist()
+            for pair, geometry in zip(*database.read_two_view_geometries(), strict=True)
+        }
+
+
+def add(photographs, path, names):
+    """Add images one by one, so that their numbers are in this order, and match all."""
+    for name in names:
+        write_database([photographs / name], path, root=str(photographs), sift=SETTINGS)
+    match_database(path, combinations(sorted(HOMOGRAPHIES), 2), device="cpu")
+
+
+def test_images_that_come_later_are_refined_as_if_all_had_been_there(photographs, tmp_path):
+    files = {name: photographs / name for name in HOMOGRAPHIES}
+    add(photographs, tmp_path / "a.db", ["a.png", "b.png"])
+    match_database(tmp_path / "a.db", [], device="cpu", refine=files)
+    add(photographs, tmp_path / "a.db", ["c.png"])
+    match_database(tmp_path / "a.db", [], device="cpu", refine=files)
+    add(photographs, tmp_path / "b.db", ["a.png", "b.png", "c.png"])
+    match_database(tmp_path / "b.db", [], device="cpu", refine=files)
+    assert geometries(tmp_path / "a.db") == geometries(tmp_path / "b.db")
+    for later, at_once in zip(keypoints(tmp_path / "a.db"), keypoints(tmp_path / "b.db"), strict=True):
+        np.testing.assert_array_equal(later, at_once)
+
+
+def test_refinement_with_other_files_begins_at_the_original_keypoints(photographs, tmp_path):
+    write_database(photographs, tmp_path / "a.db", match="exhaustive", sift=SETTINGS)
+    shutil.copy(tmp_path / "a.db", tmp_path / "b.db")
+    match_database(tmp_path / "a.db", [], device="cpu", refine={name: photographs / name for name in HOMOGRAPHIES})
+    pairs = zip(keypoints(tmp_path / "a.db"), keypoints(tmp_path / "b.db"), strict=True)
+    assert any((refined != original).any() for refined, original in pairs)
+    match_database(tmp_path / "a.db", [], device="cpu", refine={})
+    assert geometries(tmp_path / "a.db") == geometries(tmp_path / "b.db")
+    for found, original in zip(keypoints(tmp_path / "a.db"), keypoints(tmp_path / "b.db"), strict=True):
+        np.testing.assert_array_equal(found, original)
 
 
 def test_images_without_a_file_keep_their_keypoints(photographs, tmp_path):
