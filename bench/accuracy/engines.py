@@ -22,30 +22,28 @@ Engine = Callable[[Image, Sequence[Budget]], list[Features]]
 
 ALL = 1_000_000  # exceeds the number of features of every image of the study
 
+SIZES = (0.5, 2**-0.5, 1, 2**0.5, 2)  # of windows, in sigmas: `pooling`
+
 # Settings that are not a library's default. COLMAP has half of Lowe's threshold, and four octaves.
+ROOT: dict[str, Any] = {"precise_upscale": True, "normalization": "root"}
+AS_COLMAP: dict[str, Any] = {**ROOT, "c_dog": 0.02 / 3, "n_octaves": 4, "keep": "scale"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "gpusift": {},
     "gpusift precise": {"precise_upscale": True},
-    "gpusift root": {"precise_upscale": True, "normalization": "root"},
-    "gpusift root refined": {"precise_upscale": True, "normalization": "root"},
-    "gpusift as COLMAP": {
-        "precise_upscale": True,
-        "normalization": "root",
-        "c_dog": 0.02 / 3,
-        "n_octaves": 4,
-        "keep": "scale",
-    },
-    "gpusift as COLMAP refined": {
-        "precise_upscale": True,
-        "normalization": "root",
-        "c_dog": 0.02 / 3,
-        "n_octaves": 4,
-        "keep": "scale",
-    },
+    "gpusift root": ROOT,
+    "gpusift root refined": ROOT,
+    "gpusift root pooled": {**ROOT, "pooling": SIZES},
+    "gpusift root pooled refined": {**ROOT, "pooling": SIZES},
+    "gpusift as COLMAP": AS_COLMAP,
+    "gpusift as COLMAP refined": AS_COLMAP,
+    "gpusift as COLMAP pooled": {**AS_COLMAP, "pooling": SIZES},
+    "gpusift as COLMAP pooled refined": {**AS_COLMAP, "pooling": SIZES},
     "scikit-image": {},
     "OpenCV": {},
     "OpenCV precise": {"enable_precise_upscale": True},
     "pycolmap": {},
+    "pycolmap pooled": {"domain_size_pooling": True},
+    "pycolmap affine": {"estimate_affine_shape": True},
 }
 
 
@@ -118,8 +116,8 @@ def opencv(**settings: Any) -> Engine:
     return lambda image, budgets: [run(image, budget) for budget in budgets]
 
 
-def colmap() -> Engine:
-    """Make COLMAP's SIFT, which is VLFeat's, on the CPU, with RootSIFT, its default.
+def colmap(**settings: Any) -> Engine:
+    """Make COLMAP's SIFT, which is VLFeat's, on the CPU, with RootSIFT, its default; `settings` are its SIFT options.
 
     A budget keeps the largest sigmas, as COLMAP's max_num_features does; but that keeps whole levels. The centre of
     COLMAP's upper left pixel is at (0.5, 0.5).
@@ -130,6 +128,8 @@ def colmap() -> Engine:
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.sift.max_num_features = ALL
+    for name, value in settings.items():
+        setattr(options.sift, name, value)
     extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 
     def engine(image: Image, budgets: Sequence[Budget]) -> list[Features]:

@@ -27,25 +27,42 @@ STYLES: dict[str, dict[str, Any]] = {  # colour-blind safe; a library has one co
     "gpusift precise": {"color": "#0a9396", "ls": "--"},
     "gpusift root": {"color": "#003d4d", "ls": "-"},
     "gpusift root refined": {"color": "#5f0f40", "ls": "-"},
+    "gpusift root pooled": {"color": "#003d4d", "ls": ":"},
+    "gpusift root pooled refined": {"color": "#5f0f40", "ls": ":"},
     "gpusift as COLMAP": {"color": "#003d4d", "ls": "--"},
     "gpusift as COLMAP refined": {"color": "#5f0f40", "ls": "--"},
+    "gpusift as COLMAP pooled": {"color": "#003d4d", "ls": "-."},
+    "gpusift as COLMAP pooled refined": {"color": "#5f0f40", "ls": "-."},
     "scikit-image": {"color": "#9b9b9b", "ls": (0, (1, 1.5)), "lw": 2.5, "zorder": 3},
     "OpenCV": {"color": "#ee9b00", "ls": "-"},
     "OpenCV precise": {"color": "#ee9b00", "ls": "--"},
     "pycolmap": {"color": "#ae2012", "ls": "-"},
+    "pycolmap pooled": {"color": "#ae2012", "ls": ":"},
+    "pycolmap affine": {"color": "#ae2012", "ls": "--"},
 }
 COLUMNS = 3  # of panels
-OURS = ("gpusift root", "gpusift root refined", "gpusift as COLMAP", "gpusift as COLMAP refined")
-THEIRS = ("OpenCV", "pycolmap")  # compared pair by pair
+OURS = tuple(engine for engine in STYLES if engine.startswith(("gpusift root", "gpusift as COLMAP")))
+THEIRS = ("OpenCV", "pycolmap", "pycolmap pooled", "pycolmap affine")  # compared pair by pair
 BY_PAIR = ("pair_accuracies", "corner_errors")
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the run to draw."""
+    """Return the rows of the run to draw: engines as in `STYLES`, sequences in the order of the run's first rows."""
     runs: dict[tuple[bool, str], list[Row]] = {}
     for row in rows:
         runs.setdefault((row["standard"], row["run"]), []).append(row)
-    return runs[max(runs)]
+    chosen, engines = runs[max(runs)], list(STYLES)
+    places = {title: place for place, title in enumerate(titles(chosen))}
+
+    def order(row: Row) -> tuple[int, int, float]:
+        budget = row.get("budget")
+        return (
+            engines.index(row["engine"]),
+            places.get(row.get("sequence", ""), 0),
+            -math.inf if budget is None else -budget,
+        )
+
+    return sorted(chosen, key=order)
 
 
 def mean(rows: list[Row]) -> Row:

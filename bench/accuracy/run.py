@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Measure how good features are: gpusift, scikit-image, OpenCV and COLMAP on planes seen twice.
 
-    python -m bench.accuracy.run [--data DIR] [--out DIR] [--engines "a,b"] [--budget N] [--quick]
+    python -m bench.accuracy.run [--data DIR] [--out DIR] [--engines "a,b"] [--budgets N,M] [--quick] [--resume]
 
 The first image of each sequence is matched with every other, whose homography is known. One JSON row for each engine,
-sequence and budget is appended to accuracy.jsonl; `bench.accuracy.plot` makes accuracy.md and accuracy.png of it. The
-measures, and the papers that they come from, are in `bench.accuracy.measures`:
+sequence and budget is appended to accuracy.jsonl; `bench.accuracy.plot` makes accuracy.md and accuracy.png of it.
+``--resume`` adds the rows that the newest run of the file lacks; each row says of which commit it is. The measures, and
+the papers that they come from, are in `bench.accuracy.measures`:
 
 - repeatability: keypoints with a counterpart, one to one, within 3 px, as a fraction of the fewer that both images show
   (Mikolajczyk et al. 2005); also by the overlap of their regions;
@@ -24,7 +25,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from bench.accuracy.sequences import Sequence, standard
 from bench.common import machine, rows
 from bench.common.engines import UnavailableError
 
-BUDGET = 1000  # features; most images have as many for every engine
+BUDGETS = (2000, 1000)  # features; most images have 1000 for every engine
 ROWS = "accuracy.jsonl"
 
 
@@ -75,8 +76,16 @@ def measure(
         }
 
 
-def study(names: list[str], sequences: dict[str, Sequence], budgets: list[int | None]) -> Iterator[dict[str, Any]]:
-    """Measure engines on sequences; yield rows, without what is the same for the whole run."""
+def study(
+    names: list[str],
+    sequences: dict[str, Sequence],
+    budgets: list[int | None],
+    done: Collection[tuple[str, str, int | None]] = (),
+) -> Iterator[dict[str, Any]]:
+    """Measure engines on sequences; yield rows, without what is the same for the whole run.
+
+    Engines, sequences and budgets that are `done` are left out.
+    """
     for name in names:
         about = {"engine": name, "settings": engines.SETTINGS[name]}
         try:
@@ -85,7 +94,8 @@ def study(names: list[str], sequences: dict[str, Sequence], budgets: list[int | 
             yield {**about, "skipped": str(error)}
             continue
         for title, sequence in sequences.items():
-            for row in measure(sequence, name, engine, budgets):
+            missing = [budget for budget in budgets if (name, title, budget) not in done]
+            for row in measure(sequence, name, engine, missing) if missing else ():
                 yield {"sequence": title, **about, **row}
 
 
@@ -106,15 +116,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=machine.RESULTS, metavar="DIR")
     parser.add_argument("--engines", default=",".join(engines.SETTINGS), help="comma-separated")
-    parser.add_argument("--budget", type=int, default=BUDGET, help="features of the second table")
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="features, beside all; comma-separated")
     parser.add_argument("--quick", action="store_true", help="two sequences, for a first look")
+    parser.add_argument("--resume", action="store_true", help="add what the newest run of the file lacks")
     options = parser.parse_args()
     options.engines = options.engines.split(",")
     unknown = sorted(set(options.engines) - set(engines.SETTINGS))
     if unknown:
         parser.error(f"--engines must be among {', '.join(engines.SETTINGS)}; got {unknown[0]!r}")
-    if options.budget < 1:
-        parser.error(f"--budget must be at least 1; got {options.budget}")
+    options.budgets = [int(budget) if budget.isdecimal() else 0 for budget in options.budgets.split(",")]
+    if min(options.budgets) < 1:
+        parser.error("--budgets must be integers of at least 1 with commas between them")
     if options.data and not Path(options.data).is_dir():
         parser.error(f"--data must be a folder; got {options.data}")
     return options
@@ -127,17 +139,20 @@ def main() -> None:
     if options.quick:
         names = list(makers)
         makers = {name: makers[name] for name in (names[0], names[-1])}
-    names = list(engines.SETTINGS)
-    common = rows.provenance(standard=bool(options.data and not options.quick) and options.engines == names)
+    complete = bool(options.data and not options.quick) and options.engines == list(engines.SETTINGS)
+    common, measured = rows.provenance(standard=complete), []
+    if options.resume and (options.out / ROWS).exists():
+        measured = plot.newest(rows.read(options.out / ROWS))
+        common |= {key: measured[0][key] for key in ("run", "standard")}
     begun = time.monotonic()
     sequences = {name: make() for name, make in makers.items()}
-    measured = []
-    for row in study(options.engines, sequences, [None, options.budget]):
+    done = {(row["engine"], row["sequence"], row["budget"]) for row in measured if "skipped" not in row}
+    for row in study(options.engines, sequences, [None, *options.budgets], done):
         measured.append({**common, **row})
         rows.append(options.out / ROWS, measured[-1])
         rows.say(f"{time.monotonic() - begun:4.0f} s  {summary(row)}")
     if any("skipped" not in row for row in measured):
-        plot.write(measured, options.out)
+        plot.write(plot.newest(measured), options.out)
 
 
 if __name__ == "__main__":

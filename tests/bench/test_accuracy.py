@@ -279,7 +279,7 @@ def study(tmp_path_factory):
     """The folder of a quick run of two engines, on photographs that scikit-image carries."""
     folder = tmp_path_factory.mktemp("accuracy")
     done = run_module(
-        "bench.accuracy.run", "--quick", "--engines", "gpusift precise,OpenCV", "--out", folder, "--budget", 200
+        "bench.accuracy.run", "--quick", "--engines", "gpusift precise,OpenCV", "--out", folder, "--budgets", 200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -298,6 +298,24 @@ def test_study_writes_a_row_per_engine_sequence_and_budget(study):
         assert 0.8 < row["accuracy"][2] <= 1
         assert row["hardware"]["cores"] >= 1
         assert row["versions"]["numpy"] == np.__version__
+
+
+def test_study_is_resumed_with_what_it_lacks(study, tmp_path):
+    lines = (study / "accuracy.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "accuracy.jsonl").write_text("".join(lines[:5] + lines[6:]))
+    done = run_module(
+        "bench.accuracy.run",
+        *("--quick", "--engines", "gpusift precise,OpenCV", "--out", tmp_path, "--budgets", 200, "--resume"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "accuracy.jsonl").read_text().splitlines()]
+    assert len({row["run"] for row in rows}) == 1
+    lacking, added = json.loads(lines[5]), rows[-1]
+    assert all(lacking[key] == added[key] for key in ("engine", "sequence", "budget", "accuracy", "corner_errors"))
+    assert len(rows) == 8
+    assert (tmp_path / "accuracy.md").read_text().splitlines()[:-1] == (study / "accuracy.md").read_text().splitlines()[
+        :-1
+    ]
 
 
 def test_study_is_drawn_from_its_rows(study, tmp_path):
@@ -343,7 +361,7 @@ def test_best_of_a_column_is_bold():
 def test_bad_arguments_are_refused(tmp_path):
     for arguments, words in (
         (("--engines", "gpusift,matlab"), "'matlab'"),
-        (("--budget", "0"), "at least 1; got 0"),
+        (("--budgets", "200,0"), "at least 1"),
         (("--data", tmp_path / "none"), "must be a folder"),
         (("--data", tmp_path), "homography/graf"),
     ):
