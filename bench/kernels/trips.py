@@ -193,6 +193,7 @@ def _refine(made: Made, scene: Scene) -> Times:
         "refinement.cu: for (int turn = threadIdx.x": min(1.0, scene.candidates / (made.grid[0] * made.threads)),
         "refinement.cu: for (int step = 1": 1.5,
         "refinement.cu: DEVICE bool is_allowed(": 0,
+        "refinement.cu: for (int i = 0; i < bytes": 0,
     }
 
 
@@ -221,7 +222,8 @@ def _assign_orientations(made: Made, scene: Scene) -> Times:
         f"{file}: for (int turn = 0; turn < n_smoothings": 6,
         f"{file}: for (int bin = 1 + thread": bins,
         f"{file}: for (int end = thread": 0.5,
-        f"{file}: for (int other = 0": 18,
+        f"{file}: for (int other = 0; other < bin;": 18,
+        f"{file}: for (int other = 0; other < n_bins": 0,
     }
 
 
@@ -238,9 +240,9 @@ def _describe(made: Made, scene: Scene) -> Times:
         **_window(scene.rows, scene.cols, made),
         f"{file}: while (true) {{\n        const int feature": made.share(scene.features),
         "held_sums.cuh: for (int sum = thread": 900 / made.threads,
-        f"{file}: for (int first = thread * grid.directions": 1,
-        f"{file}: for (int bin = threadIdx.y": 16 / made.block[1],
-        f"{file}: for (int d = threadIdx.x": 1,
+        "histograms.cuh: for (int first = thread * grid.directions": 1,
+        "histograms.cuh: for (int bin = threadIdx.y": 16 / made.block[1],
+        "histograms.cuh: for (int d = threadIdx.x": 1,
         f"{file}: for (int first = 0; first < n_values": 8,
         f"{file}: for (int lane = thread; lane < smaller": 0.25,
         f"{file}: for (int lane = thread; lane < SUM_LANES": 0.25,
