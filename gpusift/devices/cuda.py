@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,13 @@ class CudaDevice(Device):
         return CudaLaunch(name, function, grid, block, tuple(values))
 
     def program(self, steps: Sequence[Launch]) -> Launch:
-        """Steps as one function: a CUDA graph if all of them are launches."""
-        graphs = os.environ.get("GPUSIFT_GRAPHS", "1") != "0" and all(isinstance(step, CudaLaunch) for step in steps)
-        return Program(steps, self._capture if graphs else None)
+        """Steps as one function, in which launches that follow each other are a CUDA graph."""
+        graphs = os.environ.get("GPUSIFT_GRAPHS", "1") != "0"
+        parts = [
+            Program(list(part), self._capture if graphs and are_launches else None)
+            for are_launches, part in groupby(steps, lambda step: isinstance(step, CudaLaunch))
+        ]
+        return parts[0] if len(parts) == 1 else Program(parts, None)
 
     def _capture(self, run: Launch) -> Launch:
         """Launches as a CUDA graph, to be launched on the stream that is current when it is called."""

@@ -276,6 +276,22 @@ def test_a_program_does_the_same_as_a_graph(cuda):
 
 
 @pytest.mark.gpu
+def test_launches_on_either_side_of_a_step_of_the_host_are_graphs(cuda):
+    (first, second), level, out = steps_of(cuda, 2)
+    total = cuda.xp.zeros((2, 2), np.float32)
+
+    def add():
+        total[...] = total + out
+
+    program = cuda.program([first, second, add, first])
+    for n in range(1, 5):
+        level.fill(n)
+        program()
+    assert (cuda.to_host(total) == 1 + 2 + 3 + 4).all()
+    assert [part._graph is not None for part in program.steps] == [True, False, True]
+
+
+@pytest.mark.gpu
 def test_a_graph_is_in_order_with_the_stream_that_it_is_launched_in(cuda):
     steps, level, out = steps_of(cuda)
     program = cuda.program(steps)
