@@ -9,7 +9,7 @@ import numpy as np
 
 from gpusift import profiles
 from gpusift.devices import Device, get_device, precision
-from gpusift.features import Features
+from gpusift.features import ARRAYS
 from gpusift.parameters import Parameters
 from gpusift.pipeline.plan import Plans
 from gpusift.pipeline.strips import limit_in_bytes
@@ -19,7 +19,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Configuration")
 
 # Of the last image.
-ATTRIBUTES = ("keypoints", *(field.name for field in fields(Features)), "scalespace_sigmas", "_n_octaves")
+ATTRIBUTES = ("keypoints", *ARRAYS, "scalespace_sigmas", "_n_octaves")
 
 
 class Setting(Generic[T]):

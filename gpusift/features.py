@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpusift.provenance import Provenance
 from gpusift.storage.atomic import replacing
 
 Reals = NDArray[np.float32] | NDArray[np.float64]
+
+# The attributes of `Features` that are arrays.
+ARRAYS = ("positions", "sigmas", "scales", "octaves", "orientations", "responses", "descriptors")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,6 +44,9 @@ class Features:
         Difference of Gaussians, interpolated at the keypoint; negative for bright blobs, positive for dark ones.
     descriptors : (N, D) array of uint8 or None
         Descriptors, if they were computed.
+    provenance : Provenance or None
+        Layout, normalization and pooling of the descriptors, upsampling and bias of the positions, where known: `SIFT`
+        says so, and files keep it. Features that do not fit are not compared.
     """
 
     positions: Reals
@@ -49,6 +56,7 @@ class Features:
     orientations: Reals
     responses: Reals
     descriptors: NDArray[np.uint8] | None = None
+    provenance: Provenance | None = None
 
     @property
     def keypoints(self) -> NDArray[np.int64]:
@@ -95,12 +103,18 @@ class Features:
                 return self._map(on_host)
             first, memory = together
             host = memory.get()
-        return Features(**{name: _placed(host, array, array.data.ptr - first) for name, array in arrays.items()})
+        placed: dict[str, Any] = {name: _placed(host, array, array.data.ptr - first) for name, array in arrays.items()}
+        return replace(self, **placed)
 
     def arrays(self) -> dict[str, Any]:
         """The arrays by their names, without `descriptors` if there are none."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: getattr(self, name) for name in ARRAYS}
         return {name: value for name, value in values.items() if value is not None}
+
+    def as_npz(self) -> dict[str, Any]:
+        """What `.npz` files hold: the arrays, on the host, and the provenance, if it is known, as JSON."""
+        known = {} if self.provenance is None else {"provenance": np.array(self.provenance.as_json())}
+        return {**self.to_host().arrays(), **known}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the features to a file of NumPy's `.npz` format, which `load` and `numpy.load` read.
@@ -116,7 +130,7 @@ class Features:
         OSError
             If the file cannot be written. An earlier one is unchanged then.
         """
-        arrays = self.to_host().arrays()
+        arrays = self.as_npz()
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
@@ -131,13 +145,13 @@ class Features:
         OSError
             If it cannot be read.
         """
-        names = [field.name for field in fields(cls)]
         with open(path, "rb") as file:
             data = np.load(file, allow_pickle=False)
-            missing = [name for name in names[:-1] if name not in getattr(data, "files", ())]
+            missing = [name for name in ARRAYS[:-1] if name not in getattr(data, "files", ())]
             if missing:
                 raise ValueError(f"{os.fspath(path)} must hold features, but has no {', '.join(missing)}")
-            return cls(**{name: data.get(name) for name in names})
+            provenance = Provenance.of_json(str(data["provenance"])) if "provenance" in data else None
+            return cls(**{name: data.get(name) for name in ARRAYS}, provenance=provenance)
 
     @classmethod
     def concatenate(cls, several: Sequence[Features]) -> Features:
@@ -146,7 +160,8 @@ class Features:
         Parameters
         ----------
         several : sequence of Features
-            At least one; all on the host or all on one GPU, all with descriptors of one length or all without.
+            At least one; all on the host or all on one GPU, all with descriptors of one length or all without, all of
+            one provenance.
 
         Raises
         ------
@@ -156,16 +171,40 @@ class Features:
         several = list(several)
         if not several:
             raise ValueError("features must be at least one to be concatenated, got none")
-        kinds = {(_is_cupys(each.positions), tuple(each.arrays()), _width(each)) for each in several}
+        kinds = {(_is_cupys(each.positions), tuple(each.arrays()), _width(each), each.provenance) for each in several}
         if len(kinds) > 1:
             raise ValueError(
-                "features must be all on the host or all on a GPU, with descriptors of one length or without, got "
-                f"{', '.join(map(repr, several))}"
+                "features must be all on the host or all on a GPU, of one provenance, with descriptors of one length "
+                f"or without, got {', '.join(f'{each!r} ({each.provenance})' for each in several)}"
             )
         with on_device_of(several[0].positions):
             xp = _module_of(several[0].positions)
             names = several[0].arrays()
-            return cls(**{name: xp.concatenate([getattr(each, name) for each in several]) for name in names})
+            joined = {name: xp.concatenate([getattr(each, name) for each in several]) for name in names}
+            return replace(several[0], **joined)
+
+    def with_provenance(self, provenance: Provenance | None) -> Features:
+        """The same features, known to be computed so."""
+        return replace(self, provenance=provenance)
+
+    def unbiased(self) -> Features:
+        """The same keypoints without the bias of upsampling, as far as it is known."""
+        if self.provenance is None or not self.provenance.bias:
+            return self
+        return self.shifted(-self.provenance.bias).with_provenance(replace(self.provenance, bias=0.0))
+
+    def normalization(self, given: str | None = None) -> str:
+        """The normalization of the descriptors: the one that is known, or given; "l2" if there is neither.
+
+        Raises
+        ------
+        ValueError
+            Another one is known than the one that is given.
+        """
+        known = None if self.provenance is None else self.provenance.normalization
+        if None not in (known, given) and known != given:
+            raise ValueError(f"normalization must be that of the features, {known!r}, or not given, got {given!r}")
+        return given or known or "l2"
 
     def with_descriptors(self, descriptors: NDArray[np.uint8]) -> Features:
         """The same keypoints with these descriptors."""
@@ -178,7 +217,7 @@ class Features:
 
     def _map(self, function: Any) -> Features:
         with on_device_of(self.positions):
-            return Features(**{name: function(array) for name, array in self.arrays().items()})
+            return replace(self, **{name: function(array) for name, array in self.arrays().items()})
 
 
 def on_device_of(array: Any) -> AbstractContextManager[Any]:

@@ -2,7 +2,8 @@
 
 Each file holds the arrays of `Features` by their names (`positions`, `sigmas`, `scales`, `octaves`,
 `orientations`, `responses`, and `descriptors` if there are any), on the host and in gpusift's own
-conventions (row and column, radians, input pixels), and `image_shape`, (2,) int64: rows, columns.
+conventions (row and column, radians, input pixels), `image_shape`, (2,) int64: rows, columns, and
+`provenance`, JSON with the attributes of `gpusift.features.Provenance`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def write(path: str | os.PathLike[str], features: Features, image_shape: Sequenc
     path, features, image_shape
         As for `save`; the folder must exist.
     """
-    arrays = features.to_host().arrays()
+    arrays = features.as_npz()
     with open(path, "wb") as file:
         np.savez(file, image_shape=np.array(image_shape[:2], dtype=np.int64), **arrays)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpusift.floating_point import default_mode
+from gpusift.provenance import Provenance
 
 # scikit-image's numbers, named.
 MIN_OCTAVE_SIZE = 12  # samples along the shorter side of the last octave
@@ -205,6 +207,17 @@ class Parameters:
     def position_shift(self) -> float:
         """What precise_upscale subtracts from positions, input pixels: the bias of area-aligned enlargement."""
         return self.upsampling_bias if self.precise_upscale else 0.0
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What features say of how they were computed."""
+        bias = self.upsampling_bias - self.position_shift
+        return Provenance(self.descriptor_layout, self.normalization, self.pooling, self.upsampling, bias)
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Parameters:
+        """The parameters among the settings that an output records; those that are missing are the defaults."""
+        return cls(**{each.name: settings[each.name] for each in fields(cls) if each.name in settings})
 
     @cached_property
     def bin_centre(self) -> float:

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusift.features import Features
+from gpusift.parameters import Parameters
+from gpusift.provenance import Provenance
 from gpusift.storage.name_set import NameSet
 
 if TYPE_CHECKING:
@@ -85,12 +87,14 @@ def _read_all(path: Path) -> Iterator[tuple[str, tuple[int, int], Features]]:
     _, parquet = import_pyarrow()
     for file in [path] if path.is_file() else sorted(path.glob(f"{FILE}*.parquet")):
         with parquet.ParquetFile(file) as opened:
+            provenance = _provenance((opened.schema_arrow.metadata or {}).get(METADATA))
             for batch in opened.iter_batches(batch_size=READ_IMAGES):
-                yield from _rows(batch)
+                yield from _rows(batch, provenance)
     for journal in sorted(path.glob(f"{JOURNAL}*")):
         if not file_of(journal).exists():
-            for batch in read_journal(journal, schema_of((path / SETTINGS).read_text())):
-                yield from _rows(batch)
+            record = (path / SETTINGS).read_text()
+            for batch in read_journal(journal, schema_of(record)):
+                yield from _rows(batch, _provenance(record))
 
 
 def schema_of(record: str) -> pyarrow.Schema:
@@ -210,7 +214,13 @@ def _joined(arrays: Sequence[np.ndarray], dtype: Any) -> tuple[np.ndarray, pyarr
     return flat[0] if len(flat) == 1 else np.concatenate(flat), ends
 
 
-def _rows(batch: pyarrow.RecordBatch) -> Iterator[tuple[str, tuple[int, int], Features]]:
+def _provenance(record: str | bytes | None) -> Provenance | None:
+    """Return what a run's record says of its features; None if there is none."""
+    settings = json.loads(record or "{}").get("settings")
+    return Parameters.of_settings(settings).provenance if settings else None
+
+
+def _rows(batch: pyarrow.RecordBatch, provenance: Provenance | None) -> Iterator[tuple[str, tuple[int, int], Features]]:
     """Make features of columns."""
     for i in range(batch.num_rows):
         row = {name: batch[name][i] for name in batch.schema.names}
@@ -220,4 +230,4 @@ def _rows(batch: pyarrow.RecordBatch) -> Iterator[tuple[str, tuple[int, int], Fe
         if descriptors is not None:
             descriptors = np.frombuffer(descriptors, np.uint8).reshape(len(positions), row["descriptor_size"].as_py())
         shape = row["image_rows"].as_py(), row["image_cols"].as_py()
-        yield row["name"].as_py(), shape, Features(positions, **lists, descriptors=descriptors)
+        yield row["name"].as_py(), shape, Features(positions, **lists, descriptors=descriptors, provenance=provenance)

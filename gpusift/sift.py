@@ -11,7 +11,7 @@ import numpy as np
 
 from gpusift import pipeline
 from gpusift.configuration import Configuration
-from gpusift.features import Features
+from gpusift.features import ARRAYS, Features
 from gpusift.parameters import Parameters
 from gpusift.pipeline import inputs
 from gpusift.pipeline.outcomes import Outcome, require
@@ -66,7 +66,8 @@ class SIFT(Configuration):
         "kernel" is our own blur: with float32, the result is the same on every CPU and GPU, byte for byte. "ndimage" is
         `scipy.ndimage.gaussian_filter`, or CuPy's; it is slower and makes no such promise. "auto" is "kernel".
     num_threads : int, optional
-        Threads of the CPU device; by default one for each processor that the process may use.
+        Threads of the CPU device; by default `OMP_NUM_THREADS`, or one for each processor that the process may use by
+        its affinity and the quotas of its cgroups.
     max_keypoints : int, optional
         At most so many features are computed. `keep` chooses first among the keypoints, then among their features.
         Those that are kept, and their order, are as without a limit.
@@ -430,8 +431,8 @@ class SIFT(Configuration):
             raise RuntimeError(NO_FEATURES)
         self._set_octaves(opened.shape)
         self.keypoints = features.keypoints
-        for field in fields(Features):
-            setattr(self, field.name, getattr(features, field.name))
+        for name in ARRAYS:
+            setattr(self, name, getattr(features, name))
         with self.device.active():
             self.scales, self.octaves = self.scales.astype(np.int64), self.octaves.astype(np.int64)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpusift.devices.cuda_info import load_cupy
-from gpusift.features import Features
+from gpusift.features import ARRAYS, Features
 from gpusift.parameters import NORMALIZATIONS
 
 if TYPE_CHECKING:
     import torch
+
+LAYOUT = "ubc"  # of the descriptors that LightGlue's network was trained with
 
 
 def tensors(features: Features) -> dict[str, torch.Tensor]:
@@ -35,8 +36,7 @@ def tensors(features: Features) -> dict[str, torch.Tensor]:
         PyTorch is not installed.
     """
     torch = _torch()
-    arrays = ((field.name, getattr(features, field.name)) for field in fields(features))
-    return {name: torch.from_dlpack(array) for name, array in arrays if array is not None}
+    return {name: torch.from_dlpack(array) for name, array in features.arrays().items()}
 
 
 def features(tensors: Mapping[str, torch.Tensor]) -> Features:
@@ -60,7 +60,7 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
     ImportError
         The tensors are on a GPU, and CuPy is not installed.
     """
-    names = [field.name for field in fields(Features)]
+    names = ARRAYS
     known = {name: tensors[name].detach() for name in names if name in tensors}
     missing = [name for name in names if name not in known and name != "descriptors"]
     if missing:
@@ -81,12 +81,14 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
     return Features(**arrays)
 
 
-def lightglue(features: Features, image_shape: Sequence[int], *, normalization: str = "l2") -> dict[str, torch.Tensor]:
+def lightglue(
+    features: Features, image_shape: Sequence[int], *, normalization: str | None = None
+) -> dict[str, torch.Tensor]:
     """Return LightGlue's input for one image: ``LightGlue(features="sift")({"image0": ..., "image1": ...})``.
 
     Its network was trained with COLMAP's SIFT on the GPU (github.com/cvg/LightGlue/issues/110 and 130), so compute the
     features with ``SIFT.lightglue()``: the network does not know other orders of a descriptor's values, nor
-    scikit-image's angles. For N features, with a batch dimension:
+    scikit-image's angles. The positions are without the bias of upsampling. For N features, with a batch dimension:
 
     ===================  ================  =====================================================================
     `keypoints`          (1, N, 2) float32   x (column) and y (row), the centre of the upper left pixel at (0, 0)
@@ -104,7 +106,7 @@ def lightglue(features: Features, image_shape: Sequence[int], *, normalization: 
     image_shape : (2,) sequence of int
         Rows and columns of the image.
     normalization : {"l2", "root"}, optional
-        Normalization of the SIFT that computed the features.
+        Normalization of the SIFT that computed the features; by default the one that they are known to have, or "l2".
 
     Returns
     -------
@@ -114,18 +116,25 @@ def lightglue(features: Features, image_shape: Sequence[int], *, normalization: 
     Raises
     ------
     ValueError
-        The features have no descriptors, or the normalization is unknown.
+        The features have no descriptors, or are known to have others than of layout "ubc", or of another normalization.
     ImportError
         PyTorch is not installed.
     """
     torch = _torch()
     if features.descriptors is None:
         raise ValueError("features must have descriptors, got None; compute them with SIFT.compute")
-    if normalization not in NORMALIZATIONS:
+    layout = None if features.provenance is None else features.provenance.descriptor_layout
+    if layout not in (None, LAYOUT):
+        raise ValueError(
+            f"features must have descriptors of the layout {LAYOUT!r} for LightGlue's network, got {layout!r}; compute "
+            "them with SIFT.lightglue"
+        )
+    if normalization not in (None, *NORMALIZATIONS):
         raise ValueError(f"normalization must be one of {', '.join(map(repr, NORMALIZATIONS))}, got {normalization!r}")
+    features = features.unbiased()
     arrays = tensors(features)
     descriptors = arrays["descriptors"].float()
-    if normalization == "l2":
+    if features.normalization(normalization) == "l2":
         descriptors = descriptors.sqrt()
     data = {
         "keypoints": arrays["positions"].flip(1),

@@ -11,9 +11,10 @@ import skimage.data
 
 import gpusift.torch
 from gpusift import SIFT, Features
+from gpusift.features import ARRAYS
 
 IMAGE = skimage.data.camera()[100:300, 150:400]
-NAMES = list(Features.__dataclass_fields__)
+NAMES = list(ARRAYS)
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_the_lightglue_dictionary(torch, device):
     host = features.to_host()
     arrays = {name: tensor[0].cpu().numpy() for name, tensor in data.items()}
     np.testing.assert_array_equal(arrays["image_size"], [250, 200])
-    np.testing.assert_array_equal(arrays["keypoints"], host.positions[:, ::-1])
+    np.testing.assert_array_equal(arrays["keypoints"], host.unbiased().positions[:, ::-1])
     np.testing.assert_array_equal(arrays["keypoint_scores"], np.abs(host.responses) * host.sigmas)
     np.testing.assert_allclose(np.linalg.norm(arrays["descriptors"], axis=1), 1, rtol=1e-6)
     assert 0 <= arrays["oris"].min() <= arrays["oris"].max() < 2 * np.pi
@@ -136,21 +137,23 @@ def test_lightglue_gets_what_its_own_extractor_gives(torch, device):
 
 def test_root_descriptors_are_not_rooted_again(torch, device):
     data = [
-        gpusift.torch.lightglue(SIFT(device=device, normalization=n).compute(IMAGE), IMAGE.shape, normalization=n)
+        gpusift.torch.lightglue(
+            SIFT(device=device, normalization=n, descriptor_layout="ubc").compute(IMAGE), IMAGE.shape
+        )
         for n in ("l2", "root")
     ]
     assert (data[0]["descriptors"] * data[1]["descriptors"]).sum(dim=2).min() > 0.99
 
 
 def test_lightglue_of_no_features(torch):
-    empty = SIFT(device="cpu").compute(np.zeros((50, 60)))
+    empty = SIFT.lightglue(device="cpu").compute(np.zeros((50, 60)))
     data = gpusift.torch.lightglue(empty, (50, 60))
     assert data["keypoints"].shape == (1, 0, 2)
     assert data["descriptors"].shape == (1, 0, 128)
 
 
 def test_lightglue_wants_descriptors(torch):
-    features = SIFT(device="cpu").compute(IMAGE)
+    features = SIFT.lightglue(device="cpu").compute(IMAGE)
     with pytest.raises(ValueError, match="features must have descriptors, got None"):
         gpusift.torch.lightglue(features.with_descriptors(None), IMAGE.shape)
     with pytest.raises(ValueError, match="normalization must be one of 'l2', 'root', got 'l1'"):
@@ -163,7 +166,7 @@ def test_lightglue_itself_takes_it(torch):
     )
     torch.manual_seed(0)
     network = lightglue.LightGlue(features=None, input_dim=128, add_scale_ori=True, weights=None).eval()
-    sift = SIFT(device="cpu", descriptor_layout="ubc", max_keypoints=60)
+    sift = SIFT.lightglue(device="cpu", max_keypoints=60)
     data = [gpusift.torch.lightglue(sift.compute(image), image.shape) for image in (IMAGE, IMAGE[:150])]
     with torch.no_grad():
         result = network({"image0": data[0], "image1": data[1]})

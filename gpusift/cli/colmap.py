@@ -78,7 +78,7 @@ def colmap(
     COLMAP verifies the matches. With --refine, each keypoint is aligned with those that it matches in
     other images, to a tenth of a pixel, and the matches are verified again: reconstructions have a lower
     reprojection error. The rest is as for gpusift extract: results are safe on the disk within
-    a second, the same command resumes, and an image that cannot be read is reported.
+    a second, the same command resumes, an image that cannot be read is reported, and exit codes are the same.
     """  # noqa: D301
     given = given_parameters(context, options)
     settings = {"camera_model": camera_model, "camera_params": _numbers(camera_params), "single_camera": single_camera}

@@ -82,12 +82,15 @@ def extract(context: click.Context, /, sources: tuple[str, ...], output: str, **
     are list_bytes, listing_bytes, entries, depth, idle_seconds, listing_seconds and redirects.
 
     Results are safe on the disk within a second. After an interruption of any kind, the same command
-    resumes. Ctrl-C, or SIGTERM, finishes the images that are being computed; the exit code is then
-    130, or 143.
+    resumes. Ctrl-C, or SIGTERM, finishes the images that are being computed.
 
-    An image that cannot be read is reported, and the others are computed; the exit code is then 1.
-    Failures are recorded with their reasons, in the folder OUT or beside the file OUT. They are tried
-    again only with --retry-failed. An image without features gives an empty entry.
+    An image that cannot be read is reported, and the others are computed. Failures are recorded with
+    their reasons, in the folder OUT or beside the file OUT. They are tried again only with
+    --retry-failed. An image without features gives an empty entry.
+
+    Exit codes: 0, all images are done; 3, all are done but those that failed, in this run or before; 1,
+    the run failed, and what was committed is kept; 2, the command line is wrong; 130 and 143, Ctrl-C and
+    SIGTERM.
     """  # noqa: D301
     if not sources and not options["files_from"]:
         raise click.UsageError("there must be a SOURCE, or --files-from")

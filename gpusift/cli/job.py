@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpusift.stream import Summary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IMAGES_FAILED = 3  # exit code of a run that is complete, but for images that failed; click's own are 1 and 2
 STOPPED = 128  # plus the signal's number: exit code of a program that a signal ended, by the shells' convention
 
 SHOWN_SUFFIXES = 4  # of files that were left out
@@ -190,7 +191,9 @@ def _left_out(suffixes: Counter[str]) -> str:
 def _exit_code(summary: Summary, error: Exception | None, stop: _Stop) -> int:
     if stop.number is not None and not error:
         return STOPPED + stop.number
-    return 1 if error or summary.failures or summary.failed_before else 0
+    if error:
+        return 1
+    return IMAGES_FAILED if summary.failures or summary.failed_before else 0
 
 
 def _why_not_begun(error: Exception, output: str) -> str:

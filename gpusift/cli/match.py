@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from gpusift.cli.match_file import is_features_file, match_file
 from gpusift.cli.options import (
     check_new,
     check_png,
@@ -31,10 +32,10 @@ MEANING = {
 }
 
 
-@click.command(short_help="Match two photographs, verify, and draw the matches.")
+@click.command(short_help="Match two photographs and draw the matches; or match features of hloc's files.")
 @click.argument("image_a", type=click.Path())
 @click.argument("image_b", type=click.Path())
-@click.option("-o", "--output", required=True, metavar="PNG", help="The picture to write.")
+@click.option("-o", "--output", required=True, metavar="PNG|H5", help="The picture, or the file of matches, to write.")
 @click.option("--json", "json_file", metavar="FILE", help="Also write counts, matrix and inliers to this file.")
 @click.option(
     "--model",
@@ -91,7 +92,15 @@ def match(
 
     Matches are verified if they obey one homography, or one epipolar geometry (a fundamental matrix), which is printed.
     If no geometry is found, a line says so, and the exit code is still 0.
+
+    gpusift match FEATURES.h5 PAIRS.txt -o MATCHES.h5 matches features that gpusift extract or hloc wrote: mutual
+    nearest neighbours that pass --max-ratio, for each line of PAIRS.txt, two names of images. MATCHES.h5 is a file of
+    hloc's.
     """
+    if is_features_file(image_a):
+        rule = {"max_ratio": max_ratio, "symmetric_ratio": symmetric_ratio, "device": options["device"]}
+        match_file(context, image_a, image_b, output, overwrite, **rule)
+        return
     from gpusift.matching import match as match_features
     from gpusift.plot import draw_matches, write_png
     from gpusift.refine import refine_matches

@@ -17,6 +17,7 @@ import numpy as np
 from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap import tracks
 from gpusift.colmap.pairs import Pair
+from gpusift.matching.blocks import blocks
 from gpusift.sift import SIFT
 from gpusift.sinks.base import OutputExistsError
 from gpusift.sinks.colmap import ColmapFormat
@@ -41,7 +42,6 @@ __all__ = [
 MAX_RATIO = 0.8
 MAX_DISTANCE = 0.7 * 512
 
-BLOCK_IMAGES = 16  # the descriptors of twice as many images are held at once
 VERIFIED_PAIRS = 64  # verified together; Ctrl-C waits for them
 SEED = 0  # of the random samples that verification draws
 
@@ -112,7 +112,7 @@ def match_database(
             wanted = {(min(pair), max(pair)) for pair in pairs if ids.keys() >= set(pair)}
             new = {pair for pair in wanted if not database.exists_matches(*(ids[name] for name in pair))}
             on_pairs(len(wanted) - len(new))
-            for names, numbers in image_pairs.blocks(new, BLOCK_IMAGES):
+            for names, numbers in blocks(new):
                 _match_block(pycolmap, database, [ids[name] for name in names], numbers, matching)
                 on_pairs(len(numbers))
         refines = refine is not None and tracks.begin(pycolmap, path, refine)

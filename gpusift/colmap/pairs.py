@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations, groupby
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 from gpusift.sources.limits import DEFAULT_LIMITS
 from gpusift.sources.lists import lines_of, open_local_list
@@ -129,33 +129,3 @@ def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
                 )
             pairs += of_images
     return pairs
-
-
-def blocks(pairs: Iterable[Pair], size: int) -> Iterator[tuple[list[str], list[tuple[int, int]]]]:
-    """Divide pairs into groups, so that only the descriptors of a few images are in memory at a time.
-
-    Parameters
-    ----------
-    pairs : iterable of (str, str)
-        In any order.
-    size : int
-        A group has at most twice as many images.
-
-    Yields
-    ------
-    names : list of str
-        The images of the group.
-    numbers : list of (int, int)
-        Its pairs, as numbers of these.
-    """
-    pairs = list(pairs)
-    number = {name: i for i, name in enumerate(sorted({name for pair in pairs for name in pair}))}
-
-    def block(pair: Pair) -> tuple[int, int]:
-        return number[pair[0]] // size, number[pair[1]] // size
-
-    for _, group in groupby(sorted(pairs, key=block), key=block):
-        members: Sequence[Pair] = list(group)
-        names = sorted({name for pair in members for name in pair})
-        place = {name: i for i, name in enumerate(names)}
-        yield names, [(place[first], place[second]) for first, second in members]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpusift import processors
 from gpusift.devices import host_library
 from gpusift.devices.device import Copy, Device, Launch, Shape
 from gpusift.devices.launch_arguments import pack
@@ -31,7 +32,7 @@ class CpuDevice(Device):
     dtype : str
         "float32" or "float64": the precision of the kernels.
     num_threads : int, optional
-        Threads of a launch; by default one for each processor that this process may use.
+        Threads of a launch; by default `gpusift.processors.threads`.
     library : host.Library, optional
         By default the best one for this processor.
     """
@@ -48,7 +49,7 @@ class CpuDevice(Device):
     ) -> None:
         self.dtype = np.dtype(dtype)
         self._precision = self.dtype.name
-        self.num_threads = num_threads or _cpu_count()
+        self.num_threads = num_threads or processors.threads()
         self.library = library or host_library.library()
         self._calls = threading.local()  # of each thread: the team of the call that it is in
 
@@ -193,11 +194,5 @@ def cpu_info() -> dict[str, Any]:
     return {
         "instruction_set": host_library.library().instruction_set,
         "available": [library.instruction_set for library in host_library.libraries()],
-        "threads": _cpu_count(),
+        "threads": processors.threads(),
     }
-
-
-def _cpu_count() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

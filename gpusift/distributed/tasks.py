@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from itertools import count
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpusift import processors
 from gpusift.errors import reason_of
-from gpusift.features import Features
+from gpusift.features import ARRAYS, Features
 from gpusift.images.reader import NVIMGCODEC
 from gpusift.stream.worker import Done, Failed, worker_here
 
@@ -118,12 +119,12 @@ def _sift(parameters: tuple[tuple[str, Any], ...]) -> SIFT:
 def _jpeg_decoder(parameters: tuple[tuple[str, Any], ...], n_decoders: int | None) -> JpegDecoder:
     from gpusift.images.nvimgcodec import JpegDecoder
 
-    return JpegDecoder(_sift(parameters).device, n_decoders or len(os.sched_getaffinity(0)))
+    return JpegDecoder(_sift(parameters).device, n_decoders or processors.available())
 
 
 def _of_number(n: int) -> Features:
     """Return this many features without values."""
-    nothing: dict[str, Any] = {field.name: np.empty((n, 0), np.float32) for field in fields(Features)}
+    nothing: dict[str, Any] = {name: np.empty((n, 0), np.float32) for name in ARRAYS}
     return Features(**nothing)
 
 

@@ -17,6 +17,7 @@ from gpusift.matching.inputs import as_bytes, descriptor_array, device_of, mask_
 from gpusift.matching.matches import Matches as Matches
 from gpusift.matching.matches import index_pairs
 from gpusift.matching.nearest import Rules
+from gpusift.provenance import require_comparable
 
 
 def match_descriptors(
@@ -160,10 +161,10 @@ def match(
     TypeError
         If descriptors are not real numbers or differ in dtype, or the mask does not hold booleans.
     ValueError
-        If features have no descriptors; if these are not 2-D, not finite, differ in length, or are
-        on a GPU and `device` is the CPU; if the mask's shape is not (M, N), `max_ratio` is not in
-        (0, 1], `max_distance` is not above 0, `symmetric_ratio` is set without `cross_check`, or there is no such
-        device.
+        If features have no descriptors, or are known to have descriptors of different layouts, normalizations or
+        pooling; if these are not 2-D, not finite, differ in length, or are on a GPU and `device` is the CPU; if the
+        mask's shape is not (M, N), `max_ratio` is not in (0, 1], `max_distance` is not above 0, `symmetric_ratio` is
+        set without `cross_check`, or there is no such device.
     RuntimeError
         If the device cannot be had.
     """
@@ -232,6 +233,7 @@ def _match(
         raise ValueError(f"max_distance must be above 0, got {rules.max_distance}")
     if rules.symmetric_ratio and not rules.cross_check:
         raise ValueError("symmetric_ratio must be used with cross_check=True, got cross_check=False; set both")
+    require_comparable((name, each.provenance) for name, each in features.items() if isinstance(each, Features))
     descriptors = {}
     for name, each in features.items():
         descriptors[name] = each.descriptors if isinstance(each, Features) else each

@@ -22,7 +22,7 @@ from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.pipeline import batches, computation
 from gpusift.pipeline.computation import Wanted
-from gpusift.pipeline.outcomes import Outcome, Unfit
+from gpusift.pipeline.outcomes import Outcome, Unfit, with_provenance
 from gpusift.pipeline.plan import Key, Plans
 from gpusift.stages import descriptor, intensities, orientation
 from gpusift.stages.intensities import Image
@@ -124,7 +124,8 @@ def describe(plans: Plans, image: Image, features: Features, *, assign: bool = F
             return Unfit(ValueError, intensities.why_unfit(image))
         require_levels(parameters, features, n_octaves)
         if not n_octaves:
-            return features.with_descriptors(device.xp.empty((0, parameters.n_values), np.uint8))
+            nothing = device.xp.empty((0, parameters.n_values), np.uint8)
+            return with_provenance(features.with_descriptors(nothing), parameters)
         with scale_space_of(plans, image) as space:
             if isinstance(space, Unfit):
                 return space
@@ -132,7 +133,8 @@ def describe(plans: Plans, image: Image, features: Features, *, assign: bool = F
             if assign:
                 biased = orientation.assign(device, space, biased, parameters)
                 features = biased.shifted(-parameters.position_shift)
-            return features.with_descriptors(descriptor.describe(device, space, biased, parameters))
+            described = descriptor.describe(device, space, biased, parameters)
+            return with_provenance(features.with_descriptors(described), parameters)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from gpusift.devices import Copy
 from gpusift.features import Features
 from gpusift.pipeline import strips
 from gpusift.pipeline.batches import Batch
-from gpusift.pipeline.outcomes import Outcome, Unfit
+from gpusift.pipeline.outcomes import Outcome, Unfit, with_provenance
 from gpusift.pipeline.plan import Key, Memory, Plan, Plans, bytes_of
 from gpusift.pipeline.results import outcomes_of, start_copy
 from gpusift.stages import intensities
@@ -159,7 +159,7 @@ class InFlight:
         outcomes = first.outcomes if first.outcomes is not None else first.in_pieces()
         first.end()
         self._running.popleft()
-        return first.batch.numbers, outcomes
+        return first.batch.numbers, [with_provenance(outcome, self._plans.parameters) for outcome in outcomes]
 
 
 class Computation:

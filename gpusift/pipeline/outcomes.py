@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gpusift.features import Features
+from gpusift.parameters import Parameters
 
 T = TypeVar("T")
 
@@ -27,6 +28,11 @@ class Unfit:
 
 
 Outcome = Features | Unfit
+
+
+def with_provenance(outcome: Outcome, parameters: Parameters) -> Outcome:
+    """The outcome of SIFT with these parameters, which its features then say."""
+    return outcome if isinstance(outcome, Unfit) else outcome.with_provenance(parameters.provenance)
 
 
 def require(value: T | Unfit, which: str = "") -> T:

@@ -124,7 +124,8 @@ class Hdf5Store:
                 raise ValueError("a name ends at a character 0")
             if not self._is_inside(name):
                 raise ValueError("a group in it is a link, which may lead to another file")
-            write_group(self._file, name, hloc_data(features, image_shape, self._normalization))
+            data = hloc_data(features, image_shape, self._normalization)
+            write_group(self._file, name, data, features.provenance)
         except (TypeError, ValueError) as error:
             self._disk.check()
             raise RefusedImageError(

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
+from gpusift import processors
 from gpusift.devices import cuda_info
 from gpusift.errors import reason_of
 from gpusift.images.reader import NVIMGCODEC, Decoding
@@ -115,10 +116,10 @@ def workers(
 
         require()
         pixels_of(devices)
-    processors = len(os.sched_getaffinity(0))
+    n_processors = processors.available()
     if parameters.get("num_threads") is None and "cpu" in devices:
-        parameters = {**parameters, "num_threads": max(processors // devices.count("cpu"), 1)}
-    n_readers = n_decoders or (None if set(devices) == {"cpu"} else max(processors // len(devices), 1))
+        parameters = {**parameters, "num_threads": max(processors.threads() // devices.count("cpu"), 1)}
+    n_readers = n_decoders or (None if set(devices) == {"cpu"} else max(n_processors // len(devices), 1))
     return [
         DeviceWorker(_Job({**parameters, "device": device}, decoding, batch_size, n_readers, listen))
         for device in devices

@@ -8,7 +8,6 @@ on the device, while the batch before is computed.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gpusift import processors
 from gpusift.errors import SMALL_PIXELS, MachineError, escaped, raise_if_of_machine, reason_of
 from gpusift.images.jpeg import PlainJpeg
 from gpusift.images.reader import NVIMGCODEC, Decoding, Reader
@@ -118,7 +118,7 @@ def worker_here(
         sift = make_sift() if callable(make_sift) else make_sift
         on_cpu = sift.device.uses_host_cores
         size = batch_size or (1 if on_cpu else BATCH_ON_GPU)
-        n_readers = n_decoders or (READERS_FOR_CPU if on_cpu else len(os.sched_getaffinity(0)))
+        n_readers = n_decoders or (READERS_FOR_CPU if on_cpu else processors.available())
         nvimgcodec = jpeg_decoder
         if decoding.decoder == NVIMGCODEC and nvimgcodec is None:
             from gpusift.images.nvimgcodec import JpegDecoder

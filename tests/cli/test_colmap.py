@@ -17,6 +17,7 @@ from PIL import Image as Picture
 from gpusift import SIFT, cli
 from gpusift.cli.colmap import colmap
 from gpusift.cli.extract import extract
+from gpusift.cli.job import IMAGES_FAILED
 from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows
 from gpusift.images import read_image
 from gpusift.parameters import Parameters
@@ -95,7 +96,7 @@ def test_nothing_else_is_printed(photos):
     Path("photos/bad.png").write_bytes(b"no picture")
     command = [*SCRIPT, "photos", "-o", "c.db", "--match", "exhaustive", "--device", "cpu"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1
+    assert result.returncode == IMAGES_FAILED
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("failed: ")
     assert "bad.png" in result.stderr

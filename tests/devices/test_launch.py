@@ -1,13 +1,12 @@
 """A launch is checked before it runs, and what there is to launch on is found, or its lack is said clearly."""
 
-import os
 import re
 import struct
 
 import numpy as np
 import pytest
 
-from gpusift import devices
+from gpusift import devices, processors
 from gpusift.devices import definitions, get_device, host_library, kernel_sources
 from gpusift.devices.launch_arguments import CODES, check_arguments
 
@@ -112,7 +111,7 @@ def test_right_arguments_pass_and_numbers_get_their_parameters_dtype(name, dtype
 
 def test_numbers_of_the_right_dtype_and_whole_reals_pass():
     x = np.zeros(4, np.float64)
-    arguments = (x, np.int32(2), 2, np.int64(2), x, np.int32(2))
+    arguments = (x, np.int32(2), 2, np.int64(2), 0.5, x, np.int32(2))
     assert [v.dtype for v in check_arguments("upsample", arguments, np.dtype("float64"), np)][1] == np.int32
     refine = arguments_of("refine", "float32")
     at = [p.name for p in kernel_sources.kernels()["refine"].parameters].index("c_dog")
@@ -251,7 +250,7 @@ def test_the_best_instruction_set_is_taken_by_default(given, monkeypatch):
         monkeypatch.setenv("GPUSIFT_INSTRUCTION_SET", given)
     assert host_library.library() is host_library.libraries()[0]
     assert devices.cpu_info()["available"] == [library.instruction_set for library in host_library.libraries()]
-    assert devices.cpu_info()["threads"] == len(os.sched_getaffinity(0))
+    assert devices.cpu_info()["threads"] == processors.threads()
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch):

@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from gpusift import sinks
+from gpusift.cli.job import IMAGES_FAILED
 from gpusift.sinks import Format, RefusedImageError, SettingsDiffer, Store
 from gpusift.sinks.base import record_of, settings_in
 from gpusift.stream import extract
@@ -96,6 +97,6 @@ def test_it_is_chosen_by_suffix_or_name_resumed_and_refused(photos, output):
 
 def test_the_command_writes_it_too(photos):
     result = run("extract", photos, "-o", "out.counts", "--device", "cpu")
-    assert result.exit_code == 1
+    assert result.exit_code == IMAGES_FAILED
     assert "name must not begin with _" in result.stderr
     assert result.stdout.startswith("2 of 3 images, ")

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from gpusift import npz, parquet
+from gpusift.cli.job import IMAGES_FAILED
 from gpusift.sinks import failures
 from tests.support.same_bytes import synthetic
 
@@ -137,7 +138,7 @@ def test_killed_again_and_again(photos, expected, sink, devices):
         process.communicate()
     process = start(photos, "photos", "-o", output, *devices)
     last, stderr = end(process)
-    assert process.returncode == 1  # of empty.png
+    assert process.returncode == IMAGES_FAILED  # of empty.png
     assert last["images"] + last["skipped"] == N_IMAGES, stderr
     assert last["failures"] + last["failed_before"] == 1
     assert contents(photos / output) == expected(sink)
@@ -229,7 +230,7 @@ def test_ctrl_c_that_the_shell_has_ignored_stays_ignored(photos, expected, gate)
     process.send_signal(signal.SIGINT)
     gate.opened.set()
     last, _ = end(process)
-    assert process.returncode == 1  # of empty.png
+    assert process.returncode == IMAGES_FAILED  # of empty.png
     assert last["images"] == N_IMAGES
     assert contents(photos / "IGNORED") == expected("out")
 

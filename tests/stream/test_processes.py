@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import pytest
 
-from gpusift import SIFT, stream
+from gpusift import SIFT, processors, stream
 from gpusift.devices import cuda_info
 from gpusift.images.reader import Decoding
 from gpusift.sources import Source
@@ -166,7 +166,8 @@ def test_a_device_that_cannot_be_had_stops_the_run(items):
 
 
 def test_processes_share_the_processors(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    for name in ("available", "threads"):
+        monkeypatch.setattr(processors, name, lambda: 8)
     assert [worker.job.parameters["num_threads"] for worker in start(["cpu", "cpu"])] == [4, 4]
     given = start(["cpu", "cpu"], {"num_threads": 3})
     assert [worker.job.parameters["num_threads"] for worker in given] == [3, 3]

@@ -29,7 +29,7 @@ def keypoint_rows(features: Features) -> np.ndarray:
     Parameters
     ----------
     features : Features
-        N features, on any device.
+        N features, on any device; a bias of upsampling that is known is subtracted.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def keypoint_rows(features: Features) -> np.ndarray:
         x and y, pixels, the centre of the upper left one at (0.5, 0.5); sigma, pixels; angle, radians in [0, 2 pi),
         from the x axis towards the y axis.
     """
-    host = features.to_host()
+    host = features.to_host().unbiased()
     positions = host.positions[:, ::-1].astype(np.float64) + PIXEL_CENTRE
     angles = np.deg2rad(host.angles.astype(np.float64))
     return np.column_stack((positions, host.sigmas, angles)).astype(np.float32)
