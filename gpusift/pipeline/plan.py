@@ -351,7 +351,8 @@ class Plans:
     def give_back(self, memory: Memory) -> None:
         """Makes a memory free for other calls, as soon as the work in the current stream has ended."""
         memory.free_from = self.device.mark()
-        self._free.append(memory)
+        with self._lock:
+            self._free.append(memory)
 
     @contextmanager
     def memory(self, key: Key) -> Iterator[Memory]:
@@ -379,9 +380,10 @@ class Plans:
 
     def forget(self) -> None:
         """Frees the memory that no call uses, and chooses batch sizes anew."""
+        with self._lock:
+            unused, self._free = self._free, []
         with self.device.active():
-            while self._free:
-                memory = self._free.pop()
+            for memory in unused:
                 self.device.wait_for(memory.free_from)
                 memory.drop()
         self._batch_sizes.clear()
