@@ -150,6 +150,7 @@ class LoggedCuda(CudaDevice):
         self.n_batches = 0
         with self.active():
             self._begun = self.mark()
+            self.wait_until(self._begun)
 
     def upload(self, *given: Any) -> None:
         """Copies arrays."""

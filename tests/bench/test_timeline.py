@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from bench.jobs import timeline
-from bench.jobs.timeline import LateCpu, Piece
+from bench.jobs.timeline import LateCpu, LoggedCuda, Piece
 
 PIECES = [
     Piece("upload", 1, 10.0, 11.0),
@@ -29,10 +29,10 @@ def test_what_is_read_from_a_log():
 
 
 @pytest.mark.parametrize("kind", ["one shape", "mixed"])
-def test_a_batch_is_copied_and_computed_at_once(kind):
+def test_a_batch_is_copied_and_computed_at_once(device, kind):
     shapes = timeline.shapes_of(kind, 9, (60, 80))
     assert len(set(shapes)) == (1 if kind == "one shape" else 3)
-    pieces = timeline.logged(LateCpu(), shapes, 3)
+    pieces = timeline.logged(LateCpu() if device == "cpu" else LoggedCuda(), shapes, 3)
     engines = {batch: Counter() for batch in {piece.batch for piece in pieces}}
     for piece in pieces:
         engines[piece.batch][piece.engine] += 1
