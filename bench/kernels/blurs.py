@@ -22,7 +22,7 @@ from bench.common import machine, photographs, rows
 from bench.common.rows import say, spread
 from gpusift import SIFT
 from gpusift.devices import get_device
-from gpusift.pipeline.plan import Key
+from gpusift.pipeline.key import Key
 from gpusift.stages.intensities import Image
 from gpusift.stages.scale_space import build
 from tests.support import oracle

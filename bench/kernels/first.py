@@ -22,7 +22,7 @@ import numpy as np
 from bench.common import machine, photographs, rows
 from bench.kernels.roofline import cuda_clock, measured
 from gpusift import SIFT
-from gpusift.pipeline.plan import Key
+from gpusift.pipeline.key import Key
 from gpusift.stages.intensities import Image
 
 WARM_UP = 5  # calls; the second one captures a graph

@@ -34,7 +34,8 @@ from bench.kernels.traffic import Job
 from bench.kernels.trips import Made, Scene
 from gpusift.devices import CpuDevice, kernel_sources
 from gpusift.parameters import Parameters
-from gpusift.pipeline.plan import Key, Plans
+from gpusift.pipeline.key import Key
+from gpusift.pipeline.plan import Plans
 from tests.support import nvrtc
 from tests.support.nvrtc import Figures
 

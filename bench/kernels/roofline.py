@@ -211,7 +211,7 @@ def measured_table(job: Job, seconds: dict[str, float], gpu: Gpu) -> list[str]:
 def plan_on_gpu(job: Job) -> Plan | str:
     """Return gpusift's plan for a job on images of noise, or the reason why nothing can be timed."""
     from gpusift import SIFT
-    from gpusift.pipeline.plan import Key
+    from gpusift.pipeline.key import Key
     from gpusift.stages.intensities import Image
 
     try:

@@ -225,7 +225,7 @@ def counted_table(n: int) -> list[str]:
 
 def on_gpu() -> list[str]:
     """Return the table of the stages' times with each shape, or the reason why they cannot be measured."""
-    from gpusift.pipeline.plan import Key
+    from gpusift.pipeline.key import Key
     from gpusift.stages.intensities import Image
 
     try:

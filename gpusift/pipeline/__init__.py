@@ -5,6 +5,7 @@
 | `inputs` | checks an image as the user passes it: an `Image`, or `Unfit` with the reason |
 | `batches` | puts images of one shape together |
 | `computation` | chooses how a batch is computed: by one plan, in halves, or strip by strip; overlaps batches |
+| `key` | what a plan is made for: how many images, of which shape, which part of them |
 | `plan` | holds the buffers and the launches of all stages (`gpusift.stages.STAGES`) |
 | `strips` | computes an image that exceeds the memory limit, with plans for some of its rows or octaves |
 | `results` | reads the outcome for each image: `Features`, or `Unfit` |
@@ -22,8 +23,9 @@ from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.pipeline import batches, computation
 from gpusift.pipeline.computation import Wanted
+from gpusift.pipeline.key import Key
 from gpusift.pipeline.outcomes import Outcome, Unfit, with_provenance
-from gpusift.pipeline.plan import Key, Plans
+from gpusift.pipeline.plan import Plans
 from gpusift.stages import descriptor, intensities, orientation
 from gpusift.stages.intensities import Image
 from gpusift.stages.levels import ScaleSpace

@@ -14,8 +14,9 @@ from gpusift.devices import Copy
 from gpusift.features import Features
 from gpusift.pipeline import strips
 from gpusift.pipeline.batches import Batch
+from gpusift.pipeline.key import Key
 from gpusift.pipeline.outcomes import Outcome, Unfit, with_provenance
-from gpusift.pipeline.plan import Key, Memory, Plan, Plans, bytes_of
+from gpusift.pipeline.plan import Memory, Plan, Plans, bytes_of
 from gpusift.pipeline.results import outcomes_of, start_copy
 from gpusift.stages import intensities
 from gpusift.stages.intensities import Image

@@ -7,103 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gpusift.devices import Device
 from gpusift.parameters import Parameters
+from gpusift.pipeline.key import Key
 from gpusift.stages import STAGES, collection, extrema, feature_lists, intensities, levels
 from gpusift.stages.intensities import Image
-from gpusift.stages.workspace import Inputs, Layout, Table, Workspace
+from gpusift.stages.workspace import Inputs, Table, Workspace
 
 KEPT_PLANS = 16  # of a memory
-KEPT_AT_MOST = 4  # a block larger than this many times the bytes needed is given back to the system
+# Memory of this many times the bytes that are needed is given back to the system when so many calls have needed less.
+KEPT_AT_MOST = 4
+KEPT_CALLS = 32
 SPARE = 1.25  # length of longer lists over the entries that they must hold
 EXPECTED_OF_CAPACITY = 8  # a list is at first expected to be filled to this fraction
-
-
-class Strip(NamedTuple):
-    """Some octaves of a large image, or some rows of one octave.
-
-    Attributes
-    ----------
-    first, last : int
-        The octaves from `first` to before `last`.
-    rows : int
-        Rows that are held of each level of octave `first`: all rows, unless it is the only octave.
-    start : int
-        Index of the first of these rows.
-    begin, end : int
-        Candidates are searched in the rows from `begin` to before `end`.
-    """
-
-    first: int
-    last: int
-    rows: int
-    start: int
-    begin: int
-    end: int
-
-    @property
-    def is_one_octave(self) -> bool:
-        """Whether rows of a single octave are held."""
-        return self.last == self.first + 1
-
-    def shapes(self, octave_shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Rows and columns that are held of each octave of an image, whose octaves have these shapes."""
-        held = {self.first: self.rows}
-        within = range(self.first, self.last)
-        return [(held.get(o, rows) if o in within else 0, cols) for o, (rows, cols) in enumerate(octave_shapes)]
-
-
-class Key(NamedTuple):
-    """What a plan is made for.
-
-    Attributes
-    ----------
-    batch : int
-        Number of images.
-    shape : (int, int)
-        Rows and columns of each image.
-    mask_bytes : int
-        Bytes of an integer of the mask; 0 without a mask.
-    descriptors : bool
-        Whether to compute descriptors.
-    strip : Strip, optional
-        The part that is computed; by default the whole images.
-    pixel_bytes : int
-        Bytes of a pixel, at most.
-    """
-
-    batch: int
-    shape: tuple[int, int]
-    mask_bytes: int = 0
-    descriptors: bool = True
-    strip: Strip | None = None
-    pixel_bytes: int = 1
-
-    @classmethod
-    def of(cls, images: Sequence[Image], mask: Any = None, descriptors: bool = True) -> Key:
-        """The key for images of one shape."""
-        mask_bytes = 0 if mask is None else mask.dtype.itemsize
-        pixel_bytes = max(image.pixels.dtype.itemsize for image in images)
-        return cls(len(images), images[0].shape, mask_bytes, descriptors, pixel_bytes=pixel_bytes)
-
-    def shapes(self, parameters: Parameters) -> list[tuple[int, int]]:
-        """Rows and columns that are held of each octave's levels."""
-        whole = parameters.octave_shapes(self.shape)
-        return whole if self.strip is None else self.strip.shapes(whole)
-
-    @property
-    def octaves(self) -> range | None:
-        """The octaves of the strip; None for all of a whole image."""
-        return None if self.strip is None else range(self.strip.first, self.strip.last)
-
-    def layout(self, parameters: Parameters) -> Layout:
-        """The layout of what is copied to the device for a batch. A strip has the pixels of its first octave."""
-        rows = self.shapes(parameters)[0][0] // parameters.upsampling
-        return Layout(self.batch, (rows, self.shape[1]), self.pixel_bytes, self.shape, self.mask_bytes)
 
 
 class Plan:
@@ -232,6 +152,7 @@ class Memory:
         self._blocks: dict[str, Any] = {}
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._capacities: dict[tuple[Any, ...], int] = {}
+        self._small_calls = 0  # one after the other that needed a fraction of the memory
 
     @cached_property
     def stream(self) -> AbstractContextManager[Any]:
@@ -240,12 +161,13 @@ class Memory:
 
     def plan(self, key: Key) -> Plan:
         """The plan for this key: a kept one, or a new one."""
-        plan = self._plans.pop(key, None)
-        if plan is None:
-            plan = self._make(key)
-        self._plans[key] = plan
-        if len(self._plans) > KEPT_PLANS:
-            self._plans.popitem(last=False)
+        plan = self._kept_or_new(key)
+        is_small = len(self._blocks["levels"]) > KEPT_AT_MOST * plan.space.levels.nbytes
+        self._small_calls = self._small_calls + 1 if is_small else 0
+        if self._small_calls > KEPT_CALLS:
+            self._small_calls = 0
+            self.drop()
+            plan = self._kept_or_new(key)
         return plan
 
     def has_plan(self, key: Key) -> bool:
@@ -282,12 +204,12 @@ class Memory:
             return None
         self._capacities[tuple(key.shapes(self.parameters))] = capacity
         self._plans.pop(key, None)
-        return self.plan(key)
+        return self._kept_or_new(key)
 
     def block(self, name: str, size: int) -> Any:
         """(size,) bytes of the block of this name. A new block drops the plans, which use the old one."""
         kept = self._blocks.get(name)
-        if kept is None or not size <= len(kept) <= KEPT_AT_MOST * size:
+        if kept is None or len(kept) < size:
             self.drop(name)
             del kept  # before the new block is allocated
             self._blocks[name] = kept = self.device.memory(size)
@@ -304,10 +226,16 @@ class Memory:
         for name in names or tuple(self._blocks):
             self._blocks.pop(name, None)
 
-    def _make(self, key: Key) -> Plan:
-        shapes = tuple(key.shapes(self.parameters))
-        held = next(shape for shape in shapes if shape[0])
-        return Plan(self, key, self._capacities.get(shapes, extrema.capacity_for(held)))
+    def _kept_or_new(self, key: Key) -> Plan:
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            shapes = tuple(key.shapes(self.parameters))
+            held = next(shape for shape in shapes if shape[0])
+            plan = Plan(self, key, self._capacities.get(shapes, extrema.capacity_for(held)))
+        self._plans[key] = plan
+        if len(self._plans) > KEPT_PLANS:
+            self._plans.popitem(last=False)
+        return plan
 
 
 class Plans:

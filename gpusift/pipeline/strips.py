@@ -18,8 +18,9 @@ import numpy as np
 from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
+from gpusift.pipeline.key import Key, Strip
 from gpusift.pipeline.outcomes import Outcome, Unfit
-from gpusift.pipeline.plan import SPARE, Key, Memory, Plan, Plans, Strip, bytes_of
+from gpusift.pipeline.plan import SPARE, Memory, Plan, Plans, bytes_of
 from gpusift.pipeline.results import Fitted, start_copy, wait_until_lists_fit
 from gpusift.stages import collection, intensities, selection
 from gpusift.stages.collection import UNFIT

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from gpusift import SIFT, npz, pipeline, stream
+from gpusift import SIFT, npz, stream
+from gpusift.devices import CpuDevice
 from gpusift.distributed import connect, extract, worker_on
 from gpusift.distributed.tasks import Tasks
 from gpusift.images.reader import Decoding
@@ -191,15 +192,15 @@ class Broken(distributed.WorkerPlugin):
         class CUDARuntimeError(RuntimeError):
             __module__ = "cupy_backends.cuda.api.runtime"
 
-        real, fails = pipeline.compute, not os.path.exists(self.marker)
+        real, fails = CpuDevice.upload, not os.path.exists(self.marker)
 
-        def compute(plans, images, *arguments, **options):
+        def upload(device, *given):
             if fails:
                 open(self.marker, "w").close()
                 raise CUDARuntimeError("cudaErrorIllegalAddress")
-            return real(plans, images, *arguments, **options)
+            real(device, *given)
 
-        pipeline.compute = compute
+        CpuDevice.upload = upload
 
 
 def test_a_worker_whose_device_fails_is_started_anew(client, photographs, expected, tmp_path):

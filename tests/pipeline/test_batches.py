@@ -13,8 +13,9 @@ from gpusift.devices import CpuDevice
 from gpusift.devices.programs import Program
 from gpusift.parameters import Parameters
 from gpusift.pipeline import inputs
+from gpusift.pipeline.key import Key
 from gpusift.pipeline.outcomes import Unfit
-from gpusift.pipeline.plan import KEPT_PLANS, Key, Memory, Plans
+from gpusift.pipeline.plan import KEPT_AT_MOST, KEPT_CALLS, KEPT_PLANS, Memory, Plans
 from gpusift.pipeline.results import outcomes_of, start_copy
 from gpusift.stages import extrema
 from gpusift.stages.feature_lists import TAKEN_FEATURES, TAKEN_KEYPOINTS
@@ -205,6 +206,19 @@ def test_a_memory_with_a_plan_for_the_images_is_taken(order):
         plans.give_back(memories[number])
     assert [plans.take(key) for key in keys] == memories
     assert plans.take(keys[0]) not in memories
+
+
+def test_plans_of_shapes_that_alternate_are_kept_until_the_large_one_is_not_needed_any_more():
+    memory = Memory(CpuDevice(), Parameters(**PARAMETERS), "auto")
+    large, small = Key(1, (300, 400)), Key(1, (40, 52))
+    plans = memory.plan(large), memory.plan(small)
+    for _ in range(3):
+        assert (memory.plan(large), memory.plan(small)) == plans
+    held = sum(map(len, memory._blocks.values()))
+    for _ in range(KEPT_CALLS + 1):
+        memory.plan(small)
+    assert sum(map(len, memory._blocks.values())) < held / KEPT_AT_MOST
+    assert memory.plan(small) is not plans[1]
 
 
 def test_no_more_plans_are_kept_than_allowed():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gpusift import SIFT
 from gpusift.devices.cpu import CpuDevice
 from gpusift.pipeline import strips
-from gpusift.pipeline.plan import Key
+from gpusift.pipeline.key import Key
 from gpusift.profiles import arguments_of
 from gpusift.stages import extrema
 from tests.support.budget import whole_bytes

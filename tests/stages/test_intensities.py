@@ -6,7 +6,8 @@ from skimage.util import img_as_float
 
 from gpusift.devices import get_device
 from gpusift.parameters import Parameters
-from gpusift.pipeline.plan import Key, Plans
+from gpusift.pipeline.key import Key
+from gpusift.pipeline.plan import Plans
 from gpusift.stages.intensities import DTYPES, LARGEST, image_of
 
 SHAPE = (30, 41)

@@ -9,7 +9,8 @@ from skimage import data
 from gpusift import SIFT, Features
 from gpusift.devices.cpu import CpuDevice, CpuLaunch
 from gpusift.parameters import Parameters
-from gpusift.pipeline.plan import Key, Plans
+from gpusift.pipeline.key import Key
+from gpusift.pipeline.plan import Plans
 from gpusift.stages import selection
 from tests.support.same_bytes import digest
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-from gpusift import images, pipeline
+from gpusift import images
 from gpusift.errors import is_of_machine
-from gpusift.pipeline.outcomes import Unfit
+from gpusift.pipeline import computation
+from gpusift.pipeline.computation import Way
 from gpusift.sinks import failures
 from gpusift.stream import RunError, extract, worker
 from tests.support.pictures import blobs
@@ -88,11 +89,11 @@ def test_what_is_wrong_with_one_file_is_its_own(photos, monkeypatch, number):
 @pytest.mark.parametrize(("limit", "fails"), [(1 << 24, "the run"), (100, "the image")])
 def test_an_image_that_does_not_fit_is_at_fault_if_it_is_large(photos, monkeypatch, limit, fails):
     monkeypatch.setattr(worker, "SMALL_PIXELS", limit)
-    monkeypatch.setattr(pipeline, "compute", lambda *a, **o: [Unfit(MemoryError, "memory must hold it")])
+    monkeypatch.setattr(computation, "way_of", lambda *given, **options: Way.TOO_LARGE)
     if fails == "the image":
         assert extract(photos, "f.h5", PARAMETERS).failures == N_IMAGES
     else:
-        with pytest.raises(RunError, match="memory must hold it"):
+        with pytest.raises(RunError, match="the memory of device cpu must hold some"):
             extract(photos, "f.h5", PARAMETERS)
         assert not list(failures.read("f.h5.failures.jsonl"))
 

@@ -18,7 +18,8 @@ from gpusift.devices import CpuDevice
 from gpusift.images import DEFAULT_MAX_PIXELS, Decoded, read_image
 from gpusift.images.reader import Decoding
 from gpusift.images.stderr import Listener
-from gpusift.pipeline.plan import Key, Memory
+from gpusift.pipeline.key import Key
+from gpusift.pipeline.plan import Memory
 from gpusift.sinks import RefusedImageError
 from gpusift.sources import Source, SourceFailure
 from gpusift.stream import RunError, Summary, settings_of, worker

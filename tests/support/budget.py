@@ -1,6 +1,7 @@
 """The memory that an image needs."""
 
-from gpusift.pipeline.plan import Key, bytes_of
+from gpusift.pipeline.key import Key
+from gpusift.pipeline.plan import bytes_of
 
 
 def whole_bytes(sift, image, **options):
