@@ -113,7 +113,7 @@ def test_a_sink_holds_little_beside_the_features_of_a_large_image(output):
         positions=np.ones((n, 2), np.float32),
         descriptors=np.arange(n, dtype=np.uint32).astype(np.uint8).repeat(128).reshape(n, 128),
     )
-    size = sum(array.nbytes for array in vars(features).values())
+    size = sum(array.nbytes for array in features.arrays().values())
     pool, usual = pyarrow.proxy_memory_pool(pyarrow.default_memory_pool()), pyarrow.default_memory_pool()
     sink = open_(output)
     tracemalloc.start()
