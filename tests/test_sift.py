@@ -1,7 +1,6 @@
 """The public interface of SIFT: attributes, features, threads, images without features."""
 
 import threading
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -164,8 +163,9 @@ def test_indexing_features(device):
         part = features[index]
         assert isinstance(part, Features)
         assert len(part) == len(features.positions[index])
-        for field in fields(Features):
-            assert_array_equal(getattr(part, field.name), getattr(features, field.name)[index])
+        for name, array in features.arrays().items():
+            assert_array_equal(getattr(part, name), array[index])
+        assert part.provenance == features.provenance
     with pytest.raises(IndexError):
         features[np.ones(len(features) + 1, dtype=bool)]
 

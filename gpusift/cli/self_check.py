@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +62,7 @@ def digests_of(device: str) -> list[str]:
 
 def _digest(features: Features) -> str:
     whole = hashlib.sha256()
-    for field in fields(features):
-        array = np.ascontiguousarray(getattr(features, field.name))
-        whole.update(f"{field.name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
+    for name, values in features.arrays().items():
+        array = np.ascontiguousarray(values)
+        whole.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
     return whole.hexdigest()
