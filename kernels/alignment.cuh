@@ -125,6 +125,7 @@ DEVICE void set_weights(Alignment& shared) {
 }
 
 // Brings values to weighted mean 0 and weighted variance 1; returns their standard deviation, 0 if they hardly differ.
+// Each thread has set its own values; the next `sum_samples` lets the others read them.
 DEVICE real normalize(Alignment& shared, real* values) {
     sum_samples(shared, 1, [&](int, int i) { return shared.weights[i] * values[i]; });
     const real mean = shared.sums[0];
@@ -134,7 +135,6 @@ DEVICE real normalize(Alignment& shared, real* values) {
     if (!(deviation > LEAST_CONTRAST)) return 0;
     const real scale = 1 / deviation;
     for_each_sample([&](int i, real, real) { values[i] = values[i] * scale; });
-    __syncthreads();
     return deviation;
 }
 

@@ -176,7 +176,6 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
             if (n_peaks == 0) angles[at * n_bins] = 0;  // a patch without any gradient
             further[at] = larger(n_peaks, 1) - 1;
         }
-        __syncthreads();
     }
 }
 

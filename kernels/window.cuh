@@ -68,14 +68,13 @@ DEVICE void prefetch_row(const Frame& frame, int row, int col, int count) {
 }
 
 // Whether the steepest gradient that any thread has met exceeds `bound`; if so, `bound` becomes that gradient. Positive
-// numbers compare as their bits do. `steepest` is in shared memory.
+// numbers compare as their bits do. `steepest` is in shared memory. The caller needs a barrier before the next call.
 DEVICE bool exceeded(fixed seen, fixed* steepest, real* bound) {
     if (threadIdx.x == 0 && threadIdx.y == 0) *steepest = 0;
     __syncthreads();
     atomicMax_block(steepest, seen);
     __syncthreads();
     const real largest = from_bits(*steepest);
-    __syncthreads();
     if (!(largest > *bound)) return false;
     *bound = largest;
     return true;

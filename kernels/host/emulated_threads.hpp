@@ -5,6 +5,9 @@
 
 #include <pthread.h>
 
+#include <cstdlib>
+#include <string_view>
+
 #define MAX_SUMS 6144
 #define __shared__ static
 static thread_local Index3 threadIdx;
@@ -13,7 +16,17 @@ static Index3 blockIdx, blockDim, gridDim;
 // leaves the barrier late after everything that the others did before they reached the same barrier again.
 static pthread_barrier_t barriers[2];
 static thread_local unsigned n_barriers_passed;
-static inline void __syncthreads() { pthread_barrier_wait(&barriers[n_barriers_passed++ % 2]); }
+
+// The barrier that tests take out, to see that its absence is noticed: its file and line as "descriptor.cu:86".
+static const char* const removed_barrier = getenv("GPUSIFT_REMOVED_BARRIER");
+static inline bool is_removed(std::string_view path, int line) {
+    if (!removed_barrier) return false;
+    const std::string_view removed(removed_barrier), file = removed.substr(0, removed.find(':'));
+    return atoi(removed.data() + file.size() + 1) == line && path.substr(path.rfind('/') + 1) == file;
+}
+static inline void __syncthreads(const char* path = __builtin_FILE(), int line = __builtin_LINE()) {
+    if (!is_removed(path, line)) pthread_barrier_wait(&barriers[n_barriers_passed++ % 2]);
+}
 
 template <typename T>
 T atomicAdd(T* to, T value) {

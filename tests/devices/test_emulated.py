@@ -1,7 +1,6 @@
 """The kernels in emulated threads: the GPU's block shapes give the bytes of one thread, and no sanitizer has a word."""
 
 import re
-import shutil
 from functools import cache
 
 import numpy as np
@@ -13,13 +12,14 @@ from gpusift.matching import nearest
 from gpusift.parameters import Parameters
 from tests.support import alignment, brute_force, emulated
 from tests.support.emulated import EmulatedDevice
+from tests.support.emulated_run import digests
 from tests.support.same_bytes import every_digest, synthetic
 
 
 @pytest.fixture(scope="session")
-def library_of(tmp_path_factory):
+def library_of():
     """Builds the library of emulated threads under a sanitizer, once a session."""
-    return cache(lambda sanitizer: emulated.build(tmp_path_factory.mktemp(f"emulated_{sanitizer}"), sanitizer))
+    return cache(emulated.build)
 
 
 @pytest.mark.xdist_group("emulated")
@@ -83,26 +83,10 @@ def test_sanitizers_are_silent(library_of, sanitizer):
     done = emulated.run(library_of(sanitizer), sanitizer)
     assert done.returncode == 0, done.stderr[-4000:]
     assert not re.search(r"WARNING: ThreadSanitizer|ERROR: AddressSanitizer|runtime error", done.stderr), done.stderr
-    one_thread = CpuDevice("float32")
-    expected = [
-        *every_digest(one_thread, Parameters(n_octaves=2)),
-        brute_force.digest(one_thread),
-        alignment.digest(one_thread),
-    ]
-    assert done.stdout.split() == expected
+    assert done.stdout.split() == digests(CpuDevice("float32"), emulated.PARTS)
 
 
 @pytest.mark.xdist_group("emulated")
-@pytest.mark.parametrize(
-    "name", ["scale_space.cu", "extrema.cu", "window.cuh", "orientation.cu", "descriptor.cu", "best_two.cuh"]
-)
-def test_a_removed_barrier_is_caught(tmp_path, name):
-    kernels = tmp_path / "kernels"
-    shutil.copytree(kernel_sources.folder(), kernels)
-    file = kernels / name
-    text = file.read_text()
-    assert "__syncthreads();" in text
-    file.write_text(text.replace("__syncthreads();", "", 1))
-    done = emulated.run(emulated.build(tmp_path / "build", "thread", kernels), "thread")
-    assert done.returncode == emulated.FOUND, done.stderr[-4000:]
-    assert re.search(rf"WARNING: ThreadSanitizer: data race[\s\S]*{re.escape(name)}", done.stderr)
+@pytest.mark.parametrize("barrier", {each.file: each for each in reversed(emulated.barriers())}.values(), ids=str)
+def test_a_removed_barrier_is_missed(library_of, barrier):
+    assert emulated.is_missed(library_of("thread"), barrier)

@@ -1,7 +1,8 @@
-"""Takes out each wait, event and `with device` of the sources, one by one, and each barrier of the kernels.
+"""Takes out each wait, event and `with device` of the sources, one by one.
 
-Some test must fail each time: `python -m tests.support.mutants [--only TEXT] [--barriers] [--seeds N]`. What no test
-misses is printed, and the exit code is 1. A copy of the checkout is changed, never the checkout itself.
+Some test must fail each time: `python -m tests.support.mutants [--only TEXT] [--seeds N]`. The changes that no test
+notices are printed, and the exit code is 1. A copy of the checkout is changed, never the checkout itself. The barriers
+of the kernels are taken out by tests/devices/test_emulated.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from typing import NamedTuple
 
 from tests.support.checkout import ROOT
 
-FOLDERS = ("gpusift/devices", "gpusift/pipeline", "gpusift/matching", "gpusift/sift.py", "gpusift/features.py")
+FOLDERS = (
+    "gpusift/devices",
+    "gpusift/matching",
+    "gpusift/features.py",
+    "gpusift/refine.py",
+    "gpusift/sift.py",
+    "gpusift/pipeline",
+)
 TESTS = (
     "tests/devices/test_cuda.py",
     "tests/test_second_gpu.py",
@@ -31,7 +39,6 @@ WAITS = "wait_for|wait_until|wait_event|synchronize|used_until|_wait"
 WAIT = re.compile(rf"^(?P<indent>\s+)[\w.()]*\.(?:{WAITS})\(.*\)(?P<rest>\s+#.*)?$")
 CONTEXT = re.compile(r"(?<=with )[\w.]*\.(?:active\(\)|device)(?=[,:])|(?<=enter_context\()[\w.]*\.active\(\)(?=\))")
 NOTHING = "__import__('contextlib').nullcontext()"
-BARRIER = "__syncthreads();"
 
 
 class Mutant(NamedTuple):
@@ -46,8 +53,8 @@ class Mutant(NamedTuple):
         return f"{self.path}:{self.number}: {self.line.strip()}"
 
 
-def of_python() -> Iterator[Mutant]:
-    """The mutants of the host's code."""
+def mutants_of_sources() -> Iterator[Mutant]:
+    """All mutants."""
     for name in FOLDERS:
         paths = sorted((ROOT / name).rglob("*.py")) if (ROOT / name).is_dir() else [ROOT / name]
         for path in paths:
@@ -56,14 +63,6 @@ def of_python() -> Iterator[Mutant]:
                 changed = f"{wait['indent']}pass" if wait else CONTEXT.sub(NOTHING, line)
                 if changed != line and "cpu.py" not in path.name:
                     yield Mutant(os.fspath(path.relative_to(ROOT)), number, line, changed)
-
-
-def of_kernels() -> Iterator[Mutant]:
-    """The mutants of the kernels: each without one of its barriers."""
-    for path in sorted((ROOT / "kernels").glob("*.cu*")):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            if BARRIER in line:
-                yield Mutant(os.fspath(path.relative_to(ROOT)), number, line, line.replace(BARRIER, "", 1))
 
 
 def survives(mutant: Mutant, copy: Path, seeds: int) -> bool:
@@ -75,7 +74,7 @@ def survives(mutant: Mutant, copy: Path, seeds: int) -> bool:
     lines[mutant.number - 1] = mutant.changed
     path.write_text("\n".join(lines))
     try:
-        return _passes_sanitizer(copy) if mutant.path.startswith("kernels") else _pass(copy, seeds)
+        return _pass(copy, seeds)
     finally:
         path.write_text(original)
 
@@ -91,29 +90,19 @@ def _pass(copy: Path, seeds: int) -> bool:
     return True
 
 
-def _passes_sanitizer(copy: Path) -> bool:
-    """Whether the ThreadSanitizer is silent on the emulated threads."""
-    from tests.support import emulated
-
-    shutil.rmtree(copy / "build-emulated", ignore_errors=True)
-    done = emulated.run(emulated.build(copy / "build-emulated", "thread", copy / "kernels"), "thread")
-    return done.returncode == 0
-
-
 def main() -> int:
     """Tries the mutants; prints those that survive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="mutants whose path and line have this text")
-    parser.add_argument("--barriers", action="store_true", help="those of the kernels, which take minutes each")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of the stand-in that are tried")
     options = parser.parse_args()
-    mutants = [m for m in (of_kernels() if options.barriers else of_python()) if options.only in str(m)]
+    mutants = [m for m in mutants_of_sources() if options.only in str(m)]
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         ignored = shutil.ignore_patterns(".git", ".venv", "results", "__pycache__", "dist")
         shutil.copytree(ROOT, copy, ignore=ignored)
-        if not options.barriers and not _pass(copy, options.seeds):
+        if not _pass(copy, options.seeds):
             raise SystemExit("the tests must pass before a mutant can be told by a failure")
         for mutant in mutants:
             lives = survives(mutant, copy, options.seeds)

@@ -38,19 +38,41 @@ def synthetic(rows: int, cols: int, seed: int = 1) -> np.ndarray:
 
 def every_digest(device, parameters) -> list[str]:
     """The hashes of the results of all kernels but matching's on a small image, also with unusual parameters."""
-    wide = replace(parameters, sigma_min=3.3)  # its first blur is too wide to be fused with the enlargement
-    even = replace(parameters, max_keypoints=9, keep="grid")
-    largest = replace(parameters, max_keypoints=5, keep="scale", upright=True)
-    pooled = replace(parameters, pooling=(0.5, 1, 1.7))
-    images = [image_of(small_image()), image_of(small_image().T.copy().T)]
-    several = (parameters, wide, even, largest, pooled)
-    found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in several]
+    return [
+        *stage_digests(device, parameters),
+        *selection_digests(device, parameters),
+        *pooling_digests(device, parameters),
+    ]
+
+
+def stage_digests(device, parameters) -> list[str]:
+    """Those of the kernels that every image needs."""
+    # the first blur is too wide to be fused with the enlargement, and windows are larger than PATCH
+    wide = replace(parameters, sigma_min=3.3, lambda_descr=20)
     halved = np.zeros((20, 16), device.dtype)
     level = np.arange(40 * 48).reshape(40, 48).astype(device.dtype)
     device.launch("decimate", (20,), (32,), level, 40, 26, 48, 0, halved, 16)
+    return [*_digests(device, parameters, wide), hashlib.sha256(halved[:, :13].tobytes()).hexdigest()]
+
+
+def selection_digests(device, parameters) -> list[str]:
+    """Those of the kernels that choose among keypoints, and of upright ones."""
+    even = replace(parameters, max_keypoints=9, keep="grid")
+    largest = replace(parameters, max_keypoints=5, keep="scale", upright=True)
+    return _digests(device, even, largest)
+
+
+def pooling_digests(device, parameters) -> list[str]:
+    """Those of descriptors that are pooled over several sizes of their window."""
+    return _digests(device, replace(parameters, pooling=(0.5, 1, 1.7)))
+
+
+def _digests(device, *several) -> list[str]:
+    images = [image_of(small_image()), image_of(small_image().T.copy().T)]
+    found = [pipeline.compute(Plans(device, p), images, batch_size=2) for p in several]
     assert all(digest(first) == digest(second) for first, second in found)
     assert all(len(first) for first, _ in found)
-    return [*(digest(first) for first, _ in found), hashlib.sha256(halved[:, :13].tobytes()).hexdigest()]
+    return [digest(first) for first, _ in found]
 
 
 def small_image() -> np.ndarray:
