@@ -25,14 +25,23 @@ def pytest_addoption(parser):
         metavar="SEED",
         help="run tests on device='cuda' without a GPU, in an order of streams drawn from the seed",
     )
+    parser.addoption(
+        "--cuda-standin-kernels",
+        choices=("one-thread", "emulated"),
+        default="one-thread",
+        help="the build of the kernels that the stand-in launches: the CPU device's, or with a thread of the operating "
+        "system for each CUDA thread",
+    )
 
 
 def pytest_configure(config):
     """Puts the stand-in for CuPy on the path."""
     if config.getoption("--cuda-standin") is not None:
-        from tests.support import cupy_standin
+        from tests.support import cupy_standin, emulated
 
-        cupy_standin.install(seed=config.getoption("--cuda-standin"))
+        is_emulated = config.getoption("--cuda-standin-kernels") == "emulated"
+        library = {"library": os.fspath(emulated.build())} if is_emulated else {}
+        cupy_standin.install(seed=config.getoption("--cuda-standin"), **library)
 
 
 @pytest.fixture(autouse=True)

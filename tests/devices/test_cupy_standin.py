@@ -1,6 +1,7 @@
 """Each check of the stand-in for CuPy fires on a small wrong program and is silent on the right one."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -311,7 +312,7 @@ def test_memory_runs_out_as_cupy_says(cupy):
     standin.reset(memory=1 << 20)
     with pytest.raises(cupy.cuda.memory.OutOfMemoryError, match="Out of memory allocating 4,194,304 bytes"):
         cupy.empty(1 << 22, np.uint8)
-    standin.reset(memory=1 << 32)
+    standin.reset()
     cupy.empty(1 << 22, np.uint8)
 
 
@@ -468,35 +469,163 @@ def test_a_graph_takes_part_in_the_order_of_streams(cupy):
     assert (array.get() == 1).all()
 
 
+def refused(cupy, stream, kind, match, function):
+    """Asserts that a function raises while a stream captures, and that the capture is then of no use."""
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(kind, match=match):
+            function()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+            stream.end_capture()
+    assert not stream.is_capturing()
+
+
 def test_what_a_capture_forbids(cupy):
     (stream,) = streams(cupy, 1)
     array = cupy.zeros(4)
     outside = cupy.cuda.get_current_stream().record()
     error = cupy.cuda.runtime.CUDARuntimeError
 
-    def refused(kind, match, function):
-        with stream:
-            stream.begin_capture()
-            with pytest.raises(kind, match=match):
-                function()
-            with pytest.raises(error, match="cudaErrorStreamCaptureInvalidated"):
-                stream.end_capture()
-
-    refused(error, "cudaErrorStreamCaptureUnsupported", stream.synchronize)
-    refused(RuntimeError, "D2H transfers are disallowed", array.get)
-    refused(RuntimeError, "H2D transfers are disallowed", lambda: array.set(np.zeros(4)))
-    refused(error, "cudaErrorStreamCaptureIsolation", lambda: stream.wait_event(outside))
+    refused(cupy, stream, error, "cudaErrorStreamCaptureUnsupported", stream.synchronize)
+    refused(cupy, stream, error, "cudaErrorStreamCaptureUnsupported", lambda: stream.done)
+    refused(cupy, stream, error, "cudaErrorStreamCaptureUnsupported", cupy.cuda.Device().synchronize)
+    refused(cupy, stream, error, "cudaErrorStreamCaptureUnsupported", cupy.cuda.runtime.deviceSynchronize)
+    refused(cupy, stream, error, "cudaErrorCapturedEvent", lambda: stream.record().synchronize())
+    refused(cupy, stream, error, "cudaErrorCapturedEvent", lambda: stream.record().done)
+    refused(cupy, stream, RuntimeError, "D2H transfers are disallowed", array.get)
+    refused(cupy, stream, RuntimeError, "H2D transfers are disallowed", lambda: array.set(np.zeros(4)))
+    refused(cupy, stream, error, "cudaErrorStreamCaptureIsolation", lambda: stream.wait_event(outside))
     with pytest.raises(RuntimeError, match="cannot capture on the default"):
         cupy.cuda.Stream.null.begin_capture()
+    with pytest.raises(NotImplementedError, match="captures in relaxed mode"):
+        stream.begin_capture(cupy.cuda.runtime.streamCaptureModeGlobal)
+    with pytest.raises(error, match="cudaErrorInvalidValue"):
+        stream.end_capture()
 
 
 def test_the_null_stream_while_a_blocking_stream_captures(cupy):
-    stream = cupy.cuda.Stream()
+    stream, null = cupy.cuda.Stream(), cupy.cuda.Stream.null
     stream.begin_capture()
-    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorStreamCaptureImplicit"):
-        cupy.zeros(4)
+    for use in (lambda: cupy.zeros(4), null.synchronize, lambda: null.done):
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorStreamCaptureImplicit"):
+            use()
     stream.end_capture()
     cupy.zeros(4)
+    null.synchronize()
+
+
+def test_memory_of_a_capture_that_is_freed_before_its_end(cupy):
+    (stream,) = streams(cupy, 1)
+    array = cupy.zeros(4)
+    graph = captured(cupy, stream, lambda: array.__iadd__(array * 2))
+    violation("UseAfterFreeError", graph.launch)
+    kept = []
+    graph = captured(cupy, stream, lambda: kept.append(array * 2) or array.__iadd__(kept[0]))
+    cupy.cuda.Device().synchronize()
+    graph.launch()
+
+
+def forked(cupy, first, second, in_second, joined=True):
+    """A graph of two streams: `second` follows `first`, and, if `joined`, `first` then follows `second`."""
+    with first:
+        first.begin_capture()
+        second.wait_event(first.record())
+    with second:
+        in_second()
+    if joined:
+        first.wait_event(second.record())
+    return first.end_capture()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_capture_of_two_streams(cupy, seed):
+    import standin
+
+    standin.reset(seed=seed)
+    first, second = streams(cupy)
+    array, other = cupy.zeros(4), cupy.zeros(4)
+    cupy.cuda.Device().synchronize()
+
+    def in_both():
+        array.__iadd__(1)
+        with first:
+            other.__iadd__(1)
+
+    graph = forked(cupy, first, second, in_both)
+    assert not first.is_capturing()
+    assert not second.is_capturing()
+    for _ in range(2):
+        graph.launch(first)
+    with first:
+        array += other  # the graph ends when all of its streams do
+        assert array.get().tolist() == [4] * 4
+
+
+def test_streams_of_a_capture_without_an_order(cupy):
+    first, second = streams(cupy)
+    array = cupy.zeros(4)
+    cupy.cuda.Device().synchronize()
+
+    def in_both():
+        array.__iadd__(1)
+        with first:
+            array.__iadd__(1)
+
+    graph = forked(cupy, first, second, in_both)
+    violation("RaceError", lambda: graph.launch(first))
+
+
+def test_a_capture_whose_streams_do_not_join(cupy):
+    first, second = streams(cupy)
+    array = cupy.zeros(4)
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorStreamCaptureUnjoined"):
+        forked(cupy, first, second, lambda: array.__iadd__(1), joined=False)
+    assert not second.is_capturing()
+
+
+def test_events_of_one_capture_in_another_stream(cupy):
+    first, second = streams(cupy)
+    error = cupy.cuda.runtime.CUDARuntimeError
+    first.begin_capture()
+    second.begin_capture()
+    event = first.record()
+    with pytest.raises(error, match="cudaErrorStreamCaptureMerge"):
+        second.wait_event(event)
+    for stream in (first, second):
+        with pytest.raises(error, match="cudaErrorStreamCaptureInvalidated"):
+            stream.end_capture()
+    with pytest.raises(error, match="cudaErrorCapturedEvent"):
+        second.wait_event(event)
+    refused(
+        cupy, first, error, "cudaErrorStreamCaptureImplicit", lambda: cupy.cuda.Stream.null.wait_event(first.record())
+    )
+    first.begin_capture()
+    second.wait_event(first.record())
+    with pytest.raises(error, match="cudaErrorStreamCaptureUnmatched"):
+        second.end_capture()
+    with pytest.raises(error, match="cudaErrorStreamCaptureInvalidated"):
+        first.end_capture()
+
+
+# The default stream of each thread
+
+
+def test_each_thread_has_a_default_stream_of_its_own(cupy):
+    array = cupy.zeros(4)
+    with cupy.cuda.Stream.ptds:
+        array += 1  # it orders with the null stream
+
+    def use():
+        with cupy.cuda.Stream.ptds:
+            raised.append(violation("RaceError", lambda: array.__iadd__(1)))
+
+    raised = []
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert "stream 2 of device 0" in raised[0]
+    assert cupy.cuda.Stream(ptds=True) == cupy.cuda.Stream.ptds
+    assert (array.get() == 1).all()
 
 
 # Faults

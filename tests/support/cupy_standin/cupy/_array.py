@@ -179,7 +179,7 @@ class ndarray:
             wanted = 0 if stream in (None, 1) else stream
             if stream != -1 and wanted != current.ptr:
                 event = current.record()
-                machine().stream_of(wanted).follow(event._operation)
+                machine().follow(machine().stream_of(wanted), event._operation, event._capture)
         finally:
             machine().set_device(before)
         return _Capsule(self)

@@ -15,7 +15,7 @@ from standin.machine import machine
 from standin.operations import Stream, Use
 from standin.violations import Violation, report
 
-from gpusift.devices import host_library, kernel_sources
+from gpusift.devices import kernel_sources
 from gpusift.devices.cpu import RECORD
 from gpusift.devices.launch_arguments import CODES
 
@@ -41,7 +41,7 @@ class Kernel:
         self.name, self.precision = name, np.dtype(DTYPES[values["REAL"]])
         self.parameters = [_parameter(words, self.precision) for words in match["parameters"].split(",")]
         self.constant = int(values[match["constant"]]) if match["constant"] else 0
-        self._library = host_library.library()
+        self._library = machine().library
         self._address = self._library.find(self.precision.name, name, self.constant)
 
     def enqueue(self, stream: Stream, grid: Any, block: Any, arguments: Any, shared_mem: int) -> None:

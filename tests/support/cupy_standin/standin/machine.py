@@ -6,17 +6,22 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from standin import faults
 from standin.blocks import require_order
+from standin.captures import Capture
 from standin.errors import CUDARuntimeError
-from standin.operations import Capture, Operation, Stream, Use, join
+from standin.operations import Operation, Stream, Use, join
 from standin.scheduler import Scheduler
 from standin.violations import CaptureError, DeviceError, place, report
 
-ENVIRONMENT = "CUPY_STANDIN"  # settings as JSON: seed, devices, memory, unavailable
+from gpusift.devices import host_library
+
+ENVIRONMENT = "CUPY_STANDIN"  # settings as JSON, the parameters of Machine
 MULTIPROCESSORS = 2
+PER_THREAD = 2  # the handle of each thread's own default stream
 
 
 class Machine:
@@ -32,15 +37,22 @@ class Machine:
         Bytes of each device.
     unavailable : sequence of int
         Devices that another process has for itself.
+    library : str, optional
+        Path of the host library whose kernels are launched; by default that of the CPU device.
     """
 
-    def __init__(self, seed: int = 0, devices: int = 2, memory: int = 1 << 32, unavailable: Any = ()) -> None:
+    def __init__(
+        self, seed: int = 0, devices: int = 2, memory: int = 1 << 32, unavailable: Any = (), library: str | None = None
+    ) -> None:
         self.seed, self.n_devices, self.memory, self.unavailable = seed, devices, memory, tuple(unavailable)
+        self.usual_memory = memory
+        self.library = host_library.library() if library is None else host_library.Library(Path(library))
         self.lock = threading.RLock()
         self.scheduler = Scheduler(seed)
         self.contexts: set[int] = set()
         self.null_streams = [Stream(0, device, "null") for device in range(devices)]
         self.streams: dict[int, Stream] = {}
+        self._per_thread_streams: list[Stream] = []
         self._next_pointer = 1000
         self._thread = threading.local()
         self.before_operation: list[Callable[[], None]] = []
@@ -84,16 +96,45 @@ class Machine:
                 stream.is_destroyed = True
 
     def stream_of(self, pointer: int) -> Stream:
-        """The stream with a handle; 0 and 1 are the null stream of the current device."""
+        """The stream with a handle; 0 and 1 are the null stream of the current device, 2 this thread's own."""
         if pointer in (0, 1):
             return self.null_streams[self.device]
+        if pointer == PER_THREAD:
+            return self._per_thread_stream()
         stream = self.streams.get(pointer)
         if stream is None:
             raise CUDARuntimeError(400)
         return stream
 
+    def _per_thread_stream(self) -> Stream:
+        """The default stream of this thread on the current device."""
+        own = self._thread.__dict__.setdefault("streams", {})
+        if self.device not in own:
+            own[self.device] = Stream(PER_THREAD, self.device, "blocking")
+            with self.lock:
+                self._per_thread_streams.append(own[self.device])
+        return own[self.device]
+
+    def _streams(self, device: int) -> list[Stream]:
+        """All streams of a device but its null stream."""
+        return [s for s in (*self.streams.values(), *self._per_thread_streams) if s.device == device]
+
     def _blocking(self, device: int) -> list[Stream]:
-        return [s for s in self.streams.values() if s.device == device and s.kind == "blocking"]
+        return [s for s in self._streams(device) if s.kind == "blocking"]
+
+    def follow(self, stream: Stream, operation: Operation | None, capture: Capture | None) -> None:
+        """Lets a stream's next operation come after an event, which may be of a capture (cudaStreamWaitEvent)."""
+        with self.lock:
+            if capture is None and stream.capture is None:
+                if operation is not None:
+                    stream.follow(operation)
+                return
+            status = _refused(stream, capture)
+            if status:
+                for each in {stream.capture, capture} - {None}:
+                    each.is_valid = False
+                raise CUDARuntimeError(status)
+            capture.follow(stream, operation)
 
     # Operations
 
@@ -107,7 +148,7 @@ class Machine:
                 use.block.require_alive(use.block.generation, f"{what} at {here}")
             operation = Operation(stream, what, run, uses, here)
             if stream.capture is not None:
-                stream.capture.operations.append(operation)
+                stream.capture.append(operation)
                 return operation
             self._require_no_implicit_dependency(stream)
             self._append(stream, operation)
@@ -154,9 +195,8 @@ class Machine:
         """Waits for a stream (cudaStreamSynchronize)."""
         self.settle()
         with self.lock:
-            if stream.capture is not None:
-                stream.capture.is_valid = False
-                raise CUDARuntimeError(900)
+            _require_no_capture([stream])
+            self._require_no_implicit_dependency(stream)
             for operation in tuple(stream.awaited):
                 self.scheduler.wait(operation)
             self.scheduler.wait_for_all([stream])
@@ -173,9 +213,20 @@ class Machine:
         """Waits for all streams of a device (cudaDeviceSynchronize)."""
         self.settle()
         with self.lock:
-            self.scheduler.wait_for_all([s for s in list(self.scheduler.busy) if s.device == device])
-            streams = [self.null_streams[device], *(s for s in self.streams.values() if s.device == device)]
-            self.scheduler.wait_for_all(streams)
+            _require_no_capture(self._streams(device))
+            self.finish(device)
+
+    def finish(self, device: int) -> None:
+        """Waits for all work of a device, whatever captures (cudaFree)."""
+        self.scheduler.wait_for_all([s for s in list(self.scheduler.busy) if s.device == device])
+        self.scheduler.wait_for_all([self.null_streams[device], *self._streams(device)])
+
+    def has_stream_ended(self, stream: Stream) -> bool:
+        """Whether everything in a stream has ended (cudaStreamQuery)."""
+        with self.lock:
+            _require_no_capture([stream])
+            self._require_no_implicit_dependency(stream)
+            return self.has_ended(stream.last)
 
     def has_ended(self, operation: Operation | None) -> bool:
         """Whether an operation has ended (cudaEventQuery); what has, the host knows from then on."""
@@ -194,30 +245,37 @@ class Machine:
         with self.lock:
             if stream.capture is not None:
                 raise CUDARuntimeError(900)
-            stream.capture = Capture(place())
+            Capture(stream, place())
 
     def end_capture(self, stream: Stream) -> list[Operation]:
-        """The operations that a stream has captured."""
+        """The operations that a stream, and those that have joined it, have captured."""
         with self.lock:
-            capture, stream.capture = stream.capture, None
-            if capture is None:
+            if stream.capture is None:
                 raise CUDARuntimeError(1)
-            if not capture.is_valid:
-                raise CUDARuntimeError(901)
-            return capture.operations
+            return stream.capture.end(stream)
 
-    def launch_graph(self, stream: Stream, operations: list[Operation], generations: list[list[int]]) -> None:
-        """Appends captured operations to a stream, with the memory that they were captured with."""
+    def launch_graph(self, stream: Stream, operations: list[Operation]) -> None:
+        """Appends captured operations to a stream, with the memory that they were captured with.
+
+        What other streams have captured runs in streams of its own, in the order of the captured events.
+        """
         if stream.capture is not None:
             raise NotImplementedError("the stand-in captures no launch of a graph")
         self.settle()
         with self.lock:
-            for operation, of_uses in zip(operations, generations):
-                for use, generation in zip(operation.uses, of_uses):
-                    use.block.require_alive(generation, f"a graph that is launched at {place()}: {operation}")
             for operation in operations:
-                again = Operation(stream, f"{operation.what} of a graph", operation.run, operation.uses, place())
-                self._append(stream, again)
+                for use, generation in zip(operation.uses, operation.generations):
+                    use.block.require_alive(generation, f"a graph that is launched at {place()}: {operation}")
+            branches = {operations[-1].stream: stream}
+            launched: dict[Operation, Operation] = {}
+            for operation in operations:
+                origin = operation.stream
+                branch = branches.setdefault(origin, Stream(0, origin.device, "non-blocking"))
+                for before in operation.before:
+                    branch.follow(launched[before])
+                again = Operation(branch, f"{operation.what} of a graph", operation.run, operation.uses, place())
+                self._append(branch, again)
+                launched[operation] = again
 
     def _require_no_implicit_dependency(self, stream: Stream) -> None:
         if stream.kind == "null" and any(s.capture is not None for s in self._blocking(stream.device)):
@@ -237,6 +295,26 @@ class Machine:
             )
 
 
+def _require_no_capture(streams: list[Stream]) -> None:
+    """Raises what CUDA does when one waits for streams, or asks whether they have ended, while one captures."""
+    capturing = [stream.capture for stream in streams if stream.capture is not None]
+    for capture in capturing:
+        capture.is_valid = False
+    if capturing:
+        raise CUDARuntimeError(900)
+
+
+def _refused(stream: Stream, capture: Capture | None) -> int:
+    """CUDA's status if a stream may not wait for an event of a capture, or of none; otherwise 0."""
+    if capture is None:
+        return 905
+    if stream.capture not in (None, capture):
+        return 902
+    if capture.has_ended:
+        return 907
+    return 906 if stream.kind == "null" else 0
+
+
 _machine: Machine | None = None
 _lock = threading.Lock()
 
@@ -252,13 +330,13 @@ def machine() -> Machine:
 
 
 def reset(**settings: Any) -> Machine:
-    """A new order of running and new limits for the same machine, without faults; memory and streams stay."""
+    """A new order of running for the same machine, its limits as given or as at first, no faults; blocks stay."""
     one = machine()
     faults.clear()
     with one.lock:
         for stream in list(one.scheduler.busy):
             one.scheduler.wait_for_all([stream])
         one.scheduler.random.seed(settings.get("seed", one.seed))
-        one.memory = settings.get("memory", one.memory)
+        one.memory = settings.get("memory", one.usual_memory)
         one.unavailable = tuple(settings.get("unavailable", ()))
     return one

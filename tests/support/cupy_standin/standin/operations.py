@@ -26,16 +26,31 @@ class Operation:
         stream, its own number.
     before : list of Operation
         Those that must have run before this one runs.
+    generations : list of int
+        Of the blocks that it uses.
     has_run : bool
         Whether it has run.
     is_known : bool
         Whether the host has waited for it, so that everything that the host does from now on comes after it.
     """
 
-    __slots__ = ("before", "clock", "has_run", "is_known", "number", "place", "run", "stream", "uses", "what")
+    __slots__ = (
+        "before",
+        "clock",
+        "generations",
+        "has_run",
+        "is_known",
+        "number",
+        "place",
+        "run",
+        "stream",
+        "uses",
+        "what",
+    )
 
     def __init__(self, stream: Stream, what: str, run: Callable[[], None], uses: tuple[Use, ...], place: str) -> None:
         self.stream, self.what, self.run, self.uses, self.place = stream, what, run, uses, place
+        self.generations = [use.block.generation for use in uses]
         self.before: list[Operation] = []
         self.clock: dict[Stream, int] = {}
         self.number = 0
@@ -45,17 +60,19 @@ class Operation:
         """Whether this operation is known to come before what has this clock."""
         return self.is_known or clock.get(self.stream, 0) >= self.number
 
+    def needed(self) -> set[Operation]:
+        """This operation, and those that have not run and must run before it."""
+        found: set[Operation] = set()
+        left = [self]
+        while left:
+            one = left.pop()
+            if one not in found and not one.has_run:
+                found.add(one)
+                left += one.before
+        return found
+
     def __str__(self) -> str:
         return f"{self.what} on {self.stream} at {self.place}"
-
-
-class Capture:
-    """The operations that a stream has captured."""
-
-    def __init__(self, place: str) -> None:
-        self.operations: list[Operation] = []
-        self.place = place
-        self.is_valid = True
 
 
 class Stream:
@@ -69,7 +86,7 @@ class Stream:
         self.awaited: list[Operation] = []  # by the next operation
         self.queue: deque[Operation] = deque()  # not run yet
         self.unknown: deque[Operation] = deque()  # not known to the host yet
-        self.capture: Capture | None = None
+        self.capture: Any = None  # the Capture that it takes part in
         self.is_destroyed = False
 
     def __str__(self) -> str:

@@ -102,7 +102,7 @@ class DevicePool:
         with self._machine.lock:
             kept = [stream for stream in self._free if stream.device == device and self._free[stream]]
             if kept:
-                self._machine.wait_for_device(device)
+                self._machine.finish(device)
             for stream in kept:
                 for blocks in self._free.pop(stream).values():
                     for block in blocks:

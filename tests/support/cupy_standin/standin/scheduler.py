@@ -22,7 +22,7 @@ class Scheduler:
 
     def wait(self, operation: Operation) -> None:
         """Runs what an operation needs, and possibly more, until it has run; the host then knows that it has ended."""
-        needed = _needed(operation)
+        needed = operation.needed()
         is_lazy = self.random.random() < 0.5
         try:
             while not operation.has_run:
@@ -63,16 +63,3 @@ class Scheduler:
         operation.has_run = True
         operation.before.clear()
         operation.run()
-
-
-def _needed(operation: Operation) -> set[Operation]:
-    """The operation and all that must run before it."""
-    needed: set[Operation] = set()
-    left = [operation]
-    while left:
-        one = left.pop()
-        if one in needed or one.has_run:
-            continue
-        needed.add(one)
-        left += one.before
-    return needed

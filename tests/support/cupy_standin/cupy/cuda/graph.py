@@ -6,7 +6,7 @@ from standin.machine import machine
 
 
 class Graph:
-    """Operations that a stream has captured, with the addresses of their memory. It keeps no memory alive."""
+    """Operations that streams have captured, with the addresses of their memory. It keeps no memory alive."""
 
     def __init__(self, *args, **kwargs):
         raise NotImplementedError(
@@ -17,7 +17,6 @@ class Graph:
     def _of(cls, operations):
         graph = cls.__new__(cls)
         graph._operations = operations
-        graph._generations = [[use.block.generation for use in operation.uses] for operation in operations]
         return graph
 
     def launch(self, stream=None):
@@ -25,7 +24,7 @@ class Graph:
         from cupy.cuda.stream import get_current_stream
 
         stream = get_current_stream() if stream is None else stream
-        machine().launch_graph(machine().stream_of(stream.ptr), self._operations, self._generations)
+        machine().launch_graph(machine().stream_of(stream.ptr), self._operations)
 
     def upload(self, stream=None):
         """Prepares a launch, which needs nothing here."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 from cupy.cuda.graph import Graph as _Graph
+from cupy.cuda.runtime import streamCaptureModeRelaxed
 from standin.errors import CUDARuntimeError as _CUDARuntimeError
-from standin.machine import machine
-from standin.violations import CaptureError, place, report
+from standin.machine import PER_THREAD, machine
 
 
 class _ThreadLocal(threading.local):
@@ -46,6 +46,7 @@ class Event:
     @property
     def done(self):
         """Whether it has been reached."""
+        self._require_not_captured()
         return machine().has_ended(self._operation)
 
     def record(self, stream=None):
@@ -58,10 +59,14 @@ class Event:
 
     def synchronize(self):
         """Waits for the point."""
-        if self._capture is not None:
-            raise _CUDARuntimeError(907)
+        self._require_not_captured()
         if self._operation is not None:
             machine().wait_for_operation(self._operation)
+
+    def _require_not_captured(self):
+        if self._capture is not None:
+            self._capture.is_valid = False
+            raise _CUDARuntimeError(907)
 
 
 def get_elapsed_time(start_event, end_event):
@@ -119,8 +124,7 @@ class _BaseStream:
     @property
     def done(self):
         """Whether everything in it has ended."""
-        stream = machine().stream_of(self.ptr)
-        return machine().has_ended(stream.last)
+        return machine().has_stream_ended(machine().stream_of(self.ptr))
 
     def synchronize(self):
         """Waits for everything in it."""
@@ -135,20 +139,14 @@ class _BaseStream:
 
     def wait_event(self, event):
         """Lets what comes next in it come after an event."""
-        stream = machine().stream_of(self.ptr)
-        if stream.capture is not None and event._capture is not stream.capture:
-            stream.capture.is_valid = False
-            raise _CUDARuntimeError(905)
-        if event._capture is not None and stream.capture is None:
-            raise report(CaptureError(f"{stream} would join a capture at {place()}, which the stand-in does not have"))
-        if event._operation is not None and stream.capture is None:
-            with machine().lock:
-                stream.follow(event._operation)
+        machine().follow(machine().stream_of(self.ptr), event._operation, event._capture)
 
     def begin_capture(self, mode=None):
         """Begins to capture a graph."""
         if self.ptr in (0, 1):
             raise RuntimeError("cannot capture on the default (legacy) stream")
+        if mode not in (None, streamCaptureModeRelaxed):
+            raise NotImplementedError("the stand-in captures in relaxed mode")
         machine().begin_capture(machine().stream_of(self.ptr))
 
     def end_capture(self):
@@ -168,20 +166,19 @@ class _BaseStream:
 class Stream(_BaseStream):
     """A stream of the current device."""
 
-    null = None
+    null = ptds = None
 
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
-        if ptds:
-            raise NotImplementedError("the stand-in has no per-thread default streams")
-        if null:
-            super().__init__(0, -1)
+        if null or ptds:
+            super().__init__(0 if null else PER_THREAD, -1)
             return
         made = machine().create_stream("non-blocking" if non_blocking else "blocking")
         super().__init__(made.pointer, made.device)
 
     def __del__(self):
-        if getattr(self, "ptr", 0):
+        if getattr(self, "ptr", 0) not in (0, PER_THREAD):
             machine().destroy_stream(self.ptr)
 
 
 Stream.null = Stream(null=True)
+Stream.ptds = Stream(ptds=True)
