@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -259,11 +260,8 @@ def _is_cupys(array: Any) -> bool:
 
 
 def _module_of(array: Any) -> Any:
-    if not _is_cupys(array):
-        return np
-    import cupy
-
-    return cupy
+    """NumPy or CuPy, which an array of it has loaded."""
+    return sys.modules[type(array).__module__.partition(".")[0]]
 
 
 def _width(features: Features) -> int | None:

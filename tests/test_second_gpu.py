@@ -1,11 +1,14 @@
 """Calls on the second GPU while the first one is the current device, and objects that are dropped while it works."""
 
+import gc
+
 import numpy as np
 import pytest
 
 from gpusift import SIFT, match_descriptors
 from gpusift.matching import match
 from gpusift.matching.matches import matched_points
+from gpusift.refine import refine_pairs
 from tests.support.same_bytes import digest, synthetic
 
 pytestmark = pytest.mark.gpu
@@ -42,6 +45,43 @@ def test_matching_of_arrays_on_it(cupy):
     assert found.indices.device.id == 1
     expected = match(*(features.to_host() for features in pair), max_ratio=1, device="cpu")
     np.testing.assert_array_equal(found.to_host().indices, expected.indices)
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_refined_matches(cupy, on_host):
+    """Of two pairs with the same second image, whose templates are aligned together."""
+    images, pairs = [IMAGE, OTHER, np.roll(IMAGE, 1, axis=0)], [(0, 2), (1, 2)]
+
+    def refined(device, on_host=True):
+        sift = SIFT(device=device, **PARAMETERS)
+        features = [sift.compute(image) for image in images]
+        features = [each.to_host() for each in features] if on_host else features
+        matches = [match(features[i], features[j], device=device, max_ratio=1) for i, j in pairs]
+        return [each.to_host() for each in refine_pairs(images, features, pairs, matches, sift=sift)]
+
+    for ours, expected in zip(refined("cuda:1", on_host), refined("cpu")):
+        for name, array in vars(expected).items():
+            np.testing.assert_array_equal(getattr(ours, name), array)
+
+
+@pytest.mark.standin
+def test_the_first_gpu_is_left_alone(cupy):
+    from standin import machine
+
+    sift = SIFT(device="cuda:1", **PARAMETERS)
+    gc.collect()  # what other tests leave there
+    machine().settle()
+    before = machine().null_streams[0].count
+    pair = [sift.compute(image) for image in (IMAGE, OTHER)]
+    on_host = [features.to_host() for features in pair]
+    for several in (pair, on_host):
+        matches = match(*several, max_ratio=1, device="cuda:1")
+        match_descriptors(*(features.descriptors for features in several), device="cuda:1")
+        refine_pairs([IMAGE, OTHER], several, [(0, 1)], [matches], sift=sift)
+    list(sift.map([IMAGE, OTHER], batch_size=1))
+    sift.compute_batch([IMAGE, OTHER])
+    sift.describe(IMAGE, on_host[0].positions, on_host[0].sigmas, on_host[0].orientations)
+    assert machine().null_streams[0].count == before
 
 
 def test_an_image_that_the_caller_writes_again(cupy):

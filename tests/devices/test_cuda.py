@@ -1,5 +1,6 @@
 """CUDA devices: copies, streams, graphs, several devices, and what happens when something fails."""
 
+import ast
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 from gpusift.devices import CpuDevice, get_device
 from gpusift.devices.cuda import _cuda_function
 from gpusift.devices.staging import Staging
+from tests.support.checkout import ROOT
 from tests.support.foreign_arrays import Tensor
 
 standin_only = pytest.mark.standin
@@ -239,6 +241,9 @@ def test_a_stream_is_that_of_the_device_itself():
 
 @standin_only
 def test_memory_is_that_of_the_device_itself():
+    import standin
+
+    standin.reset(memory=1 << 26)
     device, other = get_device("cuda:1"), get_device("cuda:0")
     pool = device.xp.get_default_memory_pool()
     with device.active():
@@ -246,13 +251,14 @@ def test_memory_is_that_of_the_device_itself():
     device.free_memory()
     with device.active():
         assert pool.free_bytes() == 0
-    fitting = device.batch_size(1 << 26)
+    other.free_memory()
+    fitting = device.batch_size(1 << 20)
     with other.active():
-        held = other.memory(3 << 30)
-    assert device.batch_size(1 << 26) == fitting > other.batch_size(1 << 26)
+        held = other.memory(3 << 24)
+    assert device.batch_size(1 << 20) == fitting > other.batch_size(1 << 20)
     del held
     other.free_memory()
-    assert device.total_memory == 1 << 32
+    assert device.total_memory == 1 << 26
 
 
 # Launches
@@ -340,6 +346,22 @@ def test_first_launches_and_captures_in_threads_on_two_devices():
 
     in_threads(*(lambda number=number: work(number) for number in range(4)))
     assert results == {number: [[3.0 + number] * 2] * 2 for number in range(4)}
+
+
+def imported_by(path):
+    """The modules that import statements of a file name, wherever they are in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_cupy_is_imported_in_one_place():
+    """By `load_cupy`, whose lock an import statement would not take."""
+    imports = [(path.name, name) for path in (ROOT / "gpusift").rglob("*.py") for name in imported_by(path)]
+    assert ("cuda.py", "numpy") in imports
+    assert [each for each in imports if each[1].split(".")[0] in ("cupy", "cupyx")] == []
 
 
 def test_cupy_is_imported_whole_by_two_threads():
