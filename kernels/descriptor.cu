@@ -64,7 +64,6 @@ DEVICE void quantize(real* values, int n_values, real saturation, real scaled_no
             rooted ? scaled_norm * root(values[v] / divisor) + real(0.5) : scaled_norm * values[v] / divisor;
         bytes[v] = (unsigned char)smaller(value, real(255));
     }
-    __syncthreads();
 }
 
 // The orders of a descriptor's values. scikit-image: histograms by turned row, then turned column, where rows lie along
@@ -74,7 +73,7 @@ DEVICE void quantize(real* values, int n_values, real saturation, real scaled_no
 #define LAYOUT_UBC 1
 #define LAYOUT_VLFEAT 2
 
-// Copies a descriptor out in the order of `layout`.
+// Copies a descriptor out in the order of `layout`. Each thread copies the bytes that it has set in `quantize`.
 DEVICE void write_descriptor(const unsigned char* bytes, int n_hist, int n_ori, int layout,
                              unsigned char* __restrict__ out) {
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
@@ -133,7 +132,6 @@ KERNEL describe(const real* __restrict__ levels, const long long stride, const l
         fill_histograms(frame, grid, orientations[at], sums, tables, values);
         quantize(values, grid.n_values(), saturation, scaled_norm, rooted, lane_sums, bytes);
         write_descriptor(bytes, n_hist, n_ori, layout, descriptors + at * grid.n_values());
-        __syncthreads();
     }
 }
 
@@ -144,7 +142,6 @@ DEVICE void add_window(real* values, int n_values, real* lane_sums, real* pooled
     const real sum = cut_and_sum(values, n_values, no_limit, false, lane_sums), divisor = sum > 0 ? sum : real(1);
     VECTORIZE
     for (int v = thread; v < n_values; v += n_threads) pooled[v] += values[v] / divisor;
-    __syncthreads();
 }
 
 // Describes features by pooled histograms. What has no comment is as for `describe`.
@@ -197,6 +194,5 @@ KERNEL describe_pooled(const real* __restrict__ levels, const long long stride, 
         } else {
             for (int v = thread; v < n_values; v += n_threads) carried[at * n_values + v] = pooled[v];
         }
-        __syncthreads();
     }
 }

@@ -22,6 +22,7 @@ PART_OF = {
     "alignment.cu": "alignment",
     "alignment.cuh": "alignment",
     "best_two.cuh": "matching",
+    "descriptor.cu": "pooling",
     "matching.cu": "matching",
     "selection.cu": "selection",
 }
