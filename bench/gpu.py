@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Test and measure on a GPU, the most valuable first, within a time that may end at any moment.
+"""Test and measure on a GPU, the most valuable step first; rows are kept if the run is cut short.
 
     python -m bench.gpu [--seconds 900] [--data DIR] [--out DIR] [--list] [--only NAME]
 

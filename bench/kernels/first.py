@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure what a new GPU, or a new version, is to be measured by first: the graph, its kernels, and whole calls.
+"""Take the first measurements on a GPU: the graph, whole calls, and each kernel.
 
     python -m bench.kernels.first [--device cuda] [--shape 1080 1920] [--batch 16] [--calls 30] [--out DIR]
 

@@ -1,4 +1,4 @@
-"""The way from images to their features, down through these modules.
+"""From images to their features, through these modules.
 
 | module | what it does |
 |---|---|

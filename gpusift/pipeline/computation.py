@@ -1,4 +1,4 @@
-"""The computation of batches: the way that each takes through the device, and how they overlap."""
+"""The computation of batches: how each is computed, and how they overlap."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class InFlight:
 
 
 class Computation:
-    """A batch on its way through the device.
+    """The computation of one batch: its memory, its plan and, in the end, its outcomes.
 
     Parameters
     ----------

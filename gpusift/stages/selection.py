@@ -55,7 +55,7 @@ def _steps(work: Workspace, members: Any, lengths: Any) -> list[Step]:
 
 
 def strongest(device: Device, features: Features, parameters: Parameters, image_shape: tuple[int, int]) -> Any:
-    """The indices of the features that `max_keypoints` keeps of one image's.
+    """The indices of the features of one image that `max_keypoints` keeps.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpusift.sift import SIFT
 
 BATCH_ON_GPU = 16  # images; the CPU takes one at a time
-WINDOW = 4  # batches of pictures that may come after a picture before its batch is computed, whatever its size
+WINDOW = 4  # a picture waits for others of its shape until this many batches of pictures have come after it
 
 T = TypeVar("T")  # what belongs to an image
 
@@ -123,7 +123,7 @@ class Batching(Generic[T]):
         self.window.add(inputs.open_image(self._plans, pixels), item)
 
     def advance(self, is_last: bool) -> Sequence[Computed[T]]:
-        """Does what is due: starts a batch if one is complete or the device is idle, or finishes one that has ended.
+        """Starts a batch if one is complete or the device is idle; otherwise finishes one that has ended.
 
         Waits for the device only if too many batches are in flight, or no other picture will come.
 

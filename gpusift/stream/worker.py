@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from gpusift.images.nvimgcodec import JpegDecoder
     from gpusift.sift import SIFT
 
-POLL_SECONDS = 0.1  # between two looks at whether to stop
-BUSY_SECONDS = 0.001  # for which a picture is waited for while the device computes
+POLL_SECONDS = 0.1  # between two checks for a stop
+BUSY_SECONDS = 0.001  # to wait for a picture while the device computes
 READERS_FOR_CPU = 2  # threads: the CPU has more to do with computing
 
 DECLINED = "nvImageCodec declines this file, so OpenCV decoded it"
@@ -281,7 +281,7 @@ def enqueue(queue: Queue, item: Any, halt: threading.Event) -> bool:
 def _compute_all(
     sift: SIFT, batch_size: int | None, pictures: Items, n_readers: int, give: Give, halt: threading.Event
 ) -> None:
-    """Compute pictures until all threads that read them have ended; after a stop, only those that are begun.
+    """Compute pictures until all threads that read them have ended; after a stop, finish only the batches in flight.
 
     While the device computes, pictures are taken as they come, so that the next batch is there when the device is free.
     """
