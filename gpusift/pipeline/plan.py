@@ -73,7 +73,7 @@ class Plan:
         self.inputs = Inputs(layout, memory.block(f"inputs of {key.pixel_bytes} bytes", layout.size))
         size = collection.bytes_of(device.dtype, parameters, key.batch, capacity)
         self.results = memory.block("results", size)
-        self.expected_bytes = size // EXPECTED_OF_CAPACITY
+        self.expected_bytes = max(size // EXPECTED_OF_CAPACITY, collection.header_bytes(key.batch))
         work = Workspace(
             device,
             parameters,

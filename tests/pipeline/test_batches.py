@@ -12,7 +12,7 @@ from gpusift import SIFT, pipeline
 from gpusift.devices import CpuDevice
 from gpusift.devices.programs import Program
 from gpusift.parameters import Parameters
-from gpusift.pipeline import inputs
+from gpusift.pipeline import inputs, plan
 from gpusift.pipeline.key import Key
 from gpusift.pipeline.outcomes import Unfit
 from gpusift.pipeline.plan import KEPT_AT_MOST, KEPT_CALLS, KEPT_PLANS, Memory, Plans
@@ -239,6 +239,19 @@ def test_lists_that_fill_up_are_made_longer(monkeypatch, capacity, batch_size):
     found = sift.compute_batch([IMAGES[i] for i in order], batch_size)
     assert [digest(features) for features in found] == [alone(i) for i in order]
     assert digest(sift.compute(IMAGES[0])) == alone(0)
+
+
+@pytest.mark.parametrize("fraction", [1, 10**9])
+def test_results_that_are_longer_than_expected_are_copied_again(device, monkeypatch, fraction):
+    monkeypatch.setattr(plan, "EXPECTED_OF_CAPACITY", fraction)
+    sift, order = SIFT(device=device, **PARAMETERS), [0, 5, 0, 5]
+    for _ in range(2):  # the second time as many bytes are expected as the first time were needed
+        found = sift.compute_batch([IMAGES[i] for i in order], on_host=True, batch_size=4)
+        assert [digest(features) for features in found] == [alone(i, device) for i in order]
+    (memory,) = sift.plans._free
+    (kept,) = memory._plans.values()
+    needed = sum(array.nbytes for features in found for array in features.arrays().values())
+    assert needed < kept.expected_bytes <= len(kept.results)
 
 
 # A program is the plain steps, then a graph
