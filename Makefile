@@ -3,9 +3,10 @@
 # make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
 # make gpu     on a machine with a GPU: kept hashes, first measurements, tests, then the bench, with the Python that is
 #              there; rows are written as they are made. GPU_SECONDS: the time for all of it
+# make docs    the site, into build/docs/html; it runs the examples
 # make lint, make format, make dist (a wheel and the archive of the sources), make clean
 #
-# demo, test, bench and lint each install what they need into .venv; with an NVIDIA driver, CuPy for its CUDA version too.
+# demo, test, bench, docs and lint each install what they need into .venv; with an NVIDIA driver, CuPy for its CUDA version too.
 
 PYTHON ?= python3
 GPU_PYTHON ?= python3
@@ -16,7 +17,7 @@ GPU_EXTRA := $(if $(CUDA),$(if $(filter 12,$(CUDA)),$(comma)cuda12,$(comma)cuda1
 DATA := $(if $(GPUSIFT_DATA),--data $(GPUSIFT_DATA))
 CPP := $(wildcard kernels/*.cu kernels/*.cuh kernels/host/*.hpp kernels/host/*.cpp)
 
-.PHONY: demo test bench gpu lint format dist clean
+.PHONY: demo test bench gpu docs lint format dist clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m bench.demo
@@ -32,6 +33,9 @@ bench: .venv/installed-test
 
 gpu:
 	PYTHONPATH=. $(GPU_PYTHON) -m bench.gpu $(DATA) $(if $(GPU_SECONDS),--seconds $(GPU_SECONDS))
+
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx --builder html --conf-dir docs --nitpicky --fail-on-warning --keep-going . build/docs/html
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .
