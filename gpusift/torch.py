@@ -90,14 +90,6 @@ def lightglue(
     features with ``SIFT.lightglue()``: the network does not know other orders of a descriptor's values, nor
     scikit-image's angles. The positions are without the bias of upsampling. For N features, with a batch dimension:
 
-    `keypoints`          (1, N, 2) float32   x (column) and y (row), the centre of the upper left pixel at (0, 0)
-    `scales`             (1, N) float32      sigma, input pixels, as COLMAP has it (OpenCV's size is twice that)
-    `oris`               (1, N) float32      radians in [0, 2 pi), from the x axis towards the y axis
-    `descriptors`        (1, N, 128) float32 RootSIFT of length 1
-    `keypoint_scores`    (1, N) float32      absolute difference of Gaussians, times sigma (lightglue/sift.py)
-    `image_size`         (1, 2) float32      width and height
-    ===================  ================  =====================================================================
-=======
     ===================  ===================  ====================================================================
     `keypoints`          (1, N, 2) float32    x (column) and y (row), the centre of the upper left pixel at (0, 0)
     `scales`             (1, N) float32       sigma, input pixels, as COLMAP has it (OpenCV's size is twice that)

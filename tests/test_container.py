@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from gpusift import cli
+from gpusift.cli.job import IMAGES_FAILED
 from tests.support.checkout import ROOT
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install pyyaml")
@@ -58,6 +59,21 @@ def test_the_workflow_builds_what_the_dockerfile_documents():
     built = {variant["extras"] for variant in WORKFLOW["jobs"]["image"]["strategy"]["matrix"]["include"]}
     assert built == {extras for extras in EXTRAS if extras}
     assert f"ARG BASE={WORKFLOW['env']['BASE']}\n" in DOCKERFILE
+
+
+def test_the_recipes_name_the_exit_codes_and_the_folders_of_the_image():
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    spec = job["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (codes,) = [rule["onExitCodes"] for rule in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert codes["containerName"] == container["name"]
+    assert IMAGES_FAILED in codes["values"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+    assert f"--uid {spec['securityContext']['runAsUser']} " in DOCKERFILE
+    shards = job["spec"]["completions"]
+    assert f"$JOB_COMPLETION_INDEX/{shards} " in container["args"][0]
+    assert container["args"][0].startswith("exec ")
 
 
 def test_the_user_can_write_to_the_cache_and_the_data(tmp_path):
