@@ -18,6 +18,7 @@ it is large enough, its content is written once more as `part-<number>.parquet`.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -185,9 +186,22 @@ def frames(journal: Path) -> Iterator[bytes]:
 
 
 def read_journal(journal: Path, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
-    """Read the batches of a journal."""
+    """Read the batches of a journal.
+
+    Raises
+    ------
+    OSError
+        A batch is none of such a schema's.
+    """
     pyarrow, _ = import_pyarrow()
-    return (pyarrow.ipc.read_record_batch(pyarrow.py_buffer(data), schema) for data in frames(journal))
+    for data in frames(journal):
+        try:
+            batch = pyarrow.ipc.read_record_batch(pyarrow.py_buffer(data), schema)
+            batch.validate(full=True)
+        except (OSError, pyarrow.ArrowException) as error:
+            reason = f"must be a journal of gpusift's, but Arrow cannot read it ({error}); remove it"
+            raise OSError(errno.EIO, reason, os.fspath(journal)) from None
+        yield batch
 
 
 def import_pyarrow() -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -90,7 +91,9 @@ class Command:
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:
-            raise click.UsageError(f"cannot read {escaped(str(error.filename))}: {reason_of(error)}") from None
+            raise click.UsageError(
+                f"cannot read {escaped(str(error.filename or os.curdir))}: {reason_of(error)}"
+            ) from None
 
     def count(self) -> int | None:
         """Count the images; None if that is not possible without reading stdin twice."""
@@ -201,7 +204,9 @@ def _why_not_begun(error: Exception, output: str) -> str:
     from gpusift.sinks import OutputExistsError
 
     if isinstance(error, OutputExistsError):
-        return f"{output} {error.strerror}, or --overwrite"
+        file = escaped(str(error.filename))
+        is_output = os.path.basename(file) == os.path.basename(output.rstrip("/"))
+        return f"{output if is_output else file} {error.strerror}, or --overwrite"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot write to {output}: {reason_of(error)}"
     return str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,7 +118,7 @@ class Format(Protocol):
         """Whether images are turned as EXIF says, where the caller does not say."""
 
     def own_files(self, path: Path) -> Iterable[Path]:
-        """Return files that the format writes, other than results; an output in which one is a link is refused."""
+        """Return files that the format writes, other than results; links and pipes in their place are refused."""
 
     def settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Check a run's settings, before anything is made or removed, and add defaults of the format's own.
@@ -237,17 +238,25 @@ def settings_in_folder(folder: Path, record: str, results: Iterator[Path]) -> di
     return settings
 
 
-def refuse_links(files: Iterable[Path]) -> None:
-    """Refuse an output in which a file of the sink's own is a link: what is written would go elsewhere.
+def refuse_irregular(files: Iterable[Path]) -> None:
+    """Refuse an output in which a link or a pipe has the name of a file of the sink's own.
+
+    What is written to a link goes elsewhere, and a pipe has its reader wait.
 
     Raises
     ------
     OutputExistsError
-        A file is a link.
+        A file is neither a regular file nor a folder.
     """
     for file in files:
-        if file.is_symlink():
+        try:
+            mode = os.lstat(file).st_mode
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(mode):
             raise OutputExistsError(file, "must be a file of gpusift's, but it is a link")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OutputExistsError(file, "must be a file of gpusift's, but it is a pipe or a device")
 
 
 def is_file(path: Path) -> bool:

@@ -24,6 +24,9 @@ from gpusift.storage.transaction import TransactionalFile
 
 ATTRIBUTE = "gpusift"
 
+# Arrays of each image's group that no group without a result has.
+OWN_ARRAYS = ("image_size", "keypoints", "descriptors")
+
 # Of HDF5 1.8: groups for any number of images, and no mark in the file that a writer has it open.
 VERSIONS = ("v108", "v108")
 
@@ -111,11 +114,11 @@ class Hdf5Store:
         if "\0" in name or not self._is_inside(name):
             return False
         try:
-            size = self._file.get(f"{name}/image_size")
+            arrays = [self._file.get(f"{name}/{key}") for key in OWN_ARRAYS]
         except (KeyError, OSError, RuntimeError, TypeError, ValueError):  # not a name of a group, or a link
             return False
-        # A group without `image_size` belongs to other names; data in other files do not count.
-        return isinstance(size, h5py.Dataset) and size.shape == (2,) and not (size.is_virtual or size.external)
+        # A group without these arrays belongs to other names, or to another program; data in other files do not count.
+        return all(isinstance(array, h5py.Dataset) and not (array.is_virtual or array.external) for array in arrays)
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
         """Take an image's features, see `gpusift.sinks.base.Store`."""

@@ -17,7 +17,7 @@ from gpusift.sinks.base import (
     RefusedImageError,
     Store,
     check_settings,
-    refuse_links,
+    refuse_irregular,
 )
 from gpusift.sinks.failures import Failures
 from gpusift.sources import wrong_name
@@ -145,7 +145,7 @@ def open_local(
     lock = None
     try:
         lock = _lock(path, lock_path, format_.failures_file is None)  # within: an interrupt may come right after it
-        refuse_links([failures, *format_.own_files(path)])
+        refuse_irregular([failures, *format_.own_files(path)])
         if overwrite:
             format_.clear(path)
             failures.unlink(missing_ok=True)
@@ -172,7 +172,7 @@ def recorded_settings(format_: Format, path: Path) -> dict[str, Any] | None:
         return None
     _, lock_path = _files_of(format_, path)
     with _locked(path, lock_path, format_.failures_file is None):
-        refuse_links(format_.own_files(path))
+        refuse_irregular(format_.own_files(path))
         return format_.recorded_settings(path)
 
 
@@ -221,7 +221,7 @@ def _locked(path: Path, file: Path, is_file: bool) -> Iterator[None]:
 
 
 def _lock(path: Path, file: Path, is_file: bool) -> Lock:
-    refuse_links([file])
+    refuse_irregular([file])
     try:
         return Lock(file, path if is_file else None)
     except BlockingIOError:

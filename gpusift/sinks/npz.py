@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpusift import npz
+from gpusift.errors import is_of_machine
 from gpusift.features import Features
 from gpusift.sinks.base import OutputExistsError, RefusedImageError, record_of, settings_in_folder
 from gpusift.storage.atomic import remove_temporaries, sync_folder, write_whole
@@ -68,6 +71,7 @@ class NpzStore:
         self._folder = folder
         self._pending = folder / PENDING
         self._files: dict[Path, Path] = {}  # final name -> temporary file
+        self._folded: set[str] = set()  # the final names, folded
         self._written = 0
         shutil.rmtree(self._pending, ignore_errors=True)
 
@@ -78,6 +82,7 @@ class NpzStore:
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
         """Take an image's features, see `gpusift.sinks.base.Store`."""
         path = self._path(name)
+        self._commit_if_named_alike(path)
         if self._is_reserved(name):
             raise RefusedImageError(f"name must not begin with that of a file of the output's own, got {name!r}")
         try:
@@ -100,6 +105,12 @@ class NpzStore:
         self._pending.mkdir(exist_ok=True)
         npz.write(temporary, features, image_shape)
         self._files[path] = temporary
+        self._folded.add(_folded(path))
+
+    def _commit_if_named_alike(self, path: Path) -> None:
+        """Give waiting files their names, if one may be this file's to a file system that ignores case or normalises."""
+        if _folded(path) in self._folded:
+            self.commit()
 
     def commit(self) -> None:
         """Have the disk hold the files, then give them their names."""
@@ -110,7 +121,7 @@ class NpzStore:
         folders = {folder for path in self._files for folder in path.parents} - above
         for path, temporary in self._files.items():
             os.replace(temporary, path)
-        self._files = {}
+        self._files, self._folded = {}, set()
         for folder in folders:
             sync_folder(folder)
 
@@ -132,6 +143,11 @@ class NpzStore:
         return bool(slash) and first in RESERVED
 
 
+def _folded(path: Path) -> str:
+    """Return what two names have in common that are one name where case or Unicode's forms make no difference."""
+    return unicodedata.normalize("NFKD", os.fspath(path).casefold()).casefold()
+
+
 def _npz_files(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
         if PENDING in folders:
@@ -140,11 +156,21 @@ def _npz_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether a file has an image's features; links do not count, as they may lead out of the output."""
+    """Whether a file has an image's features; links do not count, as they may lead out of the output.
+
+    Raises
+    ------
+    OSError
+        The machine cannot read it, so that nothing is known of it.
+    """
     try:
         if file.is_symlink() or not file.is_file():
             return False
         with zipfile.ZipFile(file) as archive:
             return {"positions.npy", "image_shape.npy"} <= set(archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except OSError as error:
+        if is_of_machine(error) or error.errno == errno.EIO:
+            raise
+        return False
+    except (ValueError, OverflowError, NotImplementedError, struct.error, zipfile.BadZipFile):
         return False

@@ -173,9 +173,9 @@ class ParquetStore:
                 for batch in opened.iter_batches(columns=["name"]):
                     self._add_names(batch["name"].to_pylist())
 
-    def _add_names(self, names: list[str]) -> None:
+    def _add_names(self, stored: list[str | None]) -> None:
         """Add the names of stored images, and warn of images that are stored twice."""
-        before = len(self._names)
+        before, names = len(self._names), [name for name in stored if name is not None]
         self._names.update(names)
         if doubled := before + len(names) - len(self._names):
             _log.warning("%s has %d results of images that it has already; readers drop them", self._folder, doubled)
@@ -235,8 +235,10 @@ def _journal_of(folder: Path, number: int) -> Path:
 
 def _is_ours(file: Path) -> bool:
     pyarrow, parquet = import_pyarrow()
+    if not file.is_file():
+        return False
     try:
         schema = parquet.read_schema(file)
-        return METADATA in (schema.metadata or {}) and "name" in schema.names
-    except (OSError, pyarrow.ArrowException):
+        return METADATA in (schema.metadata or {}) and schema.field("name").type == pyarrow.string()
+    except (OSError, KeyError, pyarrow.ArrowException):
         return False

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -15,10 +12,9 @@ import numpy as np
 import pytest
 
 from gpusift.sinks import OutputExistsError, OutputInUseError, RefusedImageError, open_sink
-from gpusift.sinks.base import record_of
-from tests.support.sink_writer import OUTPUTS, SETTINGS, SHAPE, check, features_of
+from tests.support.sink_writer import OUTPUTS, SETTINGS, SHAPE, add_image, check, features_of
 
-pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
+pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
 pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 
 
@@ -26,14 +22,8 @@ pytest.importorskip("pycolmap", reason="needs pycolmap: pip install pycolmap")
 def output(request, quick_path) -> Path:
     """An output with one image."""
     output = quick_path / request.param
-    fill(output)
+    add_image(output)
     return output
-
-
-def fill(output: Path, name: str = "a") -> None:
-    sink = open_sink(output, SETTINGS)
-    sink.write(name, features_of(name), SHAPE)
-    sink.close()
 
 
 # Links to an output are the output.
@@ -66,7 +56,7 @@ def test_a_link_to_nothing_makes_the_output_there(quick_path):
     (quick_path / "there").mkdir()
     for name in OUTPUTS:
         (quick_path / name).symlink_to(quick_path / "there" / name)
-        fill(quick_path / name)
+        add_image(quick_path / name)
         assert (quick_path / name).is_symlink()
         assert set(check(quick_path / "there" / name)) == {"a"}
 
@@ -77,7 +67,7 @@ def test_a_link_to_nothing_makes_the_output_there(quick_path):
 def planted(output: Path) -> list[Path]:
     """Names of files that a sink writes, besides results."""
     if output.suffix in (".h5", ".db"):
-        beside = [".lock", ".failures.jsonl", *(["-wal", "-shm"] if output.suffix == ".db" else [])]
+        beside = [".lock", ".failures.jsonl", *(["-wal", "-shm", "-journal"] if output.suffix == ".db" else [])]
         return [output.with_name(output.name + end) for end in beside]
     names = {"": ["gpusift.json", ".gpusift.pending", "failures.jsonl"]}.get(
         output.suffix, ["_gpusift.json", "_journal-00000002", "_failures.jsonl"]
@@ -105,10 +95,23 @@ def test_a_link_in_the_place_of_a_file_of_its_own_is_refused(output, overwrite):
     assert set(check(output)) == {"a"}
 
 
+def test_a_pipe_in_the_place_of_a_file_of_its_own_is_refused(output):
+    for file in planted(output):
+        kept = file.read_bytes() if file.is_file() else None
+        file.unlink(missing_ok=True)
+        os.mkfifo(file)
+        with pytest.raises(OutputExistsError, match="must be a file of gpusift's, but it is a pipe or a device"):
+            open_sink(output, SETTINGS)
+        file.unlink()
+        if kept is not None:
+            file.write_bytes(kept)
+    assert set(check(output)) == {"a"}
+
+
 @pytest.mark.parametrize("target", ["folder", "file", "result", "nothing"])
 def test_results_do_not_go_through_links_in_a_folder(quick_path, target):
     output, elsewhere = quick_path / "folder", quick_path / "elsewhere"
-    fill(output)
+    add_image(output)
     elsewhere.mkdir()
     name = "sub/b" if target == "folder" else "b"
     link, to = {
@@ -137,8 +140,8 @@ def test_results_do_not_go_through_links_in_a_folder(quick_path, target):
 @pytest.mark.parametrize("kind", ["external link", "soft link", "virtual", "external storage"])
 def test_hdf5_does_not_leave_the_file(quick_path, kind):
     output, other = quick_path / "f.h5", quick_path / "other.h5"
-    fill(output)
-    fill(other, "b")
+    add_image(output)
+    add_image(other, "b")
     before = other.read_bytes()
     with h5py.File(output, "a") as file:
         if kind == "external link":
@@ -189,7 +192,7 @@ def test_hdf5_with_another_attribute_is_not_ours(quick_path, value):
 
 
 def test_hdf5_that_another_program_has_open_is_in_use(quick_path):
-    fill(quick_path / "f.h5")
+    add_image(quick_path / "f.h5")
     code = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, quick_path / "f.h5"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -197,59 +200,6 @@ def test_hdf5_that_another_program_has_open_is_in_use(quick_path):
         with pytest.raises(OutputInUseError, match="must not be open in another program"):
             open_sink(quick_path / "f.h5", SETTINGS)
     open_sink(quick_path / "f.h5", SETTINGS).close()
-
-
-# Records, files and failures of other kinds.
-
-
-def deep_record(folder: Path) -> None:
-    for name in ("gpusift.json", "_gpusift.json"):
-        (folder / name).write_text("[" * 100_000)
-
-
-def foreign_parquet(folder: Path) -> None:
-    pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), folder / "part-x.parquet")
-
-
-def broken_parquet(folder: Path) -> None:
-    (folder / "part-x.parquet").write_bytes(b"PAR1")
-
-
-def odd_journal(folder: Path) -> None:
-    (folder / "_journal-x").write_bytes(b"x")
-
-
-@pytest.mark.parametrize("spoil", [foreign_parquet, broken_parquet, odd_journal, deep_record])
-def test_a_folder_with_other_files_of_its_names_is_refused(quick_path, spoil: Callable[[Path], None]):
-    import pyarrow.parquet  # noqa: F401
-
-    output = quick_path / "p.parquet"
-    fill(output)
-    spoil(output)
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
-    with pytest.raises(OutputExistsError, match="must be"):
-        open_sink(output, SETTINGS)
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    "record", [None, 5, b"\xff", "[" * 100_000, "{}"], ids=["null", "number", "bytes", "deep", "no"]
-)
-def test_a_database_with_another_record_is_not_ours(quick_path, record):
-    with closing(sqlite3.connect(quick_path / "c.db")) as database, database:
-        database.execute("CREATE TABLE gpusift (record)")
-        database.execute("INSERT INTO gpusift VALUES (?)", (record,))
-    with pytest.raises(OutputExistsError, match="must be new, or results of gpusift extract"):
-        open_sink(quick_path / "c.db", SETTINGS)
-
-
-def test_a_database_without_colmaps_tables_is_refused(quick_path):
-    settings = {**SETTINGS, "camera_model": "SIMPLE_RADIAL", "camera_params": None, "single_camera": False}
-    with closing(sqlite3.connect(quick_path / "c.db")) as database, database:
-        database.execute("CREATE TABLE gpusift (record)")
-        database.execute("INSERT INTO gpusift VALUES (?)", (record_of(settings),))
-    with pytest.raises(OSError, match="SQLite says: no such table"):
-        open_sink(quick_path / "c.db", SETTINGS)
 
 
 def test_failures_of_other_kinds_are_skipped(output):

@@ -153,6 +153,13 @@ def failed(n: int) -> set[str]:
     return {name_of(i) for i in range(n) if i % 7 == 6}
 
 
+def add_image(output: Path, name: str = "a") -> None:
+    """Make or resume an output, and write one image."""
+    sink = open_sink(output, SETTINGS)
+    sink.write(name, features_of(name), SHAPE)
+    sink.close()
+
+
 def check(output: Path, log: Path | None = None) -> Counter[str]:
     """Return what names a sink has, after seeing that all is right in each, and that what was committed is there."""
     found: Counter[str] = Counter()

@@ -31,6 +31,9 @@ CAMERA_SETTINGS: dict[str, Any] = {"camera_model": CAMERA_MODEL, "camera_params"
 
 NUMBERED = ("images", "cameras", "frames", "rigs", "pose_priors")
 
+HAS_IMAGE = "SELECT 1 FROM images WHERE name = ?"
+HAS_RESULT = "SELECT 1 FROM images JOIN keypoints USING (image_id) JOIN descriptors USING (image_id) WHERE name = ?"
+
 TABLES = (
     "CREATE TABLE gpusift (record TEXT)",
     "CREATE TABLE gpusift_cameras (key TEXT PRIMARY KEY, camera_id INTEGER)",
@@ -65,6 +68,10 @@ class ColmapFormat:
             return None
         try:
             with closing(sqlite3.connect(path, timeout=1)) as database:
+                if database.execute("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone():
+                    raise OutputExistsError(
+                        path, "must have tables only, as COLMAP makes them, but has views or triggers"
+                    )
                 record = database.execute("SELECT record FROM gpusift").fetchone()
         except sqlite3.DatabaseError as error:
             if "no such table" in str(error) or "not a database" in str(error):
@@ -147,12 +154,13 @@ class ColmapStore:
             opened.pop_all()
 
     def __contains__(self, name: object) -> bool:
-        with (
-            self._reading,
-            suppress(sqlite3.ProgrammingError, UnicodeEncodeError),
-        ):  # closed by another thread; not UTF-8
-            row = self._reader.execute("SELECT 1 FROM images WHERE name = ?", (str(name),))
-            return row.fetchone() is not None
+        with suppress(UnicodeEncodeError):
+            return self._finds(HAS_RESULT, str(name))
+        return False
+
+    def _finds(self, query: str, name: str) -> bool:
+        with self._reading, suppress(sqlite3.ProgrammingError):  # closed by another thread
+            return self._reader.execute(query, (name,)).fetchone() is not None
         return False
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
@@ -166,6 +174,10 @@ class ColmapStore:
             raise RefusedImageError(str(error)) from None
         if "\0" in name:
             raise RefusedImageError(f"name must have no character 0, got {name!r}; rename the image")
+        if self._finds(HAS_IMAGE, name):
+            raise RefusedImageError(
+                f"the database must not have the image without features, as another program wrote it, got {name!r}"
+            )
         image = self._cameras.read(url, image_shape)
         self._check_size_of_single(image)
         self._images.append((name, features, image))

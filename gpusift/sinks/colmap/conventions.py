@@ -53,4 +53,4 @@ def check_descriptors(features: Features) -> None:
 
 def side_files(path: Path) -> list[Path]:
     """Return a database, and the files beside it in which SQLite keeps what is new while it is open."""
-    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
