@@ -108,7 +108,7 @@ class NpzStore:
         self._folded.add(_folded(path))
 
     def _commit_if_named_alike(self, path: Path) -> None:
-        """Give waiting files their names, if one may be this file's to a file system that ignores case or normalises."""
+        """Give waiting files their names, if one is this file's where case or the form of Unicode does not count."""
         if _folded(path) in self._folded:
             self.commit()
 
