@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("faults.c")
-CALLS = ("write", "fsync", "rename", "unlink", "ftruncate")  # as `enum call` of faults.c
+CALLS = ("write", "fsync", "rename", "unlink", "ftruncate", "open")  # as `enum call` of faults.c
 ERRORS = ("EIO", "ENOSPC", "EINTR")
+ERRORS_OF_OPEN = ("EMFILE", "ENFILE", "ENOMEM", "EIO")
 NUMBERS = struct.Struct(f"{6 + len(CALLS)}q")  # as `struct control`, before the prefix
 PATH_MAX = 4096
 

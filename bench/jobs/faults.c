@@ -19,7 +19,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum call { WRITE, FSYNC, RENAME, UNLINK, FTRUNCATE, CALLS };
+enum call { WRITE, FSYNC, RENAME, UNLINK, FTRUNCATE, OPEN, CALLS };
 
 struct control {
     int64_t call;          // of enum call: the one that fails; -1: none
@@ -137,4 +137,38 @@ int unlink(const char *path) {
 int unlinkat(int folder, const char *path, int flags) {
     NEXT(unlinkat);
     return is_our_path(folder, path) && fails(UNLINK) ? -1 : next(folder, path, flags);
+}
+
+// The mode of a file is an argument only if the file may be made.
+#define MODE(flags) \
+    mode_t mode = 0; \
+    if ((flags) & (O_CREAT | O_TMPFILE)) { \
+        va_list more; \
+        va_start(more, flags); \
+        mode = va_arg(more, mode_t); \
+        va_end(more); \
+    }
+
+int open64(const char *path, int flags, ...) {
+    NEXT(open64);
+    MODE(flags)
+    return is_our_path(AT_FDCWD, path) && fails(OPEN) ? -1 : next(path, flags, mode);
+}
+
+int open(const char *path, int flags, ...) {
+    NEXT(open);
+    MODE(flags)
+    return is_our_path(AT_FDCWD, path) && fails(OPEN) ? -1 : next(path, flags, mode);
+}
+
+int openat64(int folder, const char *path, int flags, ...) {
+    NEXT(openat64);
+    MODE(flags)
+    return is_our_path(folder, path) && fails(OPEN) ? -1 : next(folder, path, flags, mode);
+}
+
+int openat(int folder, const char *path, int flags, ...) {
+    NEXT(openat);
+    MODE(flags)
+    return is_our_path(folder, path) && fails(OPEN) ? -1 : next(folder, path, flags, mode);
 }

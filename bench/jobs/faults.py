@@ -10,13 +10,13 @@ undisturbed until it has nothing to do. Then the output must have every image ex
 undisturbed output, the same failures, no other files, and the command the same exit code. The disturbances:
 
 - kill: SIGKILL of a process of the run, drawn from all of them, at a random time;
-- call: the Nth write, fsync, rename, unlink or ftruncate in the output's folder fails with EIO, ENOSPC or EINTR, once
-  or from then on (by a preloaded library, which the C compiler builds);
+- call: the Nth write, fsync, rename, unlink, ftruncate or open in the output's folder fails with EIO, ENOSPC, EINTR,
+  EMFILE, ENFILE or ENOMEM, once or from then on (by a preloaded library, which the C compiler builds);
 - limit: too few file descriptors, too little memory, or a limit of a file's size;
 - full: the output's file system is full (a small tmpfs; needs the right to mount).
 
 With --every N, trials are not drawn: one after the other, each Nth call of one process to each sink fails, once with
-EIO and from then on with ENOSPC.
+EIO and from then on with ENOSPC, or EMFILE for an open.
 
 No run, disturbed or not, may crash, hang, print a traceback or leave a process. A row is kept of each --row-trials
 trials, so that an interrupted campaign keeps what it did; --first continues it.
@@ -44,7 +44,7 @@ import cv2
 
 from bench.common import machine, photographs, rows
 from bench.jobs import outputs
-from bench.jobs.fault_calls import CALLS, ERRORS, CallFault, Calls
+from bench.jobs.fault_calls import CALLS, ERRORS, ERRORS_OF_OPEN, CallFault, Calls
 from bench.jobs.fault_runs import Ended, Runner
 
 SINKS = {"HDF5": "features.h5", "COLMAP": "database.db", "Parquet": "features.parquet", "npz": "npz"}
@@ -94,7 +94,8 @@ class Campaign:
             for call, count in self.reference(sink, ONE).calls.items():
                 for number in range(1, count + 1, step):
                     yield sink, CallFault(call, number, errno.EIO)
-                    yield sink, CallFault(call, number, errno.ENOSPC, lasting=True)
+                    lasting = errno.EMFILE if call == "open" else errno.ENOSPC
+                    yield sink, CallFault(call, number, lasting, lasting=True)
 
     def disturbed(
         self, sink: str, way: str, faults: Sequence[tuple[str, CallFault | None]], rng: random.Random
@@ -251,8 +252,8 @@ def can_mount(folder: Path) -> bool:
 def drawn_call(reference: Reference, rng: random.Random) -> CallFault:
     """Return a call that fails; early ones more often, as a resumed run has fewer calls than the reference."""
     call = rng.choice([call for call in CALLS if reference.calls[call]])
-    error = getattr(errno, rng.choice(ERRORS))
-    lasting = error == errno.ENOSPC or (error == errno.EIO and rng.random() < 0.5)
+    error = getattr(errno, rng.choice(ERRORS_OF_OPEN if call == "open" else ERRORS))
+    lasting = error == errno.ENOSPC or (error != errno.EINTR and rng.random() < 0.5)
     number = round(reference.calls[call] ** rng.random())
     return CallFault(call, number, error, lasting, partial=lasting and rng.random() < 0.3)
 

@@ -55,6 +55,7 @@ def written(calls, *paths):
         (CallFault("fsync", 1, errno.EIO), [8, 8, 8, 8, errno.EIO]),
         (CallFault("rename", 1, errno.EIO), [8, 8, 8, 8, errno.EIO]),
         (CallFault("rename", 2, errno.EIO), [8, 8, 8, 8]),
+        (CallFault("open", 2, errno.EMFILE), [8, 8, 8, 8]),
     ],
     ids=str,
 )
@@ -64,7 +65,7 @@ def test_the_nth_call_fails_and_only_in_the_folder(tmp_path, fault, results):
     calls.arm(fault)
     assert written(calls, tmp_path / "in" / "a") == results
     assert calls.counts["write"] == 4 + (fault is not None and fault.error == errno.EINTR)
-    assert calls.counts["fsync"] == 1
+    assert calls.counts["fsync"] == calls.counts["open"] == 1
     assert (calls.fired > 0) == (fault is not None and fault.number <= calls.counts[fault.call])
     calls.arm(fault)
     assert written(calls, tmp_path / "b") == [8, 8, 8, 8]

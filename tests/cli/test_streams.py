@@ -60,7 +60,7 @@ def test_stderr_on_a_full_disk(photos):
     command = [*COMMAND, "extract", "photos", "-o", "f.h5", "--device", "cpu", "--log-json", "log"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=full)
-    assert done.returncode == 1
+    assert done.returncode == 3
     end = json.loads(Path("log").read_text().splitlines()[-1])
     assert (end["event"], end["images"], end["failures"]) == ("end", 2, 1)
 
