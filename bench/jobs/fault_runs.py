@@ -66,6 +66,7 @@ def work(arguments: Sequence[str], log: Path, limits: Mapping[int, int]) -> None
     gpusift_stream.COMMIT_SECONDS = COMMIT_SECONDS
     faulthandler.enable()  # SIGABRT to a run that hangs prints where it is
     os.environ["PYTHONFAULTHANDLER"] = "1"
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"  # workers log a traceback if the scheduler ends before them
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for limit, value in limits.items():
         extra = _address_space() if limit == resource.RLIMIT_AS else 0
