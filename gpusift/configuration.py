@@ -6,10 +6,11 @@ from dataclasses import fields, replace
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpusift import profiles
 from gpusift.devices import Device, get_device, precision
-from gpusift.features import ARRAYS
+from gpusift.features import ARRAYS, Reals
 from gpusift.parameters import Parameters
 from gpusift.pipeline.plan import Plans
 from gpusift.pipeline.strips import limit_in_bytes
@@ -45,14 +46,15 @@ class Configuration:
     The attributes of the last image are copied and pickled with the object. Its buffers on the device are not.
     """
 
-    keypoints: Any = None
-    positions: Any = None
-    sigmas: Any = None
-    scales: Any = None
-    orientations: Any = None
-    octaves: Any = None
-    responses: Any = None
-    descriptors: Any = None
+    # None before the first image, as in scikit-image; users need not check for it.
+    keypoints: NDArray[np.int64] = None  # type: ignore[assignment]
+    positions: Reals = None  # type: ignore[assignment]
+    sigmas: Reals = None  # type: ignore[assignment]
+    scales: NDArray[np.int64] = None  # type: ignore[assignment]
+    orientations: Reals = None  # type: ignore[assignment]
+    octaves: NDArray[np.int64] = None  # type: ignore[assignment]
+    responses: Reals = None  # type: ignore[assignment]
+    descriptors: NDArray[np.uint8] = None  # type: ignore[assignment]
     scalespace_sigmas: np.ndarray | None = None
 
     upsampling = Setting[int]()

@@ -279,7 +279,8 @@ class SIFT(Configuration):
         features = self._describe(opened, self.positions, self.sigmas, self.orientations, self.octaves, self.scales)
         self._set_octaves(opened.shape)
         on_host = isinstance(self.positions, np.ndarray)
-        self.descriptors = self.device.to_host(features.descriptors) if on_host else features.descriptors
+        described = features.to_host() if on_host else features
+        self.descriptors = described.arrays()["descriptors"]
 
     def compute(self, image: Any, mask: Any = None) -> Features:
         """Detects the keypoints and describes them; leaves the attributes as they are.

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpusift.colmap import guided as guided_matching
 from gpusift.colmap import pairs as image_pairs
 from gpusift.colmap import tracks
 from gpusift.colmap.pairs import Pair
@@ -57,6 +58,7 @@ def match_database(
     device: str = "auto",
     on_pairs: Callable[[int], object] = lambda count: None,
     refine: Mapping[str, str | os.PathLike[str]] | None = None,
+    guided: bool = False,
 ) -> tuple[int, int]:
     """Match pairs of a database's images, and have COLMAP verify the matches by the geometry of two views.
 
@@ -81,6 +83,10 @@ def match_database(
         added, all matches are verified and refined again from there, as if all had been matched at once. If that fails,
         the original keypoints are in place.
 
+    guided : bool, optional
+        Leave matching to COLMAP's own matcher, which searches once more along the geometry of the first matches. It has
+        defaults of its own, and is slower. Not with `refine`.
+
     Returns
     -------
     matched, verified : int
@@ -97,6 +103,8 @@ def match_database(
     MemoryError, OSError
         With `refine`: the levels of an image do not fit in memory; a file or the database fails.
     """
+    if guided and refine is not None:
+        raise ValueError("guided and refine exclude each other: COLMAP's guided matches are not matched again")
     pycolmap, path = import_pycolmap(), Path(path)
     matching = {
         "max_ratio": max_ratio,
@@ -112,9 +120,13 @@ def match_database(
             wanted = {(min(pair), max(pair)) for pair in pairs if ids.keys() >= set(pair)}
             new = {pair for pair in wanted if not database.exists_matches(*(ids[name] for name in pair))}
             on_pairs(len(wanted) - len(new))
-            for names, numbers in blocks(new):
+            for names, numbers in blocks(() if guided else new):
                 _match_block(pycolmap, database, [ids[name] for name in names], numbers, matching)
                 on_pairs(len(numbers))
+        if guided:
+            guided_matching.match(pycolmap, path, sorted(new), SEED)
+            on_pairs(len(new))
+            return len(wanted), _count_verified(pycolmap, path)
         refines = refine is not None and tracks.begin(pycolmap, path, refine)
         verified = _verify(pycolmap, path)
         if refines and refine is not None and sift is not None and tracks.refine_tracks(pycolmap, path, refine, sift):
@@ -128,9 +140,11 @@ def _sift_of(path: Path, files: Mapping[str, str | os.PathLike[str]], device: st
     if missing is not None:
         raise ValueError(f"refine needs the images as files on this machine, but {missing} is none")
     try:
-        settings = ColmapFormat().recorded_settings(path) or {}
+        settings = ColmapFormat().recorded_settings(path)
     except OutputExistsError:
-        raise ValueError(f"refine needs a database that gpusift wrote, but {path} is another program's") from None
+        settings = None
+    if settings is None:
+        raise ValueError(f"refine needs a database that gpusift wrote, but {path} is another program's")
     names = ("upsampling", "upsampling_grid", "n_octaves", "n_scales", "sigma_min", "sigma_in")
     given = {name: settings[name] for name in names if name in settings}
     return SIFT(**given, precise_upscale=True, device=device)
@@ -155,6 +169,10 @@ def _verify(pycolmap: Any, path: Path) -> int:
     geometry.ransac.random_seed = SEED
     batches = pycolmap.ExistingMatchedPairingOptions(batch_size=VERIFIED_PAIRS)
     pycolmap.geometric_verification(path, pairing_options=batches, two_view_geometry_options=geometry)
+    return _count_verified(pycolmap, path)
+
+
+def _count_verified(pycolmap: Any, path: Path) -> int:
     with pycolmap.Database.open(path) as database:
         return int(database.num_verified_image_pairs())
 
@@ -192,7 +210,12 @@ def write_database(
     camera_model: str = CAMERA_MODEL,
     camera_params: Sequence[float] | None = None,
     single_camera: bool = False,
+    camera_per: str | None = None,
+    mask_path: str | os.PathLike[str] | None = None,
+    max_size: int | None = None,
     refine: bool = False,
+    guided: bool = False,
+    vocab_tree: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Written:
     """Write a COLMAP database of images: cameras, keypoints, descriptors and, if asked for, verified matches.
@@ -209,8 +232,8 @@ def write_database(
     sift : SIFT or mapping, optional
         What computes, or keyword arguments of `SIFT`; by default `SIFT.colmap()`. It must have
         ``descriptor_layout="ubc"``.
-    match : {"exhaustive", "sequential", "pairs"}, optional
-        Which images to match; by default none.
+    match : {"exhaustive", "sequential", "pairs", "spatial", "vocabtree"}, optional
+        Which images to match; by default none. The last two are chosen by COLMAP, see `gpusift.colmap.pairs`.
     overlap : int, optional
         For "sequential": each image with the next `overlap` ones, in the order of names.
     pairs : path or iterable of (str, str), optional
@@ -221,8 +244,16 @@ def write_database(
         Its parameters, in COLMAP's order, for all cameras; by default from EXIF, or guessed.
     single_camera : bool, optional
         All images are of one camera, and so of one size.
+    camera_per : {"folder", "image"}, optional
+        Each folder, or each image, has a camera of its own.
+    mask_path : path, optional
+        A folder with a mask for each image, `<name>.png`: no keypoints at pixels that are 0 in it.
+    max_size : int, optional
+        Images whose longer side is larger are shrunk for SIFT; by default 3200.
     refine : bool, optional
         Refine the keypoints over tracks, see `match_database`. Needs `match`, and images on this machine.
+    guided, vocab_tree : optional
+        As for `match_database`, and for `gpusift.colmap.pairs.from_database`.
     overwrite : bool, optional
         Replace the database, instead of resuming.
 
@@ -265,7 +296,10 @@ def write_database(
             "camera_model": camera_model,
             "camera_params": None if camera_params is None else [float(value) for value in camera_params],
             "single_camera": single_camera,
+            "camera_per": camera_per,
+            "mask_path": None if mask_path is None else os.path.realpath(mask_path),
         },
+        max_size=max_size,
         overwrite=overwrite,
         on_event=note,
     )
@@ -273,5 +307,7 @@ def write_database(
     if match is not None:
         device = sift.device.name if isinstance(sift, SIFT) else dict(sift or {}).get("device", "auto")
         files = {source.name: source.url for source in sources if isinstance(source, Source)} if refine else None
-        written.pairs, written.verified = match_database(path, wanted, device=device, refine=files)
+        if match in image_pairs.FROM_DATABASE:
+            wanted = image_pairs.from_database(path, match, vocab_tree)
+        written.pairs, written.verified = match_database(path, wanted, device=device, refine=files, guided=guided)
     return written

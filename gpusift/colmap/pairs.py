@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from gpusift.sinks.colmap.cameras import import_pycolmap, quiet
 from gpusift.sources.limits import DEFAULT_LIMITS
 from gpusift.sources.lists import lines_of, open_local_list
 
 Pair = tuple[str, str]
-KINDS = ("exhaustive", "sequential", "pairs")
+KINDS = ("exhaustive", "sequential", "pairs", "spatial", "vocabtree")
+FROM_DATABASE = ("spatial", "vocabtree")  # which COLMAP chooses when the features are in the database
 
 
 def exhaustive(names: Iterable[str]) -> list[Pair]:
@@ -53,8 +55,8 @@ def choose(
 
     Parameters
     ----------
-    match : {"exhaustive", "sequential", "pairs"} or None
-        The kind; None gives no pairs.
+    match : {"exhaustive", "sequential", "pairs", "spatial", "vocabtree"} or None
+        The kind; None gives no pairs, as do the last two, for which see `from_database`.
     names : sequence of str
         The images' names.
     overlap : int, optional
@@ -75,7 +77,7 @@ def choose(
         raise ValueError(f"match must be one of {', '.join(map(repr, KINDS))} or None, got {match!r}")
     if (match == "pairs") != (pairs is not None):
         raise ValueError(f"pairs must be given with match='pairs', and only then; got match={match!r}, pairs={pairs!r}")
-    if match is None:
+    if match is None or match in FROM_DATABASE:
         return []
     if match == "exhaustive":
         return exhaustive(names)
@@ -88,6 +90,43 @@ def choose(
         if not known.issuperset(pair) or pair[0] == pair[1]:
             raise ValueError(f"pairs must be of names of two different images, got {pair}")
     return given
+
+
+def from_database(
+    path: str | os.PathLike[str], match: str, vocab_tree: str | os.PathLike[str] | None = None
+) -> list[Pair]:
+    """Return the pairs that COLMAP chooses: with COLMAP's options, from what is in a database.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A database with features.
+    match : {"spatial", "vocabtree"}
+        "spatial": images whose positions, by GPS in EXIF, are near each other. "vocabtree": images that a vocabulary
+        tree finds alike.
+    vocab_tree : str or path-like, optional
+        COLMAP's file of the tree, for "vocabtree".
+
+    Raises
+    ------
+    ImportError
+        pycolmap is not installed.
+    ValueError
+        The tree is missing, or COLMAP cannot read it; or no image has a position.
+    """
+    pycolmap = import_pycolmap()
+    with quiet(pycolmap), pycolmap.Database.open(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        if match == "spatial":
+            if not database.num_pose_priors():
+                raise ValueError("match='spatial' needs images with positions (GPS in EXIF), and none has one")
+            generator = pycolmap.SpatialPairGenerator(pycolmap.SpatialPairingOptions(), database)
+        else:
+            if vocab_tree is None or not os.path.isfile(vocab_tree):
+                raise ValueError(f"match='vocabtree' needs COLMAP's vocabulary tree as a file, got {vocab_tree}")
+            options = pycolmap.VocabTreePairingOptions(vocab_tree_path=os.fspath(vocab_tree))
+            generator = pycolmap.VocabTreePairGenerator(options, database)
+        return [(names[first], names[second]) for first, second in generator.all_pairs() if first != second]
 
 
 def read(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:

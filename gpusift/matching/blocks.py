@@ -8,7 +8,9 @@ from itertools import groupby
 IMAGES = 16  # the descriptors of twice as many images are held at once
 
 
-def blocks(pairs: Iterable[tuple[str, str]], size: int = IMAGES) -> Iterator[tuple[list[str], list[tuple[int, int]]]]:
+def blocks(
+    pairs: Iterable[tuple[str, str]], size: int | None = None
+) -> Iterator[tuple[list[str], list[tuple[int, int]]]]:
     """Divide pairs into groups, so that only the descriptors of a few images are in memory at a time.
 
     Parameters
@@ -16,7 +18,7 @@ def blocks(pairs: Iterable[tuple[str, str]], size: int = IMAGES) -> Iterator[tup
     pairs : iterable of (str, str)
         In any order.
     size : int, optional
-        A group has at most twice as many images.
+        A group has at most twice as many images; by default `IMAGES`.
 
     Yields
     ------
@@ -25,7 +27,7 @@ def blocks(pairs: Iterable[tuple[str, str]], size: int = IMAGES) -> Iterator[tup
     numbers : list of (int, int)
         Its pairs, as numbers of these.
     """
-    pairs = list(pairs)
+    pairs, size = list(pairs), size or IMAGES
     number = {name: i for i, name in enumerate(sorted({name for pair in pairs for name in pair}))}
 
     def block(pair: tuple[str, str]) -> tuple[int, int]:

@@ -117,6 +117,10 @@ class Format(Protocol):
     def exif_orientation(self) -> bool:
         """Whether images are turned as EXIF says, where the caller does not say."""
 
+    @property
+    def max_size(self) -> int | None:
+        """Longer side above which images are shrunk, where the caller does not say."""
+
     def own_files(self, path: Path) -> Iterable[Path]:
         """Return files that the format writes, other than results; links and pipes in their place are refused."""
 

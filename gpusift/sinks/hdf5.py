@@ -39,6 +39,7 @@ class Hdf5Format:
     failures_file = None
     sift_parameters: Mapping[str, Any] = arguments_of("colmap")
     exif_orientation = False  # hloc and COLMAP read images as they are stored
+    max_size: int | None = None
 
     def own_files(self, path: Path) -> list[Path]:
         """Return no files: all is in the one file."""

@@ -34,6 +34,7 @@ class NpzFormat:
     failures_file = "failures.jsonl"
     sift_parameters: Mapping[str, Any] = {}
     exif_orientation = True
+    max_size: int | None = None
 
     def own_files(self, path: Path) -> list[Path]:
         """Return the file of settings and the folder of what is not committed."""

@@ -52,6 +52,7 @@ class ParquetFormat:
     failures_file = FAILURES
     sift_parameters: Mapping[str, Any] = {}
     exif_orientation = True
+    max_size: int | None = None
 
     def own_files(self, path: Path) -> list[Path]:
         """Return the file of settings and the journals."""

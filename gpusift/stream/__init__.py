@@ -78,13 +78,15 @@ def extract(
         Turn images as EXIF says; by default as the output's readers do: not in a COLMAP database.
     max_pixels, max_size : int, optional
         See `gpusift.images.decode`. Features of an image that is made smaller are in pixels of the file's picture.
+        `max_size` is 3200 by default for a COLMAP database, as in COLMAP.
     decoder : str, optional
         "nvimgcodec" decodes plain JPEG files by NVIDIA's nvImageCodec (`pip install "gpusift[nvimgcodec]"`) where SIFT
         computes: on a GPU, without a copy through the host.
     max_scans, allow_formats : optional
         See `gpusift.images.decode`.
     format_settings : mapping, optional
-        Settings of the output's format: for COLMAP `camera_model`, `camera_params` and `single_camera`.
+        Settings of the output's format: for COLMAP `camera_model`, `camera_params`, `single_camera`, `camera_per` and
+        `mask_path`, see `gpusift.colmap.write_database`.
     overwrite : bool, optional
         Replace the output's results, instead of resuming.
     retry_failed : bool, optional

@@ -107,6 +107,7 @@ class Job:
         arguments = arguments_of(sift) if isinstance(sift, SIFT) else {**format_.sift_parameters, **(sift or {})}
         if exif_orientation is None:
             exif_orientation = format_.exif_orientation
+        max_size = format_.max_size if max_size is None else max_size
         decoding = Decoding(exif_orientation, max_pixels, max_size, decoder, max_scans, tuple(allow_formats))
         return cls(os.fspath(output), arguments, decoding, dict(format_settings or {}))
 

@@ -15,6 +15,7 @@ from skimage import data
 from gpusift import SIFT, colmap
 from gpusift.colmap import SIFT_PARAMETERS, keypoint_rows, match_database, pairs, write_database
 from gpusift.images import read_image
+from gpusift.matching import blocks
 from gpusift.sinks import RefusedImageError, SettingsDiffer, open_sink
 from gpusift.stream import extract, settings_of
 from tests.support.pictures import textured
@@ -251,7 +252,7 @@ def test_pairs_that_are_given(photos, tmp_path):
 
 def test_many_images_are_matched_in_blocks(tmp_path, monkeypatch):
     """Every picture matches its copy, whichever blocks the two are in."""
-    monkeypatch.setattr(colmap, "BLOCK_IMAGES", 2)
+    monkeypatch.setattr(blocks, "IMAGES", 2)
     folder = save(tmp_path / "in", **{f"{k}{i}": textured(i) for i in range(4) for k in "ab"})
     done = []
     every = pairs.exhaustive(path.name for path in folder.iterdir())
@@ -337,7 +338,10 @@ def test_no_image_leaves_an_empty_database(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"match": "all"}, "match must be one of 'exhaustive', 'sequential', 'pairs' or None, got 'all'"),
+        (
+            {"match": "all"},
+            "match must be one of 'exhaustive', .*, 'vocabtree' or None, got 'all'",
+        ),
         ({"match": "pairs"}, "pairs must be given with match='pairs', and only then"),
         ({"pairs": [("a.png", "b.png")]}, "and only then; got match=None"),
         ({"match": "pairs", "pairs": [("a.png", "c.png")]}, r"names of two different images, got \('a.png', 'c.png'\)"),

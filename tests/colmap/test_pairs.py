@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpusift.colmap import pairs
+from gpusift.matching.blocks import blocks
 
 
 @pytest.mark.parametrize(("count", "overlap"), [(2, 10), (9, 1), (9, 2), (30, 3), (30, 10)])
@@ -64,7 +65,7 @@ def test_no_such_file(tmp_path):
 )
 def test_blocks_are_all_the_pairs(listed, size):
     found = []
-    for names, numbers in pairs.blocks(listed, size):
+    for names, numbers in blocks(listed, size):
         assert len(set(names)) == len(names) <= 2 * size
         assert {i for pair in numbers for i in pair} == set(range(len(names)))
         found += [(names[i], names[j]) for i, j in numbers]

@@ -50,6 +50,7 @@ class CountsFormat:
     failures_file = None
     sift_parameters = {"n_octaves": 2}  # noqa: RUF012
     exif_orientation = False
+    max_size = None
 
     def own_files(self, path):
         return []

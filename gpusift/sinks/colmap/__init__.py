@@ -23,11 +23,26 @@ import numpy as np
 from gpusift.features import Features
 from gpusift.sinks.base import OutputExistsError, OutputInUseError, RefusedImageError, is_file, record_of, settings_in
 from gpusift.sinks.colmap.cameras import CAMERA_MODEL, SINGLE, UNKNOWN, CameraReader, ImageFile, import_pycolmap
-from gpusift.sinks.colmap.conventions import SIFT_PARAMETERS, check_descriptors, keypoint_rows, side_files
+from gpusift.sinks.colmap.conventions import (
+    SIFT_PARAMETERS,
+    check_descriptors,
+    is_colmaps_own,
+    keypoint_rows,
+    side_files,
+)
+from gpusift.sinks.colmap.masks import Masks
 from gpusift.storage.atomic import remove_temporaries, sync_folder, temporary_folder
 
-# Settings of this format's own, with their defaults; see `CameraReader`.
-CAMERA_SETTINGS: dict[str, Any] = {"camera_model": CAMERA_MODEL, "camera_params": None, "single_camera": False}
+# Settings of this format's own, with their defaults; see `CameraReader` and `Masks`.
+CAMERA_SETTINGS: dict[str, Any] = {
+    "camera_model": CAMERA_MODEL,
+    "camera_params": None,
+    "single_camera": False,
+    "camera_per": None,
+}
+OWN_SETTINGS: dict[str, Any] = {**CAMERA_SETTINGS, "mask_path": None}
+
+MAX_SIZE = 3200  # longer side of an image, above which COLMAP's SIFT shrinks it
 
 NUMBERED = ("images", "cameras", "frames", "rigs", "pose_priors")
 
@@ -48,6 +63,7 @@ class ColmapFormat:
     failures_file = None
     sift_parameters: Mapping[str, Any] = SIFT_PARAMETERS
     exif_orientation = False  # COLMAP reads pictures as they are stored
+    max_size: int | None = MAX_SIZE
 
     def own_files(self, path: Path) -> list[Path]:
         """Return the files that SQLite writes beside the database."""
@@ -58,12 +74,13 @@ class ColmapFormat:
         for name, wanted in (("descriptor_layout", "ubc"), ("exif_orientation", False)):
             if settings.get(name, wanted) != wanted:
                 raise ValueError(f"{name} of a COLMAP database must be {wanted!r}, got {settings[name]!r}")
-        settings = {**CAMERA_SETTINGS, **settings}
+        settings = {**OWN_SETTINGS, **settings}
         _camera_reader(settings)
+        Masks(settings["mask_path"])
         return settings
 
     def recorded_settings(self, path: Path) -> dict[str, Any] | None:
-        """Return the settings of the run that made this database; None if there is none yet."""
+        """Return the settings of the run that made this database; None if there is none yet, or only COLMAP's own."""
         if not is_file(path):
             return None
         try:
@@ -72,6 +89,8 @@ class ColmapFormat:
                     raise OutputExistsError(
                         path, "must have tables only, as COLMAP makes them, but has views or triggers"
                     )
+                if is_colmaps_own(database):
+                    return None
                 record = database.execute("SELECT record FROM gpusift").fetchone()
         except sqlite3.DatabaseError as error:
             if "no such table" in str(error) or "not a database" in str(error):
@@ -86,17 +105,20 @@ class ColmapFormat:
         return settings
 
     def clear(self, path: Path) -> None:
-        """Remove the database."""
-        is_file(path)
-        for file in side_files(path):
-            file.unlink(missing_ok=True)
+        """Remove the database, unless it is COLMAP's own."""
+        if is_file(path) and self.recorded_settings(path) is None:
+            raise OutputExistsError(path, "must be gpusift's to be overwritten, but it is a database of COLMAP's own")
+        _remove(path)
 
     def open_store(self, path: Path, settings: dict[str, Any]) -> ColmapStore:
         """Open the database, or make it."""
         remove_temporaries(path)
         if not path.exists():
             self._make(path, settings)
-        return ColmapStore(path, _camera_reader(settings))
+        elif self.recorded_settings(path) is None:
+            with as_os_error(path), closing(sqlite3.connect(path)) as database, database:
+                _add_record(database, settings)
+        return ColmapStore(path, _camera_reader(settings), Masks(settings["mask_path"]))
 
     def _make(self, path: Path, settings: dict[str, Any]) -> None:
         """Make a database without images, whole or not at all."""
@@ -109,14 +131,24 @@ class ColmapFormat:
                 pycolmap.Database.open(temporary).close()
                 with closing(sqlite3.connect(temporary)) as database:
                     with database:
-                        for table in TABLES:
-                            database.execute(table)
-                        database.execute("INSERT INTO gpusift VALUES (?)", (record_of(settings),))
+                        _add_record(database, settings)
                     _checkpoint(database)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    for file in side_files(path):
+        file.unlink(missing_ok=True)
+
+
+def _add_record(database: sqlite3.Connection, settings: dict[str, Any]) -> None:
+    """Add the tables of this sink's own to a database."""
+    for table in TABLES:
+        database.execute(table)
+    database.execute("INSERT INTO gpusift VALUES (?)", (record_of(settings),))
 
 
 def _checkpoint(database: sqlite3.Connection) -> None:
@@ -127,8 +159,7 @@ def _checkpoint(database: sqlite3.Connection) -> None:
 
 
 def _camera_reader(settings: dict[str, Any]) -> CameraReader:
-    model, params, single = (settings[name] for name in CAMERA_SETTINGS)
-    return CameraReader(model, params, single)
+    return CameraReader(*(settings[name] for name in CAMERA_SETTINGS))
 
 
 class ColmapStore:
@@ -138,8 +169,8 @@ class ColmapStore:
     and does not wait for the disk when it succeeds.
     """
 
-    def __init__(self, path: Path, cameras: CameraReader) -> None:
-        self._path, self._cameras, self._colmap = path, cameras, import_pycolmap()
+    def __init__(self, path: Path, cameras: CameraReader, masks: Masks) -> None:
+        self._path, self._cameras, self._masks, self._colmap = path, cameras, masks, import_pycolmap()
         self._images: list[tuple[str, Features, ImageFile]] = []  # not committed
         self._reading = threading.Lock()
         with as_os_error(path), ExitStack() as opened:
@@ -178,9 +209,9 @@ class ColmapStore:
             raise RefusedImageError(
                 f"the database must not have the image without features, as another program wrote it, got {name!r}"
             )
-        image = self._cameras.read(url, image_shape)
-        self._check_size_of_single(image)
-        self._images.append((name, features, image))
+        image = self._cameras.read(url, image_shape, name)
+        self._check_size_of_shared(image)
+        self._images.append((name, self._masks.applied(features, name, image_shape), image))
 
     def commit(self) -> None:
         """Write them in one transaction."""
@@ -209,16 +240,15 @@ class ColmapStore:
             self._reader.close()
             self._database.close()
 
-    def _check_size_of_single(self, image: ImageFile) -> None:
-        """Refuse an image of another size than the one camera of all images."""
-        if image.key != SINGLE:
-            return
-        size = image.camera.width, image.camera.height
-        pending = ((other.camera.width, other.camera.height) for _, _, other in self._images)
-        first = self._shared[SINGLE][1] if SINGLE in self._shared else next(pending, size)
-        if size != first:
+    def _check_size_of_shared(self, image: ImageFile) -> None:
+        """Refuse an image of another size than the one camera of all images, or of its folder."""
+        key, size = image.key, (image.camera.width, image.camera.height)
+        pending = ((other.camera.width, other.camera.height) for _, _, other in self._images if other.key == key)
+        first = self._shared[key][1] if key in self._shared else next(pending, size)
+        if key is not None and size != first:
+            of = "a single camera" if key == SINGLE else "the camera of their folder"
             raise RefusedImageError(
-                f"must be of the first image's size, as all are of a single camera: {first[0]} x {first[1]} pixels, "
+                f"must be of the first image's size, as all are of {of}: {first[0]} x {first[1]} pixels, "
                 f"got {size[0]} x {size[1]}"
             )
 

@@ -20,6 +20,8 @@ CAMERA_MODEL = "SIMPLE_RADIAL"
 FOCAL_LENGTH = 1.2  # in longer sides of the image: COLMAP's guess
 
 SINGLE = "single"  # the key of the one camera of all images
+FOLDER = "folder "  # begins the key of the camera of a folder
+PER = ("folder", "image")  # what has a camera of its own
 
 UNKNOWN = (math.nan, math.nan, math.nan)
 
@@ -59,17 +61,23 @@ class CameraReader:
     params : sequence of float or None
         Its parameters, in COLMAP's order; None to take the focal length from EXIF, or to guess it.
     single : bool
-        All images are of one camera, and so of one size; otherwise those that EXIF says are of the same one share it.
+        All images are of one camera, and so of one size.
+    per : {"folder", "image"}, optional
+        Each folder, whose images are of one size, or each image has a camera of its own. By default, and if not
+        `single`, those images share a camera that EXIF says are of the same one.
 
     Raises
     ------
     ImportError
         pycolmap is not installed, or too old.
     ValueError
-        There is no such model, or it has other parameters.
+        There is no such model, or it has other parameters; or `per` is unknown, or not for a single camera.
     """
 
-    def __init__(self, model: str, params: Sequence[float] | None, single: bool) -> None:
+    def __init__(self, model: str, params: Sequence[float] | None, single: bool, per: str | None = None) -> None:
+        if per not in (None, *PER) or (single and per):
+            raise ValueError(f"camera_per must be 'folder', 'image' or None, and None with single_camera, got {per!r}")
+        self._per = per
         self._pycolmap = import_pycolmap()
         self._model, self._single = model, single
         self._params = None if params is None else [float(value) for value in params]
@@ -80,7 +88,7 @@ class CameraReader:
         if self._params is not None and len(self._params) != len(expected.params):
             raise ValueError(f"camera_params of {model} must be {expected.params_info}, got {self._params}")
 
-    def read(self, url: str | None, image_shape: tuple[int, int]) -> ImageFile:
+    def read(self, url: str | None, image_shape: tuple[int, int], name: str = "") -> ImageFile:
         """Read an image's camera from its file, or guess it if the file is not on this machine.
 
         Parameters
@@ -89,6 +97,8 @@ class CameraReader:
             Where the image is.
         image_shape : (int, int)
             Rows and columns of the image that features are of.
+        name : str, optional
+            The image's name, which has its folder.
 
         Raises
         ------
@@ -96,7 +106,7 @@ class CameraReader:
             COLMAP does not read the file, or reads another size.
         """
         if url is None or not (location := Location.parse(url)).is_local:
-            return ImageFile(self._guessed(image_shape), SINGLE if self._single else None)
+            return ImageFile(self._guessed(image_shape), self._key(name, None))
         bitmap = self._bitmap(Path(location.path))
         if (bitmap.height, bitmap.width) != image_shape:
             raise RefusedImageError(
@@ -110,7 +120,14 @@ class CameraReader:
         key = None if model is None else f"{model} {image_shape[1]} x {image_shape[0]}"
         position = bitmap.exif_latitude(), bitmap.exif_longitude(), bitmap.exif_altitude()
         gravity = GRAVITY.get(bitmap.exif_orientation(), UNKNOWN)
-        return ImageFile(camera, SINGLE if self._single else key, UNKNOWN if None in position else position, gravity)
+        return ImageFile(camera, self._key(name, key), UNKNOWN if None in position else position, gravity)
+
+    def _key(self, name: str, by_exif: str | None) -> str | None:
+        if self._single:
+            return SINGLE
+        if self._per == "folder":
+            return f"{FOLDER}{name.rpartition('/')[0]}"
+        return None if self._per == "image" else by_exif
 
     def _bitmap(self, path: Path) -> Any:
         with quiet(self._pycolmap):

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gpusift.profiles import arguments_of
 SIFT_PARAMETERS: dict[str, Any] = arguments_of("colmap")
 
 DESCRIPTOR_BYTES = 128
+COLMAPS_TABLES = {"cameras", "rigs", "frames", "frame_data", "images", "keypoints", "descriptors", "pose_priors"}
 PIXEL_CENTRE = 0.5  # of the upper left pixel, in both coordinates
 
 
@@ -49,6 +51,15 @@ def check_descriptors(features: Features) -> None:
     if descriptors is None or descriptors.dtype != np.uint8 or descriptors.shape[1] != DESCRIPTOR_BYTES:
         got = "none" if descriptors is None else f"{descriptors.shape[1]} of {descriptors.dtype}"
         raise ValueError(f"descriptors must be of 128 bytes, got {got}; use n_hist=4 and n_ori=8")
+
+
+def is_colmaps_own(database: sqlite3.Connection) -> bool:
+    """Whether a database is one of COLMAP's that gpusift has not written to: with features of each of its images."""
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "gpusift" in tables or not tables >= COLMAPS_TABLES:
+        return False
+    missing = "SELECT 1 FROM images WHERE image_id NOT IN (SELECT image_id FROM descriptors)"
+    return database.execute(missing).fetchone() is None
 
 
 def side_files(path: Path) -> list[Path]:
