@@ -1,5 +1,5 @@
 # make demo    features and matches of scikit-image's photographs, by the command line, into demo/
-# make test    the tests, then those of the GPU on a stand-in for CuPy, with two seeds (docs/cuda-standin.md)
+# make test    the tests, then those of the GPU on a stand-in for CuPy (docs/cuda-standin.md)
 # make bench   speed and memory beside OpenCV and scikit-image, into bench/results/ (GPUSIFT_DATA: a folder of photographs)
 # make gpu     on a machine with a GPU: kept hashes, first measurements, tests, then the bench, with the Python that is
 #              there; rows are written as they are made. GPU_SECONDS: the time for all of it
@@ -26,6 +26,8 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "gpu or standin" --cuda-standin=1
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "gpu or standin" --cuda-standin=2 tests/devices tests/pipeline
+	$(BIN)/python -m pytest -m gpu --cuda-standin=3 --cuda-standin-kernels=emulated -k "mask or matching or refined" \
+		tests/test_second_gpu.py
 
 bench: .venv/installed-test
 	$(BIN)/python -m bench.speed.run $(DATA)

@@ -288,10 +288,17 @@ def test_an_interface_of_freed_memory(cupy):
 
     kept = cupy.arange(4)
     assert cupy.asarray(Exporter(kept)).get().tolist() == [0, 1, 2, 3]
-    dangling = Exporter(cupy.arange(77))
+    freed = [cupy.arange(77)]
+    dangling = Exporter(freed[0])
+    imported = cupy.asarray(dangling)
+    freed.clear()
     gc.collect()
     cupy.zeros(1)
     violation("UseAfterFreeError", lambda: cupy.asarray(dangling))
+    again = cupy.arange(77)  # has the same address
+    for use in (imported.get, lambda: imported.set(np.arange(77)), lambda: imported + 1):
+        violation("UseAfterFreeError", use)
+    assert again.get().tolist() == list(range(77))
 
 
 def test_a_write_outside_a_block(cupy):
@@ -338,6 +345,15 @@ def test_get_takes_the_stream_of_the_device_that_is_current(cupy):
     assert (array.get() == 0).all()  # the null stream is that of the device of the copy
     with cupy.cuda.Stream(non_blocking=True), cupy.cuda.Device(1):
         assert (array.get() == 0).all()
+
+
+def test_set_takes_the_stream_of_the_device_that_is_current(cupy):
+    with cupy.cuda.Device(1):
+        array = cupy.zeros(4)
+    with cupy.cuda.Stream(non_blocking=True):
+        violation("RaceError", lambda: array.set(np.ones(4)))
+    array.set(np.ones(4))  # in the null stream of the array's device
+    assert (array.get() == 1).all()
 
 
 def test_a_copy_from_another_device(cupy):
@@ -664,6 +680,32 @@ def test_the_second_operation_of_a_kind_fails(cupy, kind, error, message):
 
 
 # What is not there
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda cupy: cupy.zeros(4).get(order="F"),
+        lambda cupy: cupy.zeros(4).copy("F"),
+        lambda cupy: cupy.zeros(4).astype(int, casting="safe"),
+        lambda cupy: cupy.zeros(4).sum(out=cupy.zeros(())),
+        lambda cupy: cupy.zeros(4).argmin(dtype=np.int32),
+        lambda cupy: cupy.array([1], ndmin=2),
+        lambda cupy: cupy.copyto(cupy.zeros(4), cupy.ones(4), where=cupy.ones(4, bool)),
+        lambda cupy: cupy.concatenate([cupy.zeros(4)], casting="no"),
+        lambda cupy: cupy.searchsorted(cupy.zeros(4), cupy.zeros(4), sorter=cupy.arange(4)),
+        lambda cupy: cupy.sqrt(cupy.zeros(4), dtype=np.float32),
+        lambda cupy: cupy.from_dlpack(cupy.zeros(4), copy=True),
+        lambda cupy: cupy.cuda.Stream(priority=-1),
+        lambda cupy: cupy.cuda.Event(block=True),
+        lambda cupy: cupy.RawModule(code="", backend="nvcc"),
+        lambda cupy: cupy.RawKernel("", "f", jitify=True),
+        lambda cupy: cupy.get_default_memory_pool().free_all_blocks(cupy.cuda.Stream.null),
+    ],
+)
+def test_an_argument_that_would_be_ignored_raises(cupy, use):
+    with pytest.raises(NotImplementedError, match=r"the stand-in.s .* takes no"):
+        use(cupy)
 
 
 def test_what_the_stand_in_lacks_raises(cupy):

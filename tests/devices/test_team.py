@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpusift import SIFT
+from gpusift import SIFT, pipeline
 from gpusift.devices import CpuDevice
+from gpusift.parameters import Parameters
+from gpusift.pipeline.plan import Plans
+from gpusift.stages.intensities import image_of
 from tests.support.checkout import ROOT
 from tests.support.same_bytes import digest, synthetic
 
@@ -61,3 +64,13 @@ def test_after_an_error_inside_a_call_the_device_still_works():
     with device.active(), device.active():
         device.launch("decimate", (2,), (32,), np.ones((4, 16), np.float32), 4, 4, 16, 0, out, 16)
     assert (out[:, :2] == 1).all()
+
+
+def test_batches_of_a_call_share_one_team(monkeypatch):
+    device = CpuDevice(num_threads=2)
+    plans = Plans(device, Parameters(n_octaves=1))
+    teams, team = [], device.library.team
+    monkeypatch.setattr(device.library, "team", lambda n_threads: (teams.append(n_threads), team(n_threads))[1])
+    images = [image_of(synthetic(40, 52, seed=seed)) for seed in range(3)]
+    pipeline.compute(plans, images, batch_size=1)
+    assert teams == [2]

@@ -251,3 +251,30 @@ def test_an_error_of_the_device_is_the_one_that_is_raised(expected, kind, first)
         assert caught.value.__context__ is None
         standin.fail_at(kind)
         assert [digest(features) for features in sift.compute_batch(IMAGES)] == expected
+
+
+@pytest.mark.standin
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_image_may_be_written_after_a_launch_has_failed(cupy, sift, number):
+    import standin
+
+    image = cupy.asarray(IMAGES[0])
+    standin.fail_at("launch", number)
+    with pytest.raises(cupy.cuda.driver.CUDADriverError):
+        list(sift.map([image], batch_size=1))
+    image.fill(0)
+    assert (image.get() == 0).all()
+
+
+@pytest.mark.standin
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "compute"])
+def test_images_may_be_written_after_memory_has_run_out(cupy, sift, expected, call, number):
+    import standin
+
+    images = [cupy.asarray(image) for image in IMAGES]
+    standin.fail_at("device allocation", number)
+    features = CALLS[call](sift, images)
+    for image in images:
+        image.fill(0)
+    assert [digest(each) for each in features] == expected

@@ -29,6 +29,7 @@ FOLDERS = (
     "gpusift/pipeline",
 )
 TESTS = (
+    "tests/devices/test_team.py",
     "tests/devices/test_cuda.py",
     "tests/test_second_gpu.py",
     "tests/pipeline/test_order.py",
@@ -81,9 +82,9 @@ def survives(mutant: Mutant, copy: Path, seeds: int) -> bool:
 
 def _pass(copy: Path, seeds: int) -> bool:
     environment = {**os.environ, "PYTHONPATH": os.fspath(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    for tests in (TESTS, FURTHER_TESTS):
+    for tests, marks in ((TESTS, ()), (FURTHER_TESTS, ("-m", "gpu or standin"))):
         for seed in range(1, seeds + 1):
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "gpu or standin", f"--cuda-standin={seed}"]
+            options = ["-q", "-x", "-p", "no:cacheprovider", *marks, f"--cuda-standin={seed}"]
             command = [sys.executable, "-m", "pytest", *options, *tests]
             if subprocess.run(command, cwd=copy, env=environment, capture_output=True).returncode:
                 return False

@@ -11,6 +11,7 @@ from cupy.cuda import stream as streams
 from cupy.cuda.device import Device
 from standin import copies
 from standin.blocks import byte_bounds
+from standin.lacks import lacks
 from standin.machine import machine
 from standin.violations import UseAfterFreeError, report
 
@@ -80,6 +81,7 @@ class ndarray:
 
     # Copies from and to the host
 
+    @lacks("order")
     def get(self, stream=None, order="C", out=None, blocking=True):
         """A copy on the host. The stream is chosen before the array's device becomes current, as in CuPy."""
         stream = streams.get_current_stream() if stream is None else stream
@@ -109,7 +111,7 @@ class ndarray:
         return target
 
     def set(self, arr, stream=None):
-        """Copies a host array to this array."""
+        """Copies a host array to this array. The stream is chosen as in `get`."""
         if not isinstance(arr, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if self.dtype != arr.dtype:
@@ -119,8 +121,13 @@ class ndarray:
         if not self._host.flags.c_contiguous:
             raise RuntimeError("Cannot set to non-contiguous array")
         stream = streams.get_current_stream() if stream is None else stream
-        if self.size:
-            copies.to_device(self, np.ascontiguousarray(arr), machine().stream_of(stream.ptr))
+        before = machine().device
+        machine().set_device(self.data.device_id)
+        try:
+            if self.size:
+                copies.to_device(self, np.ascontiguousarray(arr), machine().stream_of(stream.ptr))
+        finally:
+            machine().set_device(before)
 
     def item(self):
         """The only element."""
@@ -169,9 +176,8 @@ class ndarray:
         described = {"shape": self.shape, "typestr": self.dtype.str, "descr": [("", self.dtype.str)]}
         return {**described, "stream": pointer, "version": 3, "strides": strides, "data": data}
 
+    @lacks("dl_device", "copy")
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        if dl_device is not None or copy:
-            raise NotImplementedError("the stand-in exports neither copies nor to other devices")
         before = machine().device
         machine().set_device(self.data.device_id)
         try:
@@ -203,10 +209,12 @@ class ndarray:
     def __setitem__(self, key, value):
         _evaluate.setitem(self, key, value)
 
+    @lacks("type")
     def view(self, dtype=None, type=None):
         """The same bytes as another dtype."""
         return self._view(self._host.view() if dtype is None else self._host.view(dtype))
 
+    @lacks("copy")
     def reshape(self, *shape, order="C", copy=None):
         """The same elements in another shape; a copy if the strides do not allow a view."""
         shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
@@ -215,6 +223,7 @@ class ndarray:
             return self._view(reshaped)
         return _evaluate.ascontiguousarray(self).reshape(shape)
 
+    @lacks("order")
     def ravel(self, order="C"):
         """The elements as one row."""
         return self.reshape(-1)
@@ -225,10 +234,12 @@ class ndarray:
 
     # Operations
 
+    @lacks("order")
     def copy(self, order="C"):
         """A copy on the current device."""
         return _evaluate.copy(self)
 
+    @lacks("order", "casting", "subok")
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
         """A copy of another dtype."""
         if not copy and self.dtype == dtype:
@@ -248,15 +259,15 @@ class ndarray:
         """The indices of elements that are not zero. Waits for the device."""
         return _evaluate.nonzero(self)
 
+    @lacks("out", "dtype")
     def argmin(self, axis=None, out=None, dtype=None, keepdims=False):
         """The index of the least element."""
         return _evaluate.whole("argmin", lambda a: a.argmin(axis, keepdims=keepdims), self)
 
 
 def _reduction(name: str) -> Any:
+    @lacks("out")
     def reduce(self, axis=None, out=None, keepdims=False):
-        if out is not None:
-            raise NotImplementedError("the stand-in reduces into new arrays only")
         return _evaluate.whole(name, lambda a: getattr(a, name)(axis=axis, keepdims=keepdims), self)
 
     reduce.__doc__ = f"The {name} of the elements along an axis."
@@ -267,6 +278,7 @@ for _name in ("min", "max", "any", "all"):
     setattr(ndarray, _name, _reduction(_name))
 
 
+@lacks("out")
 def _sum(self, axis=None, dtype=None, out=None, keepdims=False):
     """The sum of the elements along an axis."""
     return _evaluate.whole("sum", lambda a: a.sum(axis=axis, dtype=dtype, keepdims=keepdims), self)

@@ -25,8 +25,7 @@ def current_stream() -> Any:
 def use(array: Any, writes: bool, what: str) -> Use:
     """A use of an array on the current device."""
     machine().require_current(array.data.device_id, what)
-    array.data.mem.block.require_alive(array.data.mem.generation, what)
-    return use_of_array(array, writes)
+    return use_of_array(array, writes, what)
 
 
 def enqueue(what: str, run: Callable[[], None], reads: tuple[Any, ...], writes: tuple[Any, ...]) -> None:
@@ -108,15 +107,15 @@ def copy(array: Any) -> Any:
     if faults.is_due("copy"):
         raise CUDARuntimeError(700)
     target = cupy.ndarray(array.shape, array.dtype)
-    array.data.mem.block.require_alive(array.data.mem.generation, "copy between devices")
 
     host, source = target._host, array._host
 
     def run() -> None:
         host[...] = source
 
-    uses = use_of_array(array, False), use_of_array(target, True)
-    machine().enqueue(current_stream(), "copy between devices", run, uses)
+    what = "copy between devices"
+    uses = use_of_array(array, False, what), use_of_array(target, True, what)
+    machine().enqueue(current_stream(), what, run, uses)
     return target
 
 

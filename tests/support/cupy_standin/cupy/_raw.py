@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from cupy.cuda import stream as streams
 from standin import kernels
+from standin.lacks import lacks
 from standin.machine import machine
 
 
 class RawKernel:
     """A kernel of a source. It is loaded on a device by its first launch there."""
 
+    @lacks("backend", "translate_cucomplex", "enable_cooperative_groups", "jitify")
     def __init__(
         self,
         code,
@@ -43,6 +45,7 @@ class RawKernel:
 class RawModule:
     """A source with kernels."""
 
+    @lacks("path", "backend", "translate_cucomplex", "enable_cooperative_groups", "name_expressions", "jitify")
     def __init__(
         self,
         code=None,
@@ -55,7 +58,7 @@ class RawModule:
         name_expressions=None,
         jitify=None,
     ):
-        if code is None or path is not None or name_expressions is not None or not isinstance(options, tuple):
+        if code is None or not isinstance(options, tuple):
             raise NotImplementedError("the stand-in's RawModule takes code, and options as a tuple")
         self.code, self.options, self.backend = code, options, backend
 

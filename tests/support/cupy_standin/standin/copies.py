@@ -17,7 +17,7 @@ def to_device(target, source: np.ndarray, stream: Stream) -> None:
     Pageable memory is read at once; pinned memory when the copy runs, and must not change before.
     """
     _begin(stream, "H2D transfers")
-    use = use_of_array(target, True)
+    use = use_of_array(target, True, "copy to the device")
     source = np.asarray(source)
     pinned = pinned_pool().use_of(source.ctypes.data, source.nbytes, False)
     before, host, here = source.copy(), target._host, place()
@@ -43,7 +43,7 @@ def to_host(source, target: np.ndarray, stream: Stream) -> None:
     def run() -> None:
         kept[...] = host
 
-    use = use_of_array(source, False)
+    use = use_of_array(source, False, "copy to the host")
     operation = machine().enqueue(stream, "copy to the host", run, (use, pinned) if pinned else (use,))
     if pinned is None:
         machine().wait_for_operation(operation)

@@ -194,7 +194,8 @@ def pinned_pool() -> PinnedPool:
     return pools()[1]
 
 
-def use_of_array(array: Any, writes: bool) -> Use:
+def use_of_array(array: Any, writes: bool, what: str) -> Use:
     """The use of all bytes that a device array spans."""
+    array.data.mem.block.require_alive(array.data.mem.generation, f"{what} at {place()}")
     low, high = array._byte_bounds()
     return Use(array.data.mem.block, low, high, writes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cupy.cuda.device import Device as _Device
 from standin.errors import OutOfMemoryError as OutOfMemoryError
+from standin.lacks import lacks
 from standin.machine import machine
 from standin.pools import device_pool
 
@@ -51,10 +52,9 @@ class MemoryPool:
         """Memory of the current device."""
         return alloc(size)
 
+    @lacks("stream")
     def free_all_blocks(self, stream=None):
         """Gives memory that nobody uses back to the current device."""
-        if stream is not None:
-            raise NotImplementedError("the stand-in frees the blocks of all streams")
         device_pool().free_all_blocks(machine().device)
 
     def free_bytes(self):

@@ -7,6 +7,7 @@ import threading
 from cupy.cuda.graph import Graph as _Graph
 from cupy.cuda.runtime import streamCaptureModeRelaxed
 from standin.errors import CUDARuntimeError as _CUDARuntimeError
+from standin.lacks import lacks
 from standin.machine import PER_THREAD, machine
 
 
@@ -35,6 +36,7 @@ def get_current_stream(device_id=-1):
 class Event:
     """A point in a stream."""
 
+    @lacks("block")
     def __init__(self, block=False, disable_timing=False, interprocess=False):
         if interprocess and not disable_timing:
             raise ValueError("Timing must be disabled for interprocess events")
@@ -168,6 +170,7 @@ class Stream(_BaseStream):
 
     null = ptds = None
 
+    @lacks("priority")
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         if null or ptds:
             super().__init__(0 if null else PER_THREAD, -1)
