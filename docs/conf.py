@@ -60,6 +60,14 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
+numpydoc_validation_checks = {
+    "GL06",  # unknown sections
+    "GL07",  # sections out of order
+    "PR02",  # described parameters that do not exist
+    "PR03",  # parameters out of order
+    "SS01",  # no summary
+    "YD01",  # yields without a description
+}
 
 html_theme = "furo"
 html_title = f"gpusift {version}"
@@ -92,6 +100,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(EXAMPLES),
     "gallery_dirs": str(DOCS / "gallery"),
     "filename_pattern": "|".join(f"/{path.stem}" for path in EXAMPLES.glob("*.py") if runs(path.stem)),
+    "default_thumb_file": str(DOCS / "pictures" / "keypoints.jpg"),
     "image_scrapers": ("matplotlib", written_pictures),
     "abort_on_example_error": True,
     "download_all_examples": False,

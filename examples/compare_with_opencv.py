@@ -37,3 +37,12 @@ ours, theirs = descriptors[paired], their_descriptors[nearest[paired]]
 cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
 print(f"{paired.mean():.0%} of gpusift's keypoints have one of OpenCV's within a pixel")
 print(f"the cosine of two such descriptors is {np.median(cosines):.2f} in the median")
+
+pictures = [
+    cv2.drawKeypoints(photograph, found, None, flags=cv2.DRAW_MATCHES_FLAGS_DRAW_RICH_KEYPOINTS)
+    for found in (their_keypoints, keypoints)
+]
+cv2.imwrite("keypoints.png", cv2.hconcat(pictures))
+print(
+    "keypoints.png: OpenCV's keypoints on the left, gpusift's on the right; a circle's diameter is the keypoint's size"
+)

@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "examples"
 # For each program: the packages that it needs beside gpusift, what its output must contain, and what it leaves.
 EXPECTED = {
     "match_two_photographs": ((), r"matches, \d{3,} of them agree with one fundamental matrix", "matches.png"),
-    "compare_with_opencv": ((), r"the cosine of two such descriptors is 0\.9\d in the median", None),
+    "compare_with_opencv": ((), r"the cosine of two such descriptors is 0\.9\d in the median", "keypoints.png"),
     "features_to_pandas": (("pandas",), r"features\.pkl: \d{4} features", "features.pkl"),
     "folder_to_colmap": (("pycolmap",), r"1 pairs verified", "database.db"),
     "batch_with_pytorch": (("torch",), r"turned by 270 degrees: \d+ features on (cpu|cuda:0)", None),

@@ -192,10 +192,12 @@ def match_pairs(
         For each image its features with descriptors, or its descriptors, of one dtype.
     pairs : sequence of (int, int)
         Indices of the two images of each pair.
-    max_ratio, cross_check, max_distance, symmetric_ratio, device
+    max_ratio, cross_check, max_distance, symmetric_ratio
         As for `match`.
     mask : sequence of (M, N) array of bool or None, optional
         For each pair which features may match; None if all may.
+    device
+        As for `match`.
 
     Returns
     -------

@@ -55,10 +55,12 @@ def bow_descriptors(sift: SIFT, image: Any, vocabulary: Any, mask: Any = None) -
     ----------
     sift : SIFT
         What computes.
-    image, mask
+    image : array
         As for `SIFT.detectAndCompute`.
     vocabulary : (K, 128) array
         Descriptors that are the words.
+    mask : array, optional
+        As for `SIFT.detectAndCompute`.
 
     Returns
     -------
