@@ -197,7 +197,7 @@ def draw_panel(axes: Any, rows: list[Row]) -> None:
         mark = MARKS[min(batches.index(row["batch"]), len(MARKS) - 1)]
         axes.plot(median, place, mark, ms=6, mew=1.5, color=colour)
     marks = ", ".join(f"{mark} {batch}" for mark, batch in zip(MARKS, batches))
-    axes.set_xlabel(f"ms an image, host to host (log); batch: {marks}", fontsize=7)
+    axes.set_xlabel(f"ms an image, host to host (log); line: quartiles; at once: {marks}", fontsize=7)
     axes.set_yticks(range(len(engines)), engines)
     axes.set_ylim(max(len(engines), 1) - 0.4, -0.6)
     if rows:

@@ -204,10 +204,11 @@ def draw_run(time_axes: Any, memory_axes: Any, run: Run) -> None:
     time_axes.set_xscale("log")
     low, high = time_axes.get_xlim()
     time_axes.set_xlim(low, high * 8)  # room for the labels
-    time_axes.set_xlabel("ms an image: median, quartiles; | memory kept (log)", fontsize=8)
+    marks = "Dot: median; line: quartiles; bar: median with memory kept"
+    time_axes.set_xlabel(f"milliseconds an image (log). {marks}", fontsize=8)
     time_axes.set_yticks(list(ticks), list(ticks.values()))
     memory_axes.set_yticks([])
-    memory_axes.set_xlabel("peak host memory, bytes per input pixel", fontsize=8)
+    memory_axes.set_xlabel(f"peak host memory, bytes per input pixel; dotted: the goal, {MEMORY_GOAL}", fontsize=8)
     memory_axes.axvline(MEMORY_GOAL, color="black", lw=0.8, ls=":")
     memory_axes.set_xlim(0, memory_axes.get_xlim()[1] * 1.08)
     time_axes.grid(axis="x", lw=0.4, alpha=0.5)
