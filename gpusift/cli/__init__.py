@@ -59,17 +59,17 @@ class _Commands(click.Group):
 
 
 def _open_streams() -> None:
-    """Open stdout and stderr on the null device if they are closed, so that no other file gets their descriptors."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
+    """Open the standard streams on the null device if they are closed, so that no other file gets their descriptors."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
+            nowhere = os.open(os.devnull, os.O_RDWR)
             if nowhere != number:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _require_address_space() -> None:

@@ -55,6 +55,12 @@ def test_stdout_on_a_full_disk(photos, command):
     assert Path(command[-1]).exists()
 
 
+def test_a_list_from_a_closed_stdin_is_empty(photos):
+    command = [*COMMAND, "extract", "-", "-o", "f.h5", "--device", "cpu"]
+    done = subprocess.run(command, preexec_fn=lambda: os.close(0), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "Error: no image found in -\n")
+
+
 def test_stderr_on_a_full_disk(photos):
     (photos / "broken.png").write_bytes(b"none")
     command = [*COMMAND, "extract", "photos", "-o", "f.h5", "--device", "cpu", "--log-json", "log"]
