@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gpusift.parquet import FILE, SETTINGS
-from gpusift.sinks.base import OutputExistsError, Row, check_settings, record_of, settings_in
+from gpusift.sinks.base import OutputExistsError, Row, check_settings, record_of, refuse_irregular, settings_in
 from gpusift.sinks.failures import Failures
 from gpusift.sinks.parquet import FAILURES, write_file
 from gpusift.storage.name_set import NameSet
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gpusift.features import Features
 
 RUN = "_run"
+OWN_FILES = (SETTINGS, FAILURES, RUN)
 PENDING = "_pending-"
 READERS = 32  # threads that read the names in files, at the start
 
@@ -57,7 +58,7 @@ def open_parquet_folder(
     OSError
         The folder cannot be read or written.
     OutputExistsError
-        The folder holds other Parquet files, or another program's `_gpusift.json`.
+        The folder holds other Parquet files, another program's `_gpusift.json`, or a link or pipe in a file's place.
     SettingsDiffer
         It was made with other settings.
     """
@@ -190,6 +191,7 @@ class _Folder:
         is_local = "file" in self._system.protocol
         if is_local:
             self._system.makedirs(self._root, exist_ok=True)
+            refuse_irregular(Path(self._root, name) for name in OWN_FILES)
         self.place = self._root if is_local else url.rstrip("/")
 
     def read(self, name: str) -> bytes | None:

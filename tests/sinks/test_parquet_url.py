@@ -1,5 +1,6 @@
 """A folder of Parquet parts: who may write to it, and what is in it already."""
 
+import os
 from contextlib import closing
 
 import numpy as np
@@ -99,6 +100,22 @@ def test_settings_of_another_program_are_left_alone(tmp_path, record, overwrite)
     with pytest.raises(OutputExistsError, match="must be new, or results of gpusift extract"):
         open_parquet_folder(f"file://{tmp_path}", SETTINGS, overwrite=overwrite)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"_gpusift.json": record}
+
+
+@pytest.mark.parametrize("name", ["_gpusift.json", "_failures.jsonl", "_run"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_pipe_in_the_place_of_a_file_is_refused(tmp_path, name, kind):
+    output, precious = tmp_path / "out", tmp_path / "precious"
+    open_parquet_folder(f"file://{output}", SETTINGS).close()
+    precious.write_text("precious")
+    (output / name).unlink(missing_ok=True)
+    if kind == "link":
+        (output / name).symlink_to(precious)
+    else:
+        os.mkfifo(output / name)
+    with pytest.raises(OutputExistsError, match=f"must be a file of gpusift's, but it is a {kind}"):
+        open_parquet_folder(f"file://{output}", SETTINGS, overwrite=True)
+    assert precious.read_text() == "precious"
 
 
 def test_a_part_that_is_broken_is_named(tmp_path):
