@@ -26,7 +26,7 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "gpu or standin" --cuda-standin=1
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "gpu or standin" --cuda-standin=2 tests/devices tests/pipeline
-	$(BIN)/python -m pytest -m gpu --cuda-standin=3 --cuda-standin-kernels=emulated -k "mask or matching or refined" \
+	$(BIN)/python -m pytest -m gpu --cuda-standin=3 --cuda-standin-kernels=emulated -k "mask or matching or refined and True" \
 		tests/test_second_gpu.py
 
 bench: .venv/installed-test

@@ -5,7 +5,8 @@ import gc
 import numpy as np
 import pytest
 
-from gpusift import SIFT, match_descriptors
+from gpusift import SIFT, Features, match_descriptors
+from gpusift.features import on_host
 from gpusift.matching import match
 from gpusift.matching.matches import matched_points
 from gpusift.refine import refine_pairs
@@ -81,7 +82,29 @@ def test_the_first_gpu_is_left_alone(cupy):
     list(sift.map([IMAGE, OTHER], batch_size=1))
     sift.compute_batch([IMAGE, OTHER])
     sift.describe(IMAGE, on_host[0].positions, on_host[0].sigmas, on_host[0].orientations)
+    del sift
+    gc.collect()
     assert machine().null_streams[0].count == before
+    assert machine().null_streams[0].awaited == []
+
+
+def test_what_features_on_it_compute(cupy):
+    features = SIFT(device="cuda:1", **PARAMETERS).compute(IMAGE)
+    host = features.to_host()
+    for name in ("keypoints", "angles"):
+        with cupy.cuda.Device(1):
+            ours = getattr(features, name).get()
+        np.testing.assert_array_equal(ours, getattr(host, name))
+        assert getattr(features, name).device.id == 1
+    for use in (lambda f: f.shifted(1), lambda f: f[::2], lambda f: Features.concatenate([f, f])):
+        assert digest(use(features)) == digest(use(host))
+
+
+def test_an_array_on_it_is_copied_to_the_host_in_order(cupy):
+    with cupy.cuda.Device(1), cupy.cuda.Stream(non_blocking=True):
+        array = cupy.arange(5)
+        with cupy.cuda.Device(0), cupy.cuda.Stream(non_blocking=True):
+            assert on_host(array).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_an_image_that_the_caller_writes_again(cupy):

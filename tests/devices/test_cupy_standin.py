@@ -679,6 +679,19 @@ def test_the_second_operation_of_a_kind_fails(cupy, kind, error, message):
     assert (use() == 1).all()
 
 
+def test_a_launch_of_a_graph_fails(cupy):
+    import standin
+
+    (stream,) = streams(cupy, 1)
+    array = cupy.zeros(4)
+    graph = captured(cupy, stream, lambda: array.__iadd__(1))
+    standin.fail_at("launch", 1)
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorLaunchOutOfResources"):
+        graph.launch()
+    graph.launch()
+    assert (array.get() == 1).all()
+
+
 # What is not there
 
 

@@ -254,16 +254,20 @@ def test_an_error_of_the_device_is_the_one_that_is_raised(expected, kind, first)
 
 
 @pytest.mark.standin
-@pytest.mark.parametrize("number", [1, 2])
-def test_an_image_may_be_written_after_a_launch_has_failed(cupy, sift, number):
+@pytest.mark.parametrize(("calls_before", "number"), [(0, 1), (0, 2), (3, 1)])
+def test_an_image_may_be_written_after_a_launch_has_failed(cupy, sift, expected, calls_before, number):
+    """A launch of a kernel, or of the graph that later calls use."""
     import standin
 
     image = cupy.asarray(IMAGES[0])
+    for _ in range(calls_before):
+        list(sift.map([image], batch_size=1))
     standin.fail_at("launch", number)
-    with pytest.raises(cupy.cuda.driver.CUDADriverError):
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError if calls_before else cupy.cuda.driver.CUDADriverError):
         list(sift.map([image], batch_size=1))
     image.fill(0)
     assert (image.get() == 0).all()
+    assert digest(sift.compute(IMAGES[0])) == expected[0]
 
 
 @pytest.mark.standin

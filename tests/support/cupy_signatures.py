@@ -64,7 +64,7 @@ def members(cls: type) -> dict[str, Any]:
 
 
 # Those of the runtime, whose messages need no driver.
-STATUS = (1, 2, 46, 101, 400, 600, 700, 900, 901, 902, 903, 904, 905, 906, 907)
+STATUS = (1, 2, 46, 101, 400, 600, 700, 701, 900, 901, 902, 903, 904, 905, 906, 907)
 
 
 def error(cls: type) -> dict[str, Any]:

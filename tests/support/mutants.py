@@ -38,7 +38,10 @@ TESTS = (
 FURTHER_TESTS = ("tests/test_sift.py", "tests/matching/test_match.py", "tests/pipeline/test_options.py")
 WAITS = "wait_for|wait_until|wait_event|synchronize|used_until|_wait"
 WAIT = re.compile(rf"^(?P<indent>\s+)[\w.()]*\.(?:{WAITS})\(.*\)(?P<rest>\s+#.*)?$")
-CONTEXT = re.compile(r"(?<=with )[\w.]*\.(?:active\(\)|device)(?=[,:])|(?<=enter_context\()[\w.]*\.active\(\)(?=\))")
+CONTEXT = re.compile(
+    r"(?<=with )(?:[\w.]*\.(?:active\(\)|device)|on_device_of\([\w.\[\]]+\))(?=[,:])"
+    r"|(?<=enter_context\()[\w.]*\.active\(\)(?=\))"
+)
 NOTHING = "__import__('contextlib').nullcontext()"
 
 

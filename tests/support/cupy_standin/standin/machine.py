@@ -261,6 +261,8 @@ class Machine:
         """
         if stream.capture is not None:
             raise NotImplementedError("the stand-in captures no launch of a graph")
+        if faults.is_due("launch"):
+            raise CUDARuntimeError(701)
         self.settle()
         with self.lock:
             for operation in operations:
