@@ -107,6 +107,25 @@ def test_an_array_on_it_is_copied_to_the_host_in_order(cupy):
             assert on_host(array).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_features_on_it_are_copied_to_the_host_in_order(cupy):
+    features = SIFT(device="cuda:1", **PARAMETERS).compute(IMAGE)
+    with cupy.cuda.Device(1):
+        features.positions.fill(1)
+    with cupy.cuda.Stream(non_blocking=True):
+        assert (features.to_host().positions == 1).all()
+
+
+def test_attributes_of_an_image_on_it(cupy):
+    sift, expected = SIFT(device="cuda:1", **PARAMETERS), SIFT(device="cpu", **PARAMETERS)
+    with cupy.cuda.Device(1):
+        image = cupy.asarray(IMAGE)
+    sift.detect_and_extract(image)
+    expected.detect_and_extract(IMAGE)
+    for name in ("keypoints", "scales", "octaves", "descriptors"):
+        assert getattr(sift, name).device.id == 1
+        np.testing.assert_array_equal(on_host(getattr(sift, name)), getattr(expected, name))
+
+
 def test_an_image_that_the_caller_writes_again(cupy):
     """`map` has read it before the caller's stream on that device goes on."""
     sift = SIFT(device="cuda:1", **PARAMETERS)
