@@ -25,6 +25,9 @@ MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOS
 SMALL_PIXELS = 1 << 24
 
 
+NO_THREAD = "can't start new thread"  # Python's RuntimeError, of a limit of processes or memory
+
+
 class MachineError(RuntimeError):
     """A fault of the machine, or a limit of this process: other images would fail in the same way."""
 
@@ -33,6 +36,8 @@ def is_of_machine(error: BaseException) -> bool:
     """Whether an error, met while an image was found, read or computed, is a fault of the machine, not of the image."""
     if isinstance(error, (ImportError, MemoryError, MachineError)):
         return True
+    if isinstance(error, RuntimeError):
+        return str(error) == NO_THREAD
     if not isinstance(error, OSError):
         return False
     is_of_linker = error.errno is None and "shared object" in str(error)

@@ -48,6 +48,8 @@ class _Commands(click.Group):
         _require_address_space()
         try:
             return super().invoke(ctx)
+        except ImportError as error:
+            raise click.ClickException(str(error)) from None
         except MemoryError as error:
             reason = str(error) or "out of memory"
             raise click.ClickException(

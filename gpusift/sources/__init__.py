@@ -243,6 +243,8 @@ def fetch(source: Source, *, timeout: float = 60.0, max_bytes: int = DEFAULT_MAX
     Raises
     ------
     OSError
-        It cannot be read (TimeoutError: in time), is no regular file, is too large, or a package is missing.
+        It cannot be read (TimeoutError: in time), is no regular file, or is too large.
+    ImportError
+        A package is missing that the file system needs.
     """
     return read_bytes(Location.parse(source.url), timeout=timeout, max_bytes=max_bytes)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, TypeVar
 
+from gpusift.errors import is_of_machine
 from gpusift.sources.filesystems import open_filesystem
 from gpusift.sources.locations import Location
 
@@ -64,15 +65,17 @@ def again_if_passing(attempt: Callable[[], Result], location: Location, deadline
 
     Raises
     ------
-    OSError, MemoryError
+    OSError
         Of the last attempt. An exception of any file system, archive or network library is made an OSError.
+    ImportError, MemoryError, RuntimeError
+        A library, memory or a thread is missing on this machine.
     """
     for delay in (*RETRY_SECONDS, None):
         try:
             return attempt()
-        except MemoryError:
-            raise
         except Exception as error:
+            if is_of_machine(error):
+                raise
             if delay is None or not _may_pass(error) or time.monotonic() + delay > deadline:
                 raise _as_oserror(error, location) from error
         time.sleep(delay)

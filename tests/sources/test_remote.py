@@ -363,7 +363,7 @@ def test_a_server_whose_folders_have_no_end():
 
 def test_a_missing_package_is_named():
     code = "import sys; sys.modules['aiohttp'] = None; from gpusift.sources import *\n"
-    code += "try: fetch(Source('a', 'http://127.0.0.1:1/a.png'))\nexcept OSError as error: print(error)"
+    code += "try: fetch(Source('a', 'http://127.0.0.1:1/a.png'))\nexcept ImportError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "gpusift[http]"' in done.stdout, done.stderr
 

@@ -16,6 +16,7 @@ from gpusift.errors import is_of_machine
 from gpusift.pipeline import computation
 from gpusift.pipeline.computation import Way
 from gpusift.sinks import failures
+from gpusift.sources import Source
 from gpusift.stream import RunError, extract, worker
 from tests.support.pictures import blobs
 
@@ -58,6 +59,27 @@ def test_a_fault_ends_the_run_and_is_no_images(photos, monkeypatch, fault, where
             extract(photos, "f.h5", PARAMETERS)
     assert not list(failures.read("f.h5.failures.jsonl"))
     assert extract(photos, "f.h5", PARAMETERS).images == N_IMAGES
+
+
+@pytest.mark.parametrize(
+    "fault", [ImportError("Install s3fs"), RuntimeError("can't start new thread"), system_error(errno.EMFILE)], ids=repr
+)
+def test_what_a_remote_file_system_lacks_on_this_machine_is_no_images(photos, monkeypatch, fault):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    for path in photos.iterdir():
+        memory.pipe_file(f"/faults/{path.name}", path.read_bytes())
+    sources = [Source(path.name, f"memory://faults/{path.name}") for path in photos.iterdir()]
+
+    def fail(*arguments):
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gpusift.sources.reading.open_filesystem", fail)
+        with pytest.raises(RunError, match=r"a fault of this machine, or a limit, met at memory://faults"):
+            extract(sources, "f.h5", PARAMETERS)
+    assert not list(failures.read("f.h5.failures.jsonl"))
+    assert extract(sources, "f.h5", PARAMETERS).images == N_IMAGES
 
 
 def test_a_reading_thread_that_is_out_of_memory_ends_the_run(photos, monkeypatch):
