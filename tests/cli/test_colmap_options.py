@@ -209,7 +209,7 @@ def test_a_database_of_colmaps_own_is_continued(photos):
     pycolmap.extract_features("c.db", "photos", image_names=["two/c.png"], extraction_options=options)
     before = rows("c.db", "SELECT * FROM keypoints")
     refused = run("photos", "-o", "c.db", "--overwrite")
-    assert (refused.exit_code, "it is a database of COLMAP's own" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "must not be a database of COLMAP's own" in refused.stderr) == (1, True)
     assert rows("c.db", "SELECT * FROM keypoints") == before
     assert done("photos", "-o", "c.db", "--match", "exhaustive").startswith("3 of 4 images, ")
     assert sorted(cameras_of("c.db")) == ["one/a.jpg", "one/b.jpg", "two/c.png", "two/d.png"]

@@ -15,6 +15,7 @@ import pytest
 from skimage import data
 
 from gpusift import SIFT, Features, colmap, hdf5, npz
+from gpusift.features import ARRAYS
 from gpusift.parquet import read, schema_of
 from gpusift.sinks import open_sink
 from gpusift.sinks import parquet as sink_parquet
@@ -43,7 +44,7 @@ def rows_of(names: list[str]) -> list[tuple[str, Features, tuple[int, int]]]:
 
 
 def same(a: Features, b: Features) -> bool:
-    return all(np.array_equal(getattr(a, field), getattr(b, field)) for field in Features.__dataclass_fields__)
+    return all(np.array_equal(getattr(a, field), getattr(b, field)) for field in ARRAYS)
 
 
 # HDF5 and npz.

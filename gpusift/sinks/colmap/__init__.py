@@ -105,9 +105,12 @@ class ColmapFormat:
         return settings
 
     def clear(self, path: Path) -> None:
-        """Remove the database, unless it is COLMAP's own."""
-        if is_file(path) and self.recorded_settings(path) is None:
-            raise OutputExistsError(path, "must be gpusift's to be overwritten, but it is a database of COLMAP's own")
+        """Remove the database or other file, unless it is a database of COLMAP's own."""
+        with suppress(sqlite3.DatabaseError):
+            if is_file(path):
+                with closing(sqlite3.connect(path, timeout=1)) as database:
+                    if is_colmaps_own(database):
+                        raise OutputExistsError(path, "must not be a database of COLMAP's own to be overwritten")
         _remove(path)
 
     def open_store(self, path: Path, settings: dict[str, Any]) -> ColmapStore:
