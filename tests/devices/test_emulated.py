@@ -87,6 +87,6 @@ def test_sanitizers_are_silent(library_of, sanitizer):
 
 
 @pytest.mark.xdist_group("emulated")
-@pytest.mark.parametrize("barrier", {each.file: each for each in reversed(emulated.barriers())}.values(), ids=str)
+@pytest.mark.parametrize("barrier", emulated.barriers(), ids=str)
 def test_a_removed_barrier_is_missed(library_of, barrier):
     assert emulated.is_missed(library_of("thread"), barrier)

@@ -74,9 +74,9 @@ def run(library: Path, sanitizer: str, parts: Iterable[str] = PARTS, removed: st
     removed : str
         File and line of a barrier that is taken out, such as "descriptor.cu:86"; the run ends at the first finding.
     """
-    first_only = f"exitcode={FOUND}:halt_on_error={int(bool(removed))}"
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "LD_PRELOAD": _preloaded(sanitizer)}
-    environment |= {"TSAN_OPTIONS": first_only, "ASAN_OPTIONS": f"{first_only}:detect_leaks=0"}
+    environment["TSAN_OPTIONS"] = f"exitcode={FOUND}:halt_on_error={int(bool(removed))}"
+    environment["ASAN_OPTIONS"] = f"exitcode={FOUND}:detect_leaks=0"
     environment |= {"UBSAN_OPTIONS": "print_stacktrace=1"} | ({"GPUSIFT_REMOVED_BARRIER": removed} if removed else {})
     command = [sys.executable, "-m", "tests.support.emulated_run", str(library), *parts]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
