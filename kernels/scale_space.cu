@@ -66,7 +66,6 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
         mirror_columns<Shape::width>(tile, reach, out_cols, columns + Shape::halo);
         __syncthreads();
         blur_tile_rows<FUSED, Shape::halo>(tile, columns, taps, reach, out, pitch, nullptr, 0);
-        __syncthreads();
     }
 }
 
