@@ -24,8 +24,7 @@ from gpusift.storage.transaction import TransactionalFile
 
 ATTRIBUTE = "gpusift"
 
-# Arrays of each image's group that no group without a result has.
-OWN_ARRAYS = ("image_size", "keypoints", "descriptors")
+SIZE, ARRAYS = "image_size", ("keypoints", "descriptors")  # which the group of each image with a result has
 
 # Of HDF5 1.8: groups for any number of images, and no mark in the file that a writer has it open.
 VERSIONS = ("v108", "v108")
@@ -115,11 +114,13 @@ class Hdf5Store:
         if "\0" in name or not self._is_inside(name):
             return False
         try:
-            arrays = [self._file.get(f"{name}/{key}") for key in OWN_ARRAYS]
+            size = self._file.get(f"{name}/{SIZE}")
+            has_rest = all(self._file.id.links.exists(f"{name}/{key}".encode()) for key in ARRAYS)
         except (KeyError, OSError, RuntimeError, TypeError, ValueError):  # not a name of a group, or a link
             return False
-        # A group without these arrays belongs to other names, or to another program; data in other files do not count.
-        return all(isinstance(array, h5py.Dataset) and not (array.is_virtual or array.external) for array in arrays)
+        # A group without these belongs to other names, or to another program; data in other files do not count.
+        is_own = isinstance(size, h5py.Dataset) and size.shape == (2,) and not (size.is_virtual or size.external)
+        return is_own and has_rest
 
     def write(self, name: str, features: Features, image_shape: tuple[int, int], url: str | None) -> None:
         """Take an image's features, see `gpusift.sinks.base.Store`."""
