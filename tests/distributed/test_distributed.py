@@ -80,7 +80,12 @@ def cluster():
 @pytest.fixture
 def client(cluster):
     with distributed.Client(cluster, direct_to_workers=True) as client:
-        client.wait_for_workers(2, timeout=120)
+        try:
+            client.wait_for_workers(2, timeout=30)
+        except TimeoutError:  # Dask does not start every worker again that the test before has killed
+            cluster.scale(0)
+            cluster.scale(2)
+            client.wait_for_workers(2, timeout=120)
         yield client
 
 
