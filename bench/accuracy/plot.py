@@ -79,12 +79,13 @@ def mean(rows: list[Row]) -> Row:
 
 
 def by_engine(rows: list[Row], budget: int | None, sequence: str | None = None) -> dict[str, Row]:
-    """Return the means of the engines that ran, of one sequence or of all."""
+    """Return the means of the engines that ran, of one sequence, or of all if the engine has rows of all."""
     chosen: dict[str, list[Row]] = {}
     for row in rows:
         if "skipped" not in row and row["budget"] == budget and sequence in (None, row["sequence"]):
             chosen.setdefault(row["engine"], []).append(row)
-    return {engine: mean(several) for engine, several in chosen.items()}
+    needed = 1 if sequence else len(titles(rows))
+    return {engine: mean(several) for engine, several in chosen.items() if len(several) == needed}
 
 
 def budgets(rows: list[Row]) -> list[int | None]:
