@@ -1,4 +1,4 @@
-// The blur of a tile: columns into shared memory, then rows from there; for scale_space.cu.
+// The blur of a tile: columns into shared memory, then rows from there; for scale_space.cu and levels.cuh.
 //
 // On a GPU the tile, with a halo, is copied into shared memory first, as each of its samples is read 2 radius + 1
 // times; a host's cache does that by itself. A thread blurs BLUR_ROWS samples of a column that lie below each other,

@@ -25,15 +25,15 @@ DEVICE double between(double near, double beside, double below, double across, W
     return cols.ahead ? first + near_one + far_one : first + far_one + near_one;
 }
 
-// One row of an image, enlarged `times` (1, 2 or 4) times: the columns that come of its columns [first, end). `centre`
-// is that of a sample, see `upsample`: 1/2 or 0.
-template <int times>
-DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int enlarged_row, real centre, int first,
-                        int end, real* __restrict__ out) {
+// One row of an image, enlarged `times` (1, 2 or 4) times: the columns that come of its columns [first, end). Where a
+// sample's centre, see `upsample`, is 1/2, the image is mirrored beyond the edge; where it is 0, the edge is repeated.
+template <int times, bool mirrors>
+DEVICE void enlarge_row_at(const real* __restrict__ image, int rows, int cols, int enlarged_row, int first, int end,
+                           real* __restrict__ out) {
+    constexpr real centre = mirrors ? real(0.5) : real(0);
     const int row = enlarged_row / times, row_phase = enlarged_row % times;
     // the enlarged row lies between this row and the one before or after it
     const real row_shift = (real(row_phase) + centre) / times - centre;
-    const bool mirrors = centre > 0;  // beyond the edge; otherwise the edge is repeated
     const int towards = row + (row_shift < 0 ? -1 : 1);
     const Way<real> rows_way = {magnitude_of(row_shift), towards < 0 || towards > row};
     const int inside = towards < 0 ? 1 : towards >= rows ? rows - 1 - mirrors : towards;
@@ -63,4 +63,12 @@ DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int 
     const int second = smaller(1, cols - 1), beyond_last = larger(cols - 1 - mirrors, 0);
     if (first == 0) enlarge(0, second, second);
     if (cols > 1 && end == cols) enlarge(cols - 1, cols - 2, beyond_last);
+}
+
+// The same for a centre that is known only when running: 1/2 or 0.
+template <int times>
+DEVICE void enlarge_row(const real* __restrict__ image, int rows, int cols, int enlarged_row, real centre, int first,
+                        int end, real* __restrict__ out) {
+    if (centre > 0) enlarge_row_at<times, true>(image, rows, cols, enlarged_row, first, end, out);
+    if (centre == 0) enlarge_row_at<times, false>(image, rows, cols, enlarged_row, first, end, out);
 }

@@ -10,12 +10,28 @@
 #define KERNEL_OF(CONSTANT) extern "C" __global__ void  // compiled anew for each value of -DCONSTANT=
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
-#define INLINED       // of a lambda: it must be a part of the loop that calls it
-#define MAX_RADIUS 1  // of a blur whose radius is known only when running: a GPU has none
+#define INLINED          // of a lambda: it must be a part of the loop that calls it
+#define OUTLINED DEVICE  // a function of its own on a host, where it is one of many variants
+#define MAX_RADIUS 1     // of a blur whose radius is known only when running: a GPU has none
 #define UNROLL _Pragma("unroll")
 #define ONE_BY_ONE _Pragma("unroll 1")
 #define MAXIMUM(a, b) fmax(a, b)  // of numbers that are not NaN; of two zeros either one
 #define MINIMUM(a, b) fmin(a, b)
+
+// Reads a counter: what the thread reads later comes after what was written before the counter was added to.
+DEVICE int load_acquire(const int* counter) {
+    int value;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+    return value;
+}
+
+// Adds 1 to a counter, after everything that the thread has written, or seen written.
+DEVICE void add_release(int* counter) {
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" : : "l"(counter) : "memory");
+}
+
+// Lets others go on while a thread waits for them.
+DEVICE void pause_thread() { __nanosleep(100); }
 #else
 #include "host/platform.hpp"
 #endif

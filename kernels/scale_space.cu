@@ -3,8 +3,8 @@
 // An octave is n_scales + 3 levels of rows x cols samples. Level 0 of the first octave is the enlarged image blurred to
 // sigma_min; each further level is the one before it, blurred by the increment that the scale-space sigmas leave
 // (eq. 7); level 0 of the next octave is every second sample of level n_scales.
-#include "blur.cuh"
 #include "enlargement.cuh"
+#include "levels.cuh"
 
 // Enlarges an image FACTOR (1, 2 or 4) times, linearly:
 //
@@ -69,49 +69,48 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
     }
 }
 
-// Blurs a level with a symmetric kernel, columns then rows, edges reflected (d c b a | a b c d | d c b a):
+// Blurs levels with symmetric kernels, columns then rows, edges reflected (d c b a | a b c d | d c b a):
 //
 //     out(r, c) = sum_j w_|j| sum_i w_|i| in(r + i, c + j),   i, j = -radius ... radius,
 //
 // each sum from the smallest weight to the largest, as `add_pair` in blur.cuh says: one order of operations on every
-// device. RADIUS is the radius at compile time; 0, on a host, says that it is known only when running. A block blurs a
-// tile: its columns, with a halo, into shared memory, then its rows from there. Where the level leads to the next
-// octave, every second sample of it goes there too.
+// device. Where a level leads to the next octave, every second sample of it goes there too.
 //
-//     in, out  (rows, cols)   rows pitch samples apart, images stride
-//     taps     (radius + 1,)  w_0 ... w_radius; in float, w_0 is implied
-//     next     ((rows + 1) / 2, (cols + 1) / 2)   rows next_pitch samples apart, images stride; next_pitch 0: not
-//     wanted
-KERNEL_OF(RADIUS) blur(const real* __restrict__ in, const int rows, const int cols, const int pitch,
-                     const long long stride, const real* __restrict__ taps, const int radius, real* __restrict__ out,
-                     real* __restrict__ next, const int next_pitch) {
-    constexpr int unrolled = RADIUS <= MAX_UNROLLED ? RADIUS : 0;
-    using Shape = BlurShape<(RADIUS > 0 ? RADIUS : MAX_RADIUS)>;
-    constexpr bool copies = COPIES_TILES && RADIUS > 0 && Shape::copy_fits;
-    const int reach = RADIUS > 0 ? RADIUS : radius;
-    alignas(16) __shared__ real copy[copies ? Shape::copy_size : 1];
-    alignas(16) __shared__ real columns[Shape::columns_size];
-    in += blockIdx.z * stride;
-    out += blockIdx.z * stride;
-    next += blockIdx.z * stride;
-    const int n_tiles = n_tiles_of(rows, cols);
-    for (int number = blockIdx.x; number < n_tiles; number += gridDim.x) {
-        const BlurTile tile = tile_of(number, rows, cols);
-        if constexpr (copies) {
-            copy_tile<Shape::radius>(tile, in, rows, pitch, copy);
-            __syncthreads();
-            blur_tile_columns<unrolled, Shape::halo, true>(tile, copy + Shape::halo - tile.col_0, reach,
-                                                           Shape::copy_rows, cols, Shape::width, taps, reach, columns);
-        } else {
-            blur_tile_columns<unrolled, Shape::halo, false>(tile, in, tile.row_0, rows, cols, pitch, taps, reach,
-                                                            columns);
-        }
-        __syncthreads();
-        mirror_columns<Shape::width>(tile, reach, cols, columns + Shape::halo);
-        __syncthreads();
-        blur_tile_rows<unrolled, Shape::halo>(tile, columns, taps, reach, out, pitch, next, next_pitch);
-        __syncthreads();
+// One launch computes all levels of all octaves, which depend on each other. Each block blurs one piece of a level, in
+// turn: the order of the pieces, which the host chooses, has what a piece needs before it. A block waits until that is
+// written. It waits only for blocks that have begun, so the launch ends however few blocks run at once.
+//
+//     levels     flat                all octaves' levels, images stride samples apart
+//     blurs      (n_blurs, 13)       see levels.cuh
+//     pieces     (n_pieces, 4)       blur, first row, first column, image; the grid has n_pieces blocks
+//     piece_rows, piece_cols         size of a piece, samples; less at the ends of a level
+//     taps       flat                of each blur w_0 ... w_radius; in float, w_0 is implied
+//     turns      (1,)                launches in the upper half, turns taken in the lower; 0 before the first launch
+//     n_bands                        rows of pieces of all blurs together
+//     done       (images, n_bands)   pieces written in all launches so far, of each row of pieces
+KERNEL blur(real* levels, const long long stride, const long long* __restrict__ blurs, const int* __restrict__ pieces,
+            const int n_pieces, const int piece_rows, const int piece_cols, const real* __restrict__ taps,
+            long long* turns, const int n_bands, int* done) {
+    alignas(16) __shared__ real shared[shared_samples_of(BlurRadii{})];
+    __shared__ Blur blur;
+    __shared__ Piece piece;
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        const Turn turn = take_turn(turns, n_pieces);
+        const int* row = pieces + 4LL * turn.number;
+        blur = blur_of(blurs, row[0]);
+        piece = piece_of(row, turn, blur, piece_rows, piece_cols);
     }
+    __syncthreads();
+    levels += piece.image * stride;
+    done += (long long)piece.image * n_bands;
+    wait_for_rows(blur, piece, piece_rows, done);
+    for (int row = piece.row_0; row < piece.row_1; row += BLUR_TILE_ROWS) {
+        for (int col = piece.col_0; col < piece.col_1; col += BLUR_TILE_COLS) {
+            blur_by_radius(BlurRadii{}, blur, tile_of(piece, row, col), levels, taps, shared);
+            __syncthreads();  // before shared memory is written anew, and before another block may read the tile
+        }
+    }
+    if (threadIdx.x == 0 && threadIdx.y == 0) add_release(done + blur.band + piece.row_0 / piece_rows);
 }
 
 // Takes every second sample of a level: level 0 of the next octave. One block per row of it.

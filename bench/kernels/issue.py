@@ -18,7 +18,7 @@ import ctypes
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -32,7 +32,8 @@ from bench.kernels.roofline import table
 from bench.kernels.sass import KINDS
 from bench.kernels.traffic import Job
 from bench.kernels.trips import Made, Scene
-from gpusift.devices import CpuDevice, kernel_sources
+from gpusift.devices import TILES, CpuDevice, kernel_sources
+from gpusift.devices.device import Sizes
 from gpusift.parameters import Parameters
 from gpusift.pipeline.key import Key
 from gpusift.pipeline.plan import Plans
@@ -89,6 +90,11 @@ class Row:
         return f"{self.kernel} {self.constant}" if self.constant else self.kernel
 
     @property
+    def n_launches(self) -> int:
+        """The number of launches; 0 for further parts of a launch."""
+        return sum(made.is_first for made in self.launches)
+
+    @property
     def total(self) -> float:
         """Instructions of warps."""
         return sum(self.issued.values())
@@ -103,9 +109,19 @@ class PaperDevice(CpuDevice):
         self.made: list[Made] = []
 
     @property
-    def n_list_blocks(self) -> int:
-        """Blocks that share a list, as a CudaDevice of so many multiprocessors has them."""
+    def n_blocks(self) -> int:
+        """As a CudaDevice of so many multiprocessors has them."""
         return 8 * self.multiprocessors
+
+    @property
+    def n_list_blocks(self) -> int:
+        """As a CudaDevice of so many multiprocessors has them."""
+        return 8 * self.multiprocessors
+
+    @property
+    def blur_piece(self) -> tuple[int, int]:
+        """As a CudaDevice has it."""
+        return TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
 
     def prepare(
         self,
@@ -114,7 +130,7 @@ class PaperDevice(CpuDevice):
         block: tuple[int, ...],
         *arguments: Any,
         constant: int = 0,
-        sizes: dict[str, int] | None = None,
+        sizes: Sizes | None = None,
     ) -> Any:
         """Keep the launch; return what does nothing."""
         names = [parameter.name for parameter in kernel_sources.kernels()[name].parameters]
@@ -122,8 +138,32 @@ class PaperDevice(CpuDevice):
         if name == "sum_counts":
             numbers["entries"] = float(arguments[0].shape[1])
         made = Made(name, constant, tuple(sorted((sizes or {}).items())), _three(grid), _three(block), numbers)
-        self.made.append(made)
+        self.made += _by_blur(made, arguments[2], arguments[3]) if name == "blur" else [made]
         return lambda: None
+
+
+def _by_blur(made: Made, blurs: np.ndarray, pieces: np.ndarray) -> list[Made]:
+    """Return the parts of a launch of blurs: one for each blur, with its radius as the constant and its pieces as grid.
+
+    What a part issues is counted in code that is compiled for its radius alone. `whole` has the radii of all.
+    """
+    parts = []
+    for number, of_pieces in enumerate(np.bincount(pieces[:, 0], minlength=len(blurs))):
+        rows, cols, radius = (int(blurs[number, column]) for column in (3, 4, 7))
+        numbers = {**made.numbers, "rows": rows, "cols": cols}
+        sizes = nvrtc.radii(radius)
+        parts.append(
+            replace(
+                made,
+                constant=radius,
+                sizes=sizes,
+                grid=(int(of_pieces), 1, 1),
+                numbers=numbers,
+                whole=made.sizes,
+                is_first=number == 0,
+            )
+        )
+    return parts
 
 
 def launches(gpu: Gpu, shape: tuple[int, int], batch: int) -> list[Made]:
@@ -146,7 +186,8 @@ def rows(gpu: Gpu, shape: tuple[int, int] = SHAPE, batch: int = 1, scene: Scene 
         for made in several:
             for part in counted(made, scene or Scene(), gpu.architecture):
                 issued.update({kind: number * made.warps for kind, number in part.total.items()})
-        found.append(Row(kernel, constant, several, issued, _code(several[0], gpu.architecture)[1]))
+        whole = replace(several[0], sizes=several[0].whole or several[0].sizes)
+        found.append(Row(kernel, constant, several, issued, _code(whole, gpu.architecture)[1]))
     order = [work.kernel for work in traffic.works(Job(shape))]
     return sorted(found, key=lambda row: order.index(row.kernel) if row.kernel in order else len(order))
 
@@ -163,7 +204,8 @@ def occupancy(row: Row, gpu: Gpu) -> gpus.Occupancy:
 
 
 def _code(made: Made, architecture: str) -> tuple[list[sass.Instruction], Figures]:
-    return _disassembled(nvrtc.Launch(made.kernel, made.constant, made.sizes, made.threads), architecture)
+    constant = 0 if made.whole else made.constant
+    return _disassembled(nvrtc.Launch(made.kernel, constant, made.sizes, made.threads), architecture)
 
 
 @cache
@@ -196,8 +238,8 @@ def time_table(shape: tuple[int, int], batch: int) -> list[str]:
             cells.append(
                 f"{seconds * 1e6:.1f} ({floors[gpu.name].get((row.kernel, row.constant), 0) / batch * 1e6:.1f})"
             )
-        lines.append([row.name, str(len(row.launches)), *cells])
-    n_launches = sum(len(row.launches) for row in columns[COUNTED[0].name])
+        lines.append([row.name, str(row.n_launches or "same"), *cells])
+    n_launches = sum(row.n_launches for row in columns[COUNTED[0].name])
     whole = [sum(floors[gpu.name].values()) / batch * 1e6 for gpu in COUNTED]
     lines.append(["all", str(n_launches), *(f"{s * 1e6:.0f} ({floor:.0f})" for s, floor in zip(sums, whole))])
     return table(["stage", "launches", *(gpu.name for gpu in COUNTED)], lines)

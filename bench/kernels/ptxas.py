@@ -22,8 +22,8 @@ HEAD = """# Registers and shared memory of the kernels
 Written by `python -m bench.kernels.ptxas`. Each kernel is built as CuPy builds it, by NVRTC {version} for compute
 capabilities {first} to {last}. Registers are a thread's, in a column for each capability. Shared memory is a block's,
 stack and spills are a thread's, in bytes; where capabilities differ, the largest is given. The number after
-a kernel is its compile-time constant: `upsample`'s factor, `blur`'s radius. Rows with other constants and sizes than
-the default parameters' show the limits.
+a kernel is its compile-time constant: `upsample`'s factor, `first_level`'s radius. Rows with other constants and sizes
+than the default parameters' show the limits.
 
 """
 
@@ -32,7 +32,7 @@ def launches() -> list[Launch]:
     """Return the launches of the table: the default parameters', the extreme ones and the widest blur."""
     default = nvrtc.default_launches()
     blur = next(launch for launch in default if launch.kernel == "blur")
-    every = {*default, *nvrtc.extreme_launches(), replace(blur, constant=MAX_RADIUS)}
+    every = {*default, *nvrtc.extreme_launches(), replace(blur, sizes=nvrtc.radii(MAX_RADIUS))}
     return sorted(every, key=nvrtc.order)
 
 

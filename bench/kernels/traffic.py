@@ -155,8 +155,8 @@ def first_level(job: Job) -> list[Work]:
 def blur(job: Job) -> list[Work]:
     """Each further level: read the previous level once, write the level once.
 
-    Level n_scales also writes every second of its samples: level 0 of the next octave. There is a launch for each
-    octave, as each octave needs the one before.
+    Level n_scales also writes every second of its samples: level 0 of the next octave. All levels of all octaves are
+    one launch, counted with the first of them. What it reads may still be in a cache.
     """
     works = []
     for level, sigma in enumerate(job.parameters.blurs, start=1):
@@ -164,7 +164,7 @@ def blur(job: Job) -> list[Work]:
         halved = sum(job.samples[1:]) if level == job.parameters.n_scales else 0
         written = SAMPLE * (samples + halved)
         operations = samples * blur_operations(radius)
-        works.append(Work("blur", f"level {level}", radius, len(job.samples), SAMPLE * samples, written, operations))
+        works.append(Work("blur", f"level {level}", radius, int(level == 1), SAMPLE * samples, written, operations))
     return works
 
 

@@ -45,14 +45,34 @@ class Scene:
 
 @dataclass(frozen=True)
 class Made:
-    """A launch: its kernel with what it is compiled for, its grid and block, and its numbers by name."""
+    """A launch, or the part of a launch that has one radius.
+
+    Attributes
+    ----------
+    kernel : str
+        Its name.
+    constant : int
+        Its compile-time constant; a blur's radius.
+    sizes : tuple of (str, int or str)
+        The other macros that it is compiled for.
+    grid, block : (int, int, int)
+        Blocks, and threads of a block.
+    numbers : mapping
+        Its numbers by name.
+    whole : tuple
+        Of a part: `sizes` of the whole launch.
+    is_first : bool
+        Whether it is not a further part of a launch.
+    """
 
     kernel: str
     constant: int
-    sizes: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[str, int | str], ...]
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     numbers: Mapping[str, float]
+    whole: tuple[tuple[str, int | str], ...] = ()
+    is_first: bool = True
 
     @property
     def threads(self) -> int:
@@ -136,6 +156,7 @@ def _first_level(made: Made, scene: Scene) -> Times:
         "enlargement.cuh: } else {": 1 / 30,
         "enlargement.cuh: for (int i = col; i < last": 1,
         "enlargement.cuh: if (first == 0)": 1 / 30,
+        "enlargement.cuh: if (centre == 0)": 0,
         "enlargement.cuh: if (cols > 1 && end": 1 / 30,
     }
 
@@ -143,7 +164,11 @@ def _first_level(made: Made, scene: Scene) -> Times:
 def _blur(made: Made, scene: Scene) -> Times:
     return {
         **_blur_tile(made, made.numbers["rows"], made.numbers["cols"]),
-        "scale_space.cu: for (int number = blockIdx.x": 1,
+        "scale_space.cu: if (threadIdx.x == 0 && threadIdx.y == 0)": WARP / made.threads,
+        "scale_space.cu: for (int row = piece.row_0": 1,
+        "scale_space.cu: for (int col = piece.col_0": 1,
+        "levels.cuh: for (int band = first": 3,
+        "turns.cuh: while (unsigned(": 1,
     }
 
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from gpusift import processors
 from gpusift.devices import host_library
-from gpusift.devices.device import Copy, Device, Launch, Shape
+from gpusift.devices.device import Copy, Device, Launch, Shape, Sizes
 from gpusift.devices.launch_arguments import pack
 from gpusift.floating_point import default_mode
 
 CACHE_LINE = 64  # bytes
+BLUR_PIECE = (16, 1024)  # rows, columns
 RECORD = struct.Struct("=Q6iQ")  # kernels/host/kernels.cpp: Launch
 
 
@@ -59,6 +60,11 @@ class CpuDevice(Device):
         return 4 * self.num_threads if self.num_threads > 1 else 1
 
     @property
+    def blur_piece(self) -> tuple[int, int]:
+        """A tile of kernels/host/platform.hpp."""
+        return BLUR_PIECE
+
+    @property
     def n_list_blocks(self) -> int:
         """Blocks that share a list whose length only the device knows."""
         return 4 * self.n_blocks if self.num_threads > 1 else 1
@@ -70,7 +76,7 @@ class CpuDevice(Device):
         out[...] = gaussian_filter(image, sigma, mode="reflect")
 
     def bind(
-        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
+        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: Sizes | None
     ) -> CpuLaunch:
         """A launch of a kernel of the host library."""
         kernel = self.library.find(self._precision, name, constant)

@@ -14,8 +14,8 @@ import numpy as np
 
 from gpusift.devices import kernel_sources
 from gpusift.devices.cuda_info import cuda_info, load_cupy
-from gpusift.devices.device import Copy, Device, Launch, Shape
-from gpusift.devices.nvrtc import definitions
+from gpusift.devices.device import Copy, Device, Launch, Shape, Sizes
+from gpusift.devices.nvrtc import TILES, definitions
 from gpusift.devices.programs import Program
 from gpusift.devices.staging import Staging
 from gpusift.floating_point import default_mode
@@ -61,6 +61,11 @@ class CudaDevice(Device):
         return 8 * int(self.xp.cuda.Device(self.cuda_index).attributes["MultiProcessorCount"])
 
     @property
+    def blur_piece(self) -> tuple[int, int]:
+        """A tile in single precision."""
+        return TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
+
+    @property
     def n_list_blocks(self) -> int:
         """Blocks that share a list whose length only the device knows."""
         return self.n_blocks
@@ -68,7 +73,7 @@ class CudaDevice(Device):
     # Launches
 
     def bind(
-        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
+        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: Sizes | None
     ) -> CudaLaunch:
         """A launch of a kernel that NVRTC compiles when it is first launched."""
         function = _cuda_function(name, self.dtype, constant, tuple(sorted((sizes or {}).items())))
@@ -246,6 +251,6 @@ def _cuda_module(stage: str, options: tuple[str, ...]) -> Any:
 
 
 @cache
-def _cuda_function(name: str, dtype: np.dtype, constant: int, sizes: tuple[tuple[str, int], ...]) -> Any:
+def _cuda_function(name: str, dtype: np.dtype, constant: int, sizes: tuple[tuple[str, int | str], ...]) -> Any:
     options = definitions(name, dtype, constant, dict(sizes))
     return _cuda_module(kernel_sources.kernels()[name].stage, options).get_function(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,9 @@ Launch = Callable[[], None]
 """A kernel with its grid, block and arguments; calling it makes the launch."""
 
 Shape = tuple[int, int, int]
+
+Sizes = Mapping[str, "int | str"]
+"""Values of macros of a kernel: sizes of its shared arrays, or a list of numbers."""
 
 
 class Copy(NamedTuple):
@@ -73,6 +76,11 @@ class Device(Protocol):
 
     @property
     @abstractmethod
+    def blur_piece(self) -> tuple[int, int]:
+        """Rows and columns of a level that a block blurs."""
+
+    @property
+    @abstractmethod
     def OutOfMemoryError(self) -> type[Exception]:  # noqa: N802, the name of an exception
         """What is raised when the device's memory has run out."""
 
@@ -83,7 +91,7 @@ class Device(Protocol):
 
     @abstractmethod
     def bind(
-        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: dict[str, int] | None
+        self, name: str, grid: Shape, block: Shape, values: list[Any], constant: int, sizes: Sizes | None
     ) -> Launch:
         """A launch of a kernel with checked arguments; `prepare` describes the parameters."""
 
@@ -94,7 +102,7 @@ class Device(Protocol):
         block: tuple[int, ...],
         *arguments: Any,
         constant: int = 0,
-        sizes: dict[str, int] | None = None,
+        sizes: Sizes | None = None,
     ) -> Launch:
         """A launch of a kernel that can be made many times, each time on the stream that is then current.
 
@@ -127,7 +135,7 @@ class Device(Protocol):
         block: tuple[int, ...],
         *arguments: Any,
         constant: int = 0,
-        sizes: dict[str, int] | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         """Launches a kernel once; `prepare` describes the parameters."""
         self.prepare(name, grid, block, *arguments, constant=constant, sizes=sizes)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpusift.devices import kernel_sources
+from gpusift.devices.device import Sizes
 from gpusift.parameters import MAX_FUSED_RADIUS
 
 # Sizes that a GPU's kernels receive as -D: a block's tile of samples or descriptors, and the side of a window's patch.
@@ -36,7 +37,7 @@ TILES = {
 # where there are more tiles than blocks, a block takes several.
 TILES_FLOAT64 = {"BLUR_TILE_COLS": 48, "EXTREMA_TILE_COLS": 32}
 
-# A blur of a larger radius has lower tiles, as their halo takes most of the shared memory.
+# Blurs of a larger radius have lower tiles, as their halo takes most of the shared memory.
 WIDE_RADIUS = 64
 WIDE_TILES = {"BLUR_TILE_ROWS": 8}
 
@@ -44,13 +45,13 @@ WIDE_TILES = {"BLUR_TILE_ROWS": 8}
 OPTIONS = ("-std=c++17", "--fmad=false")
 
 
-def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, int] | None = None) -> tuple[str, ...]:
+def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: Sizes | None = None) -> tuple[str, ...]:
     """NVRTC's options for a kernel: the precision, the tiles, the arrays' sizes and the constant, sorted."""
     kernel = kernel_sources.kernels()[name]
     tiles = {**TILES, **TILES_FLOAT64} if dtype == np.float64 else TILES
-    if name == "blur" and constant > WIDE_RADIUS:
-        tiles = {**tiles, **WIDE_TILES}
-    values: dict[str, str | int] = {**tiles, **DEFAULT_SIZES, **(sizes or {})}
+    values: dict[str, int | str] = {**tiles, **DEFAULT_SIZES, **(sizes or {})}
+    if max(map(int, str(values["BLUR_RADII"]).split(","))) > WIDE_RADIUS:
+        values |= WIDE_TILES
     values["REAL"] = "float" if dtype == np.float32 else "double"
     for other in kernel_sources.kernels().values():  # the file's other kernels must compile too
         if other.constant and other.stage == kernel.stage:
@@ -59,5 +60,5 @@ def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: dict[str, 
     return OPTIONS + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
 
 
-# The sizes of shared arrays with scikit-image's default parameters.
-DEFAULT_SIZES = {"MAX_BINS": 36, "MAX_SUMS": 900, "MAX_VALUES": 128}
+# The sizes of shared arrays with scikit-image's default parameters; the radii of a launch that blurs nothing.
+DEFAULT_SIZES: Sizes = {"MAX_BINS": 36, "MAX_SUMS": 900, "MAX_VALUES": 128, "BLUR_RADII": "1"}

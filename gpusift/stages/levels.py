@@ -76,6 +76,11 @@ class ScaleSpace:
         row = (self.offsets[index] - start * across, rows, cols, across, held * across, -begin, begin, end)
         self.octaves[index] = device.asarray(np.array(row, np.int64))
 
+    def position(self, index: int, level: int) -> int:
+        """Samples from the start of an image's levels to a level."""
+        rows, cols = self.shapes[index]
+        return self.offsets[index] + level * rows * pitch(cols)
+
     def octave(self, index: int, image: int = 0) -> Any:
         """(n_levels, rows, cols) view of the levels of an octave."""
         rows, cols = self.shapes[index]
@@ -85,9 +90,8 @@ class ScaleSpace:
     def level(self, index: int, level: int, image: int = 0) -> Level:
         """One level of an octave of an image; that of the next image is `stride` samples further on."""
         rows, cols = self.shapes[index]
-        size = rows * pitch(cols)
-        start = image * self.stride + self.offsets[index] + level * size
-        return Level(self.levels[start : start + size], rows, cols, pitch(cols))
+        start = image * self.stride + self.position(index, level)
+        return Level(self.levels[start : start + rows * pitch(cols)], rows, cols, pitch(cols))
 
     def staging_of(self, image: int, size: int) -> Any:
         """(size,) array for the intensities of an image: the memory of the last level of the first octave.

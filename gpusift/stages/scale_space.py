@@ -9,14 +9,16 @@ import numpy as np
 
 from gpusift.devices import TILES, Device
 from gpusift.parameters import MAX_FUSED_RADIUS, MAX_RADIUS, Parameters, gaussian_taps
-from gpusift.stages import feature_lists
+from gpusift.stages import blur_order, feature_lists
+from gpusift.stages.blur_order import Blur
 from gpusift.stages.levels import Level, ScaleSpace, lay_out
 from gpusift.stages.workspace import Step, Workspace
 
 BLURS = ("auto", "kernel", "ndimage")
 
 ALIGNED = 4  # samples that a thread copies at once
-MAX_BLUR_THREADS = 224  # of a block
+MAX_BLUR_THREADS = 224  # of a block of `first_level`
+BLUR_BLOCK = (28, 8)
 ROW_BLOCK = (128,)  # one block for each row
 
 
@@ -31,14 +33,9 @@ def steps(work: Workspace) -> list[Step]:
     octaves = range(len(work.space.shapes)) if work.octaves is None else work.octaves
     if work.blur == "ndimage":
         return _ndimage_steps(work, octaves)
-    space, parameters = work.space, work.parameters
-    taps = [_taps_on(work.device, sigma) for sigma in parameters.blurs]
-    launches = [] if octaves.start else _first_level(work)
-    for o in octaves:
-        for s, of_level in enumerate(taps):
-            to_next = s + 1 == parameters.n_scales and o + 1 in octaves
-            launches.append(_blur(work.device, space, (o, s), of_level, to_next))
-    return launches
+    taps = [_checked_taps(sigma, work.device.dtype) for sigma in work.parameters.blurs]
+    blurs = blur_order.chain(octaves, taps, work.parameters.n_scales)
+    return [*([] if octaves.start else _first_level(work)), _blur(work, blurs)]
 
 
 def build(device: Device, image: Any, parameters: Parameters, blur: str = "auto") -> ScaleSpace:
@@ -56,17 +53,17 @@ def _first_level(work: Workspace) -> list[Step]:
     """Enlarges the images and blurs them to the first level: one kernel if the blur is narrow, otherwise two."""
     device, space, factor = work.device, work.space, work.parameters.upsampling
     rows, cols = _held_shape(work)
-    taps = _taps_on(device, work.parameters.first_blur)
+    taps = _checked_taps(work.parameters.first_blur, device.dtype)
     radius, first = len(taps) - 1, space.level(0, 0)
     image = space.level(0, space.n_levels - 1).samples
     if 1 <= radius <= MAX_FUSED_RADIUS:
-        centre = work.parameters.sample_centre
-        arguments = image, rows, cols, space.stride, factor, centre, taps, radius, first.samples, first.pitch
+        centre, on_device = work.parameters.sample_centre, device.asarray(taps)
+        arguments = image, rows, cols, space.stride, factor, centre, on_device, radius, first.samples, first.pitch
         block = _blur_block(-(-_copied_cols(radius) // (factor * TILES["ENLARGED_SPAN"])))
         return [device.prepare("first_level", _tiles(space, 0), block, *arguments, constant=radius)]
     enlarged = space.level(0, 1) if radius else first  # the memory of level 1 is free until that is computed
     upsample = _upsample(device, space, work.parameters, (rows, cols), enlarged)
-    return [upsample, _blur(device, space, (0, 1), taps, to=(0, 0))] if radius else [upsample]
+    return [upsample, _blur(work, [Blur(octave=0, level=1, to=0, taps=taps)])] if radius else [upsample]
 
 
 def _held_shape(work: Workspace) -> tuple[int, int]:
@@ -83,34 +80,26 @@ def _upsample(
     return device.prepare("upsample", grid, ROW_BLOCK, *arguments, constant=parameters.upsampling)
 
 
-def _blur(
-    device: Device,
-    space: ScaleSpace,
-    at: tuple[int, int],
-    taps: Any,
-    to_next: bool = False,
-    to: tuple[int, int] | None = None,
-) -> Step:
-    """Blurs a level into the one after it, or into level `to`; with `to_next`, also into the next octave's first."""
-    octave, s = at
-    level, out = space.level(octave, s), space.level(*(to or (octave, s + 1)))
-    following = space.level(octave + 1, 0) if to_next else out
-    radius = len(taps) - 1
+def _blur(work: Workspace, blurs: list[Blur]) -> Step:
+    """The launch of some blurs."""
+    device, space = work.device, work.space
+    order = blur_order.order_of(space, blurs, device.blur_piece, device.n_blocks // 2)
+    radii = sorted({blur.radius for blur in blurs}, reverse=True)
     return device.prepare(
         "blur",
-        _tiles(space, octave),
-        _blur_block(_copied_cols(radius) // ALIGNED),
-        level.samples,
-        level.rows,
-        level.cols,
-        level.pitch,
+        (len(order.pieces),),
+        BLUR_BLOCK,
+        space.levels,
         space.stride,
-        taps,
-        radius,
-        out.samples,
-        following.samples,
-        following.pitch if to_next else 0,
-        constant=radius,
+        device.asarray(order.blurs),
+        device.asarray(order.pieces),
+        len(order.pieces),
+        *device.blur_piece,
+        device.asarray(order.taps),
+        device.xp.zeros(1, np.int64),
+        order.n_bands,
+        device.xp.zeros((space.batch, order.n_bands), np.int32),
+        sizes={"BLUR_RADII": ",".join(map(str, radii))},
     )
 
 
@@ -135,16 +124,16 @@ def _decimate(device: Device, space: ScaleSpace, octave: int, s: int) -> Step:
     return device.prepare("decimate", (out.rows, 1, space.batch), ROW_BLOCK, *arguments)
 
 
-def _taps_on(device: Device, sigma: float) -> Any:
-    """A Gaussian's weights for our kernel, on the device; sigma in samples."""
-    taps = _taps(sigma, device.dtype)
+def _checked_taps(sigma: float, dtype: np.dtype) -> np.ndarray:
+    """A Gaussian's weights for our kernel; sigma in samples."""
+    taps = _taps(sigma, dtype)
     radius = len(taps) - 1
     if radius > MAX_RADIUS:
         raise ValueError(
             f"blur='kernel' takes Gaussians of a radius up to {MAX_RADIUS} samples, got {radius} (sigma {sigma:g} "
             "samples); pass blur='ndimage' or smaller sigma_min"
         )
-    return device.asarray(taps)
+    return taps
 
 
 @cache

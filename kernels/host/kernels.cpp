@@ -42,18 +42,12 @@ void thunk(const char* arguments) {
     unpack(kernel, arguments);
 }
 
-// Blurs of a larger radius, and all of them where fma is software (platform.hpp), use the loop of radius 0.
+// First levels of a larger radius, and all of them where fma is software (platform.hpp), use the loop of radius 0.
 #if defined(fmaf) && !defined(EMULATED_THREADS)
 constexpr int largest_compiled_radius = 0;
 #else
-constexpr int largest_compiled_radius = 16;
+constexpr int largest_compiled_radius = MAX_FUSED_RADIUS;
 #endif
-
-template <size_t... Radii>
-Thunk blur_of(int radius, std::index_sequence<Radii...>) {
-    constexpr Thunk thunks[] = {thunk<blur<int(Radii)>>...};
-    return thunks[radius <= largest_compiled_radius ? radius : 0];
-}
 
 template <size_t... Radii>
 Thunk first_level_of(int radius, std::index_sequence<Radii...>) {
@@ -66,12 +60,11 @@ Thunk find(std::string_view name, int constant) {
     if (name == "intensities") return thunk<intensities>;
     if (name == "upsample")
         return constant == 1 ? thunk<upsample<1>> : constant == 2 ? thunk<upsample<2>> : thunk<upsample<4>>;
-    if (name == "blur") return blur_of(constant, std::make_index_sequence<largest_compiled_radius + 1>{});
-    if (name == "first_level") {
-        constexpr int largest = largest_compiled_radius < MAX_FUSED_RADIUS ? largest_compiled_radius : MAX_FUSED_RADIUS;
-        return constant <= MAX_FUSED_RADIUS ? first_level_of(constant, std::make_index_sequence<largest + 1>{})
-                                            : nullptr;
-    }
+    if (name == "blur") return thunk<blur>;
+    if (name == "first_level")
+        return constant <= MAX_FUSED_RADIUS
+                   ? first_level_of(constant, std::make_index_sequence<largest_compiled_radius + 1>{})
+                   : nullptr;
     if (name == "decimate") return thunk<decimate>;
     if (name == "find_extrema") return thunk<find_extrema>;
     if (name == "refine") return thunk<refine>;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <thread>
 
 #define KERNEL static void
 #define KERNEL_OF(CONSTANT) \
@@ -12,6 +13,7 @@
 #define DEVICE_MEMBER inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))
 #define __restrict__ __restrict
+#define OUTLINED static __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 64")
 #define ONE_BY_ONE _Pragma("GCC unroll 1")
 
@@ -95,3 +97,14 @@ DEVICE float software_fmaf(float a, float b, float c) {
 #if !defined(__FMA__) && !defined(__ARM_FEATURE_FMA)
 #define fmaf software_fmaf
 #endif
+
+// The radii for which blurs are compiled; where fma is software, none, as unrolling it takes a compiler minutes.
+#if defined(fmaf) && !defined(EMULATED_THREADS)
+#define BLUR_RADII 0
+#else
+#define BLUR_RADII 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
+#endif
+
+DEVICE int load_acquire(const int* counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
+DEVICE void add_release(int* counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE); }
+DEVICE void pause_thread() { std::this_thread::yield(); }

@@ -55,19 +55,16 @@ def test_an_unknown_kernel_is_said_to_be_missing(dtype):
 
 
 def test_a_signature_is_read_as_written():
-    blur = kernel_sources.kernels()["blur"]
-    assert (blur.stage, blur.constant) == ("scale_space", "RADIUS")
-    assert [(p.name, p.dtype, p.is_array) for p in blur.parameters] == [
-        ("in", "real", True),
+    upsample = kernel_sources.kernels()["upsample"]
+    assert (upsample.stage, upsample.constant) == ("scale_space", "FACTOR")
+    assert [(p.name, p.dtype, p.is_array) for p in upsample.parameters] == [
+        ("image", "real", True),
         ("rows", "int32", False),
         ("cols", "int32", False),
-        ("pitch", "int32", False),
         ("stride", "int64", False),
-        ("taps", "real", True),
-        ("radius", "int32", False),
+        ("centre", "real", False),
         ("out", "real", True),
-        ("next", "real", True),
-        ("next_pitch", "int32", False),
+        ("pitch", "int32", False),
     ]
     types = {(p.name, p.dtype) for p in kernel_sources.kernels()["refine"].parameters}
     assert {("keys", "int64"), ("mask", "uint8"), ("max_offset", "real")} <= types
@@ -214,7 +211,7 @@ def test_definitions_are_sorted_and_stable(name, dtype):
     assert given == definitions(name, np.dtype(dtype), 3, {"MAX_BINS": 6, "MAX_VALUES": 5})
     assert given[: len(devices.OPTIONS)] == devices.OPTIONS
     rest = given[len(devices.OPTIONS) :]
-    names = [re.fullmatch(r"-D(\w+)=(\w+)", option)[1] for option in rest]
+    names = [re.fullmatch(r"-D(\w+)=([\w,]+)", option)[1] for option in rest]
     assert names == sorted(set(names))
     assert f"-DREAL={'float' if dtype == 'float32' else 'double'}" in rest
 
@@ -223,10 +220,12 @@ def test_definitions_have_the_constant_and_the_sizes():
     def of(name, *given):
         return definitions(name, np.dtype("float32"), *given)
 
-    assert "-DRADIUS=7" in of("blur", 7)
-    assert "-DRADIUS=1" in of("upsample", 2)  # the file's other kernel is not asked for
+    assert "-DFUSED=7" in of("first_level", 7)
+    assert "-DFUSED=1" in of("upsample", 2)  # the file's other kernel is not asked for
     assert "-DFACTOR=2" in of("upsample", 2)
-    assert of("blur", 7) != of("blur", 8)
+    assert of("first_level", 7) != of("first_level", 8)
+    assert {"-DBLUR_RADII=12,9,0", "-DBLUR_TILE_ROWS=32"} <= set(of("blur", 0, {"BLUR_RADII": "12,9,0"}))
+    assert "-DBLUR_TILE_ROWS=8" in of("blur", 0, {"BLUR_RADII": "65,9"})  # the widest decides
     assert "-DMAX_BINS=36" in of("assign_orientations")
     assert "-DMAX_BINS=90" in of("assign_orientations", 0, {"MAX_BINS": 90})
     assert not [option for option in of("refine") if "TILE" in option or "MAX_BINS" in option]

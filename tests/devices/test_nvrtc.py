@@ -34,7 +34,7 @@ def test_a_stage_builds_within_the_limits(stage, architecture, dtype):
 @pytest.mark.parametrize(("architecture", "dtype"), [("75", "float64"), ("120", "float32")])
 @pytest.mark.parametrize("radius", [32, 33, MAX_RADIUS])
 def test_wide_blurs_build(architecture, dtype, radius):
-    blur = replace(launch_of("blur"), constant=radius)
+    blur = replace(launch_of("blur"), sizes=nvrtc.radii(radius))
     assert nvrtc.problems(blur, dtype, architecture) == []
 
 
@@ -42,8 +42,9 @@ def test_the_launches_are_those_of_all_kernels_and_default_radii():
     launches = nvrtc.default_launches()
     assert {launch.kernel for launch in launches} == set(kernel_sources.kernels())
     parameters = Parameters()
-    radii = {len(gaussian_taps(sigma)) - 1 for sigma in (parameters.first_blur, *parameters.blurs)}
-    assert {launch.constant for launch in launches if launch.kernel in ("first_level", "blur")} == radii
+    first, *others = (len(gaussian_taps(sigma)) - 1 for sigma in (parameters.first_blur, *parameters.blurs))
+    assert launch_of("first_level").constant == first
+    assert [launch.sizes for launch in launches if launch.kernel == "blur"] == [nvrtc.radii(*reversed(others))]
     assert launch_of("upsample").constant == parameters.upsampling
     extreme = nvrtc.extreme_launches()
     assert {launch.constant for launch in extreme if launch.kernel == "upsample"} == {1, 4}
@@ -64,6 +65,15 @@ def test_the_compiler_sees_the_signature_that_launches_are_checked_against(name,
 def test_python_finds_the_kernels_that_the_compiler_finds(stage):
     ours = [name for name, kernel in kernel_sources.kernels().items() if kernel.stage == stage]
     assert sorted(re.findall(r"\.entry (\w+)\(", nvrtc.ptx(launch_of(ours[0]), "float32"))) == sorted(ours)
+
+
+def test_levels_that_other_blocks_write_are_read_past_the_read_only_cache():
+    text = nvrtc.ptx(launch_of("blur"), "float32")
+    blur = text[text.index(".entry blur(") :]
+    loads = set(re.findall(r"ld\.global[\w.]*\.v4\.f32", blur.split(".entry", 2)[1]))
+    assert loads == {"ld.global.v4.f32"}
+    assert "ld.acquire.gpu" in blur
+    assert "red.release.gpu" in blur
 
 
 # Rounding
@@ -156,7 +166,7 @@ def test_spills_and_too_many_registers_are_seen(monkeypatch):
     assert "#define MAX_UNROLLED 32\n" in text
     unrolled = text.replace("#define MAX_UNROLLED 32\n", "#define MAX_UNROLLED 999\n")
     monkeypatch.setattr(kernel_sources, "text", lambda stage: unrolled)
-    widest = replace(launch_of("blur"), constant=MAX_RADIUS // 2, threads=512)
+    widest = replace(launch_of("blur"), sizes=nvrtc.radii(MAX_RADIUS // 2), threads=512)
     found = "\n".join(nvrtc.problems(widest, "float64", "90"))
     assert re.search(r"blur spills \d+ bytes", found)
     assert re.search(r"\d+ registers for each of 512 threads", found)

@@ -40,9 +40,15 @@ class EmulatedDevice(CpuDevice):
     def __init__(self, dtype: str, library: Path) -> None:
         super().__init__(dtype, library=host_library.Library(library))
 
+    @property
+    def blur_piece(self) -> tuple[int, int]:
+        """A tile of the library that `build` makes."""
+        return TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
+
     def bind(self, name: str, grid: Shape, *rest: Any) -> CpuLaunch:
-        """A launch with few blocks."""
-        return super().bind(name, (min(grid[0], MOST_BLOCKS), *grid[1:]), *rest)
+        """A launch with few blocks, except where there is a block for each piece."""
+        blocks = grid[0] if name == "blur" else min(grid[0], MOST_BLOCKS)
+        return super().bind(name, (blocks, *grid[1:]), *rest)
 
 
 def build(sanitizer: str = "") -> Path:

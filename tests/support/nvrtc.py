@@ -56,7 +56,7 @@ class Launch:
 
     kernel: str
     constant: int = 0
-    sizes: tuple[tuple[str, int], ...] = ()
+    sizes: tuple[tuple[str, int | str], ...] = ()
     threads: int = 1
 
     @property
@@ -242,7 +242,7 @@ def extreme_launches() -> tuple[Launch, ...]:
         Parameters(pooling=(1,), n_ori=_most_directions(Parameters().n_hist, pooling=(1,))),
     )
     blur = next(launch for launch in default_launches() if launch.kernel == "blur")
-    widest = replace(blur, constant=WIDE_RADIUS)
+    widest = replace(blur, sizes=radii(WIDE_RADIUS))
     return (widest, *(launch for p in parameters for launch in launches_of(p)))
 
 
@@ -255,6 +255,11 @@ def _most_directions(n_hist: int, **others: object) -> int:
         except ValueError:
             return n_ori
         n_ori += 1
+
+
+def radii(*radii: int) -> tuple[tuple[str, str], ...]:
+    """The sizes of a launch of blurs of these radii, the largest first."""
+    return (("BLUR_RADII", ",".join(map(str, radii))),)
 
 
 def order(launch: Launch) -> tuple:

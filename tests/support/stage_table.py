@@ -11,7 +11,7 @@ TABLE = "gpusift/stages/__init__.py"
 SHARED_KERNELS = {"lists.cu"}  # of all stages
 OPTIONAL_KERNELS = {"selection.cu"}  # of options that are off by default, which the bench does not count
 OTHER_KERNELS = {"matching.cu", "alignment.cu"}  # after the features
-SHARED_MODULES = {"feature_lists", "levels", "workspace"}
+SHARED_MODULES = {"blur_order", "feature_lists", "levels", "workspace"}
 SIGNATURE = re.compile(r"^KERNEL(?:_OF\(\w+\))? (\w+)\(", re.MULTILINE)
 
 
