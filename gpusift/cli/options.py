@@ -159,7 +159,7 @@ def sift_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--profile",
             type=click.Choice(list(PROFILES)),
-            help="Give the options below the values of this software.  [default: COLMAP's for .h5 and .db]",
+            help="Give the options below the values of this software.  [default: COLMAP's for .h5; .db as COLMAP's]",
         ),
     ]
     for parameter in fields(Parameters):

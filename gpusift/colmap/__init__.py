@@ -230,7 +230,7 @@ def write_database(
         The folder that images are named relative to, and that COLMAP's `image_path` must be. By default the folder
         given, or the deepest one that holds all of `images`.
     sift : SIFT or mapping, optional
-        What computes, or keyword arguments of `SIFT`; by default `SIFT.colmap()`. It must have
+        What computes, or keyword arguments of `SIFT`; by default `SIFT_PARAMETERS`. It must have
         ``descriptor_layout="ubc"``.
     match : {"exhaustive", "sequential", "pairs", "spatial", "vocabtree"}, optional
         Which images to match; by default none. The last two are chosen by COLMAP, see `gpusift.colmap.pairs`.

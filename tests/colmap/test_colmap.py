@@ -367,7 +367,7 @@ def test_wrong_images(photos, tmp_path):
     (tmp_path / "pairs.txt").write_text("a.png b.png\na.png none.png\n")
     with pytest.raises(ValueError, match=r"pairs\.txt, line 2: must be the names of two .*, got 'a.png none.png'"):
         write(photos, tmp_path / "c.db", match="pairs", pairs=tmp_path / "pairs.txt")
-    with pytest.raises(OSError, match="File exists"):
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
         write(photos, photos / "a.png" / "c.db")
     assert not list(tmp_path.glob("*.db*"))
 

@@ -1,4 +1,4 @@
-"""COLMAP's conventions: what its database holds of an image; the parameters of SIFT are those of `SIFT.colmap`.
+"""COLMAP's conventions: what its database holds of an image; parameters of SIFT for it.
 
 - keypoints: (N, 4) float32: x (column), y (row), sigma, angle. The centre of the upper left pixel is at (0.5, 0.5);
   lengths are in pixels of the file as it is stored, because COLMAP does not turn pictures as EXIF says; the angle is in
@@ -18,7 +18,9 @@ import numpy as np
 from gpusift.features import Features
 from gpusift.profiles import arguments_of
 
-SIFT_PARAMETERS: dict[str, Any] = arguments_of("colmap")
+# COLMAP's profile, but with the areas of the enlarged image aligned. All samples are blurred alike so; a grid of pixels
+# leaves every fourth one sharp. Reconstructions get more points and a lower error (docs/which-to-use.md).
+SIFT_PARAMETERS: dict[str, Any] = {**arguments_of("colmap"), "upsampling_grid": "areas", "precise_upscale": True}
 
 DESCRIPTOR_BYTES = 128
 COLMAPS_TABLES = {"cameras", "rigs", "frames", "frame_data", "images", "keypoints", "descriptors", "pose_priors"}
