@@ -266,7 +266,7 @@ def test_sources_that_vanish_and_come_back(photos, expected):
         last, _ = end(process)
     finally:
         (photos / "elsewhere").rename(photos / "photos")
-    assert process.returncode == 1
+    assert process.returncode in (1, IMAGES_FAILED)  # the listing failed, or images that it had
     assert last["images"] >= 5
     retried, _ = end(start(photos, "photos", "-o", "vanished", "--retry-failed"))
     assert retried["images"] + retried["skipped"] == N_IMAGES
