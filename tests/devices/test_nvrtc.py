@@ -44,10 +44,10 @@ def test_the_launches_are_those_of_all_kernels_and_default_radii():
     parameters = Parameters()
     first, *others = (len(gaussian_taps(sigma)) - 1 for sigma in (parameters.first_blur, *parameters.blurs))
     assert launch_of("first_level").constant == first
-    assert [launch.sizes for launch in launches if launch.kernel == "blur"] == [nvrtc.radii(*reversed(others))]
+    assert {launch.sizes for launch in launches if launch.kernel == "blur"} == {nvrtc.radii(*reversed(others))}
     assert launch_of("upsample").constant == parameters.upsampling
     extreme = nvrtc.extreme_launches()
-    assert {launch.constant for launch in extreme if launch.kernel == "upsample"} == {1, 4}
+    assert {launch.constant for launch in extreme if launch.kernel == "upsample"} >= {1, 4}
     assert (("MAX_BINS", MAX_BINS),) in [launch.sizes for launch in extreme]
 
 
