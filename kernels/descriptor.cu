@@ -165,7 +165,7 @@ KERNEL describe_pooled(const real* __restrict__ levels, const long long stride, 
                        real* __restrict__ carried, const int resumes, const int ends,
                        unsigned char* __restrict__ descriptors) {
     __shared__ fixed sums[MAX_SUMS];
-    __shared__ real values[MAX_VALUES], pooled[MAX_VALUES], lane_sums[SUM_LANES];
+    __shared__ real values[MAX_VALUES], pooled[MAX_POOLED], lane_sums[SUM_LANES];
     __shared__ unsigned char bytes[MAX_VALUES];
     __shared__ WindowTables tables;
     __shared__ int taken;

@@ -61,4 +61,4 @@ def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: Sizes | No
 
 
 # The sizes of shared arrays with scikit-image's default parameters; the radii of a launch that blurs nothing.
-DEFAULT_SIZES: Sizes = {"MAX_BINS": 36, "MAX_SUMS": 900, "MAX_VALUES": 128, "BLUR_RADII": "1"}
+DEFAULT_SIZES: Sizes = {"MAX_BINS": 36, "MAX_SUMS": 900, "MAX_VALUES": 128, "MAX_POOLED": 128, "BLUR_RADII": "1"}

@@ -107,8 +107,9 @@ def _form(parameters: Parameters) -> tuple[Any, ...]:
 
 
 def _sizes(parameters: Parameters) -> dict[str, int]:
+    """The sizes of shared arrays. Both kernels are built with them, whichever is launched."""
     sums, values = parameters.histogram_sizes
-    return {"MAX_SUMS": sums, "MAX_VALUES": values}
+    return {"MAX_SUMS": sums, "MAX_VALUES": values, "MAX_POOLED": 1 if parameters.pooling is None else values}
 
 
 def describe(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Any:

@@ -54,6 +54,7 @@ struct Index3 {
 #define MAX_FUSED_RADIUS 8
 #define MAX_BINS 720
 #define MAX_VALUES 3072
+#define MAX_POOLED MAX_VALUES
 
 #ifdef EMULATED_THREADS
 #include "emulated_threads.hpp"
