@@ -15,11 +15,10 @@
 # `docker stop` sends SIGTERM, which ends a run after the current batch; the same command resumes it. A Dask scheduler
 # and GPU workers: docker-compose.yml.
 
-# To build from known bytes, pin the base by its digest: --build-arg BASE=python:3.11-slim-bookworm@sha256:... Published
-# images are built so, and their label org.opencontainers.image.base.digest has the digest (.github/workflows/container.yml).
-ARG BASE=python:3.11-slim-bookworm
+# Known bytes: the base by the digest of its index of platforms. Dependabot proposes newer ones.
+FROM python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b AS base
 
-FROM ${BASE} AS build
+FROM base AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake g++ make \
     && rm -rf /var/lib/apt/lists/*
@@ -29,7 +28,7 @@ COPY kernels kernels
 COPY gpusift gpusift
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
-FROM ${BASE}
+FROM base
 # tini, as process 1, forwards signals and reaps worker processes that have ended.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \

@@ -58,7 +58,23 @@ def test_the_wheel_is_installed_with_each_list_of_extras(wheel, extras):
 def test_the_workflow_builds_what_the_dockerfile_documents():
     built = {variant["extras"] for variant in WORKFLOW["jobs"]["image"]["strategy"]["matrix"]["include"]}
     assert built == {extras for extras in EXTRAS if extras}
-    assert f"ARG BASE={WORKFLOW['env']['BASE']}\n" in DOCKERFILE
+
+
+def test_every_base_is_pinned_by_its_digest():
+    """The workflow reads name and digest of the base from the Dockerfile, for the labels of the image."""
+    first, *others = re.findall(r"^FROM (.*)$", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64} AS base", first)
+    assert others == ["base AS build", "base"]
+    (step,) = [step for step in WORKFLOW["jobs"]["image"]["steps"] if step.get("id") == "base"]
+    done = subprocess.run(
+        ["sh", "-c", step["run"].replace('>> "$GITHUB_OUTPUT"', "")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, digest = done.stdout.splitlines()
+    assert first == f"{name.removeprefix('name=')}@{digest.removeprefix('digest=')} AS base"
 
 
 def test_the_recipes_name_the_exit_codes_and_the_folders_of_the_image():
