@@ -13,8 +13,8 @@ from tests.support.checkout import ROOT
 
 
 def copied() -> list[str]:
-    """The names that the Dockerfile's first stage copies from the checkout."""
-    stage = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1]
+    """The names that the Dockerfile's stage `build` copies from the checkout."""
+    stage = (ROOT / "Dockerfile").read_text().split("\nFROM base AS build\n")[1].split("\nFROM ")[0]
     return [name for names in re.findall(r"^COPY (.*) \S+$", stage, re.MULTILINE) for name in names.split()]
 
 
