@@ -127,12 +127,16 @@ class _Head:
 
 
 def _head(loop: Loop, own: list[Instruction], around: list[Region]) -> _Head:
-    """Return the source loop whose first line the branch back names, or else that of most of a loop's instructions."""
+    """Return the source loop whose first line the branch back names, or else that of most of a loop's instructions.
+
+    The branch back of a loop may be the exit of a loop within, at its end, and then names that one, which holds few of
+    the loop's own instructions.
+    """
     votes: Counter[_Head] = Counter()
     back = next((instruction for instruction in own if instruction.address == loop.last), None)
     for depth, line in enumerate(back.lines if back else ()):
         for region in around:
-            if region.is_loop and (region.file, region.first) == line:
+            if region.is_loop and (region.file, region.first) == line and _holds_most(region, own):
                 return _Head(region, back.lines[depth:] if back else ())
     for instruction in own:
         for depth, line in enumerate(instruction.lines):
@@ -145,6 +149,10 @@ def _head(loop: Loop, own: list[Instruction], around: list[Region]) -> _Head:
         where = next((f"{i.lines[-1][0]}:{i.lines[-1][1]}" for i in reversed(own) if i.lines), "?")
         raise UndeclaredLoopError(f"the trips of the loop at {where} are not declared in bench/kernels/trips.py")
     return votes.most_common(1)[0][0]
+
+
+def _holds_most(region: Region, own: list[Instruction]) -> bool:
+    return 2 * sum(any(map(region.holds, instruction.lines)) for instruction in own) >= len(own)
 
 
 def _turns(

@@ -36,8 +36,8 @@ BANKS = 32
 LINE = 32  # samples
 PARTS = 8  # sums that a sample adds to
 LOADS = 3  # rows that a gradient reads
-SHAPES = ((32, 4), (16, 8), (8, 16), (4, 32))
-MEASURED = (*SHAPES, (32, 2), (16, 4), (8, 8), (32, 8), (16, 16))
+SHAPES = ((32, 4), (16, 8), (8, 8), (8, 16), (4, 32))
+MEASURED = (*SHAPES, (32, 2), (16, 4), (32, 8), (16, 16))
 
 HEAD = """# Shapes of the descriptor's blocks
 
