@@ -1,6 +1,8 @@
 """Each check of the stand-in for CuPy fires on a small wrong program and is silent on the right one."""
 
+import copy
 import gc
+import pickle
 import threading
 
 import numpy as np
@@ -354,6 +356,16 @@ def test_set_takes_the_stream_of_the_device_that_is_current(cupy):
         violation("RaceError", lambda: array.set(np.ones(4)))
     array.set(np.ones(4))  # in the null stream of the array's device
     assert (array.get() == 1).all()
+
+
+def test_copies_stay_on_their_device_and_pickles_do_not(cupy):
+    with cupy.cuda.Device(1):
+        array = cupy.asarray(np.arange(5))
+    copies = [copy.copy(array), copy.deepcopy(array), pickle.loads(pickle.dumps(array))]
+    assert [each.device.id for each in copies] == [1, 1, 0]
+    for each in copies:
+        with each.device:
+            np.testing.assert_array_equal(each.get(), np.arange(5))
 
 
 def test_a_copy_from_another_device(cupy):

@@ -239,6 +239,22 @@ class ndarray:
         """A copy on the current device."""
         return _evaluate.copy(self)
 
+    def __copy__(self):
+        """A copy on the array's device."""
+        with self.device:
+            return self.copy()
+
+    def __deepcopy__(self, memo):
+        """A copy on the array's device."""
+        with self.device:
+            return self.copy()
+
+    def __reduce__(self):
+        """Pickled by its elements on the host: it is unpickled on the device that is current then."""
+        import cupy
+
+        return cupy.array, (self.get(),)
+
     @lacks("order", "casting", "subok")
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
         """A copy of another dtype."""
