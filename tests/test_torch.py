@@ -18,8 +18,11 @@ NAMES = list(ARRAYS)
 
 
 @pytest.fixture
-def torch():
-    return pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+def torch(request):
+    module = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+    if request.config.getoption("--cuda-standin") is not None:
+        pytest.skip("PyTorch does not know the stand-in for CuPy")
+    return module
 
 
 def address(array) -> int:
