@@ -183,6 +183,8 @@ def run(
         As `extract`.
     """
     stop, halt = stop or threading.Event(), threading.Event()
+    if stop.is_set():
+        halt.set()
     tasks: Queue[Source | None] = Queue(QUEUE_LENGTH * len(workers))
     results: Queue[Done | Failed | _End] = Queue(QUEUE_LENGTH * len(workers))
     writer = Writer(sink, on_event or (lambda event: None))

@@ -106,7 +106,7 @@ def test_the_output_is_closed_whatever_happens(photos, error, kind):
 def test_a_stop_set_before_anything_computes_nothing(photos):
     stop = threading.Event()
     stop.set()
-    assert extract(photos, "f.h5", PARAMETERS, stop=stop).seen < 4
+    assert extract(photos, "f.h5", PARAMETERS, stop=stop).images == 0
     assert extract(photos, "f.h5", PARAMETERS).seen == 4
 
 
