@@ -134,7 +134,7 @@ def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
     return {
         "gpusift": lambda scene, path: by_gpusift(scene, path, device),
         "gpusift, refined": lambda scene, path: by_gpusift(scene, path, device, refine=True),
-        "gpusift, 4 octaves, refined": lambda scene, path: by_gpusift(scene, path, device, refine=True, n_octaves=4),
+        "gpusift, COLMAP's grid": lambda scene, path: by_gpusift(scene, path, device, upsampling_grid="pixels"),
         f"gpusift, {FEWER}": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=FEWER),
         "gpusift, all": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=None),
         "pycolmap": by_pycolmap,
