@@ -83,8 +83,23 @@ def survives(mutant: Mutant, copy: Path, seeds: int) -> bool:
         path.write_text(original)
 
 
+def _environment(copy: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.fspath(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _require_import_from(copy: Path) -> None:
+    """Refuse a Python that imports another gpusift, as with an editable installation: every mutant would survive."""
+    command = [sys.executable, "-c", "import gpusift; print(gpusift.__file__)"]
+    done = subprocess.run(command, cwd=copy, env=_environment(copy), capture_output=True, text=True, check=True)
+    if copy not in Path(done.stdout.strip()).parents:
+        raise SystemExit(
+            f"gpusift must not be installed in the Python that runs this, but it imports {done.stdout.strip()}; "
+            "run it with the tests' packages only"
+        )
+
+
 def _pass(copy: Path, seeds: int) -> bool:
-    environment = {**os.environ, "PYTHONPATH": os.fspath(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = _environment(copy)
     for tests, marks in ((TESTS, ()), (FURTHER_TESTS, ("-m", "gpu or standin"))):
         for seed in range(1, seeds + 1):
             options = ["-q", "-x", "-p", "no:cacheprovider", *marks, f"--cuda-standin={seed}"]
@@ -106,6 +121,7 @@ def main() -> int:
         copy = Path(folder) / "checkout"
         ignored = shutil.ignore_patterns(".git", ".venv", "results", "__pycache__", "dist")
         shutil.copytree(ROOT, copy, ignore=ignored)
+        _require_import_from(copy)
         if not _pass(copy, options.seeds):
             raise SystemExit("the tests must pass before a mutant can be told by a failure")
         for mutant in mutants:
