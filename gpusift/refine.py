@@ -26,7 +26,7 @@ from gpusift.sift import SIFT
 from gpusift.stages import intensities
 from gpusift.stages.levels import ScaleSpace
 
-MATCHES_AT_ONCE = 1 << 16  # of several pairs: the templates of so many take 230 MB
+MATCHES_AT_ONCE = 1 << 16  # of several pairs: the templates of so many take 250 MB
 
 
 def refine_matches(
@@ -42,8 +42,9 @@ def refine_matches(
 
     Around each keypoint of the first image, a patch of 17 x 17 samples, 0.75 sigma apart, is aligned with the second
     image by the inverse compositional algorithm (Baker and Matthews 2004) in 10 steps, from the rotation and scale of
-    the two keypoints. A match is left alone if a patch reaches beyond its image or has no structure, if the correlation
-    of the aligned patches is at most 0.6, or if the position moves by 1.5 sigma or more.
+    the two keypoints. Samples have Gaussian weights; those outside or within 0.5 sigma of the border of either image do
+    not count. A match is left alone if at most half of the weight counts, if a patch has no structure, if the
+    correlation of the aligned patches is at most 0.6, or if the position moves by 1.5 sigma or more.
 
     Parameters
     ----------

@@ -8,8 +8,9 @@
 //     d = H^-1 sum_u w(u) J(u) (I(x(u)) - T(u)),   H = sum_u w(u) J(u) J(u)^T,   J = dT / d(shift, matrix),
 //     x(u) <- x(d^-1(u)),   d(u) = u + shift + matrix u,
 //
-// repeated n_steps times, from the rotation and scale of the two keypoints. w is a Gaussian. H is that of the template,
-// so it is made once. All sums have a fixed order.
+// repeated n_steps times, from the rotation and scale of the two keypoints. w is a Gaussian, but 0 for samples outside
+// or within MARGIN of the border of either image (of the second under the first x(u)). H is that of the template, so it
+// is made once. All sums have a fixed order.
 #include "alignment.cuh"
 
 // The templates of keypoints; one block each.
@@ -22,25 +23,26 @@
 //     delta_min                      distance of the first octave's samples, input pixels
 //     spacing                        between the samples of a template, sigmas
 //     templates  (n, 3, TEMPLATE_SAMPLES)   values, and derivatives by row and by column, of intensity by sigma
-//     inside     (n,)                1 if the whole template lies inside the image, otherwise 0
+//     inside     (n, TEMPLATE_SAMPLES)   1 for samples inside the margin of the image, otherwise 0
 KERNEL sample_templates(const real* __restrict__ levels, const long long* __restrict__ octaves,
                         const int* __restrict__ in_octave, const int* __restrict__ in_scale,
                         const real* __restrict__ positions, const real* __restrict__ sigmas, const int n,
                         const real delta_min, const real spacing, real* __restrict__ templates,
-                        int* __restrict__ inside) {
+                        unsigned char* __restrict__ inside) {
     for (int t = blockIdx.x; t < n; t += gridDim.x) {
         const LevelView level = level_view(levels, octaves, in_octave[t], in_scale[t]);
         const real delta = delta_min * real(1LL << in_octave[t]), sigma = sigmas[t] / delta;
         const Affine map = similarity(positions[2 * t] / delta, positions[2 * t + 1] / delta, real(0), sigma);
-        real* out = templates + 3LL * TEMPLATE_SAMPLES * t;
+        const long long first_sample = (long long)TEMPLATE_SAMPLES * t;
+        real* out = templates + 3 * first_sample;
         for_each_sample([&](int i, real row, real col) {
-            const real at_row = map.row + sigma * (row * spacing), at_col = map.col + sigma * (col * spacing);
-            const Interpolated sample = interpolate(level, at_row, at_col);
+            const Point at = map.at(row * spacing, col * spacing);
+            const Interpolated sample = interpolate(level, at);
             out[i] = sample.value;
             out[TEMPLATE_SAMPLES + i] = sample.by_row * sigma;
             out[2 * TEMPLATE_SAMPLES + i] = sample.by_col * sigma;
+            inside[first_sample + i] = level.has(at, MARGIN * sigma);
         });
-        if (threadIdx.x == 0 && threadIdx.y == 0) inside[t] = map.inside(level, spacing * real(TEMPLATE_SIDE / 2));
     }
 }
 
@@ -60,19 +62,21 @@ KERNEL align_templates(const real* __restrict__ levels, const long long* __restr
                        const int* __restrict__ in_octave, const int* __restrict__ in_scale,
                        const real* __restrict__ positions, const real* __restrict__ sigmas,
                        const real* __restrict__ turns, const real* __restrict__ templates,
-                       const int* __restrict__ inside, const int n, const real delta_min, const real spacing,
+                       const unsigned char* __restrict__ inside, const int n, const real delta_min, const real spacing,
                        const int n_steps, const real max_shift, const real min_correlation, real* __restrict__ refined,
                        real* __restrict__ maps, real* __restrict__ correlations, int* __restrict__ aligned) {
     __shared__ Alignment shared;
     const bool first = threadIdx.x == 0 && threadIdx.y == 0;
-    set_weights(shared);
+    set_gaussian(shared);
     for (int t = blockIdx.x; t < n; t += gridDim.x) {
         const LevelView level = level_view(levels, octaves, in_octave[t], in_scale[t]);
         const real delta = delta_min * real(1LL << in_octave[t]), sigma = sigmas[t] / delta;
         const Affine start = similarity(positions[2 * t] / delta, positions[2 * t + 1] / delta, turns[t], sigma);
         __syncthreads();
         if (first) shared.map = start;
-        bool done = inside[t] != 0 && set_template(shared, templates + 3LL * TEMPLATE_SAMPLES * t, spacing) &&
+        const long long first_sample = (long long)TEMPLATE_SAMPLES * t;
+        bool done = set_weights(shared, inside + first_sample, level, start, spacing, MARGIN * sigma) &&
+                    set_template(shared, templates + 3 * first_sample, spacing) &&
                     align(shared, level, spacing, n_steps) && set_patch(shared, level, spacing);
         if (done)
             sum_samples(shared, 1,
@@ -80,7 +84,7 @@ KERNEL align_templates(const real* __restrict__ levels, const long long* __restr
         const real correlation = done ? shared.sums[0] : real(0);
         const Affine end = done ? shared.map : start;
         const real down = end.row - start.row, right = end.col - start.col;
-        done = done && end.inside(level, spacing * real(TEMPLATE_SIDE / 2)) && correlation > min_correlation &&
+        done = done && level.has(end.at(0, 0), 0) && correlation > min_correlation &&
                down * down + right * right < (max_shift * sigma) * (max_shift * sigma);
         if (!first) continue;
         const Affine map = done ? end : start;

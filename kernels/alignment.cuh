@@ -1,74 +1,20 @@
 // The steps of aligning a template with an image, for alignment.cu, whose head has the formulas.
 #pragma once
-#include "octave.cuh"
+#include "affine.cuh"
 
 #define TEMPLATE_SIDE 17
 #define TEMPLATE_SAMPLES (TEMPLATE_SIDE * TEMPLATE_SIDE)
-#define AFFINE 6                      // parameters of an affine map
-#define ALIGNMENT_LANES 16            // of a sum
-#define WEIGHT_SPREAD real(4)         // standard deviation of the weights, samples
-#define LEAST_PIVOT real(1e-5)        // of H, as a fraction of its diagonal: below, the template does not fix the map
-#define LEAST_CONTRAST real(1e-5)     // weighted standard deviation of a patch, intensity
-#define LEAST_DETERMINANT real(0.25)  // of the matrix of an increment and its inverse
-
-// One level of an octave.
-struct LevelView {
-    const real* samples;
-    int rows, cols, pitch;
-};
-
-DEVICE LevelView level_view(const real* __restrict__ levels, const long long* __restrict__ octaves, int o, int s) {
-    const Octave octave = octave_of(octaves, o);
-    return {levels + octave.offset + s * octave.plane, octave.rows, octave.cols, octave.pitch};
-}
-
-// A level between its samples, by bilinear interpolation, and the derivatives of that; clamped to the level's edges.
-struct Interpolated {
-    real value, by_row, by_col;
-};
-
-DEVICE Interpolated interpolate(LevelView level, real row, real col) {
-    row = smaller(larger(row, real(0)), real(level.rows - 1));
-    col = smaller(larger(col, real(0)), real(level.cols - 1));
-    const int r = smaller(int(row), level.rows - 2), c = smaller(int(col), level.cols - 2);
-    const real down = row - real(r), right = col - real(c);
-    const real* here = level.samples + (long long)r * level.pitch + c;
-    const real* below = here + level.pitch;
-    const real upper = here[0] + right * (here[1] - here[0]), lower = below[0] + right * (below[1] - below[0]);
-    const real left_step = below[0] - here[0], right_step = below[1] - here[1];
-    return {upper + down * (lower - upper), lower - upper, (here[1] - here[0]) + down * (right_step - left_step)};
-}
-
-// An affine map from a template's coordinates, in sigmas, to a level's samples.
-struct Affine {
-    real row, col;        // of u = (0, 0)
-    real rr, rc, cr, cc;  // matrix: row from u's row and column, column from these
-
-    // Whether the whole template lies inside a level.
-    DEVICE_MEMBER bool inside(LevelView level, real half_side) const {
-        const real rows = half_side * (magnitude_of(rr) + magnitude_of(rc));
-        const real cols = half_side * (magnitude_of(cr) + magnitude_of(cc));
-        return row - rows >= 0 && row + rows <= real(level.rows - 1) && col - cols >= 0 &&
-               col + cols <= real(level.cols - 1);
-    }
-
-    // This map after the inverse of u -> u + shift + matrix u, whose parameters are d; false if that has none.
-    DEVICE_MEMBER bool compose_with_inverse(const real* d) {
-        const real a = 1 + d[2], b = d[3], c = d[4], e = 1 + d[5], determinant = a * e - b * c;
-        if (!(determinant > LEAST_DETERMINANT && determinant < 1 / LEAST_DETERMINANT)) return false;
-        const real scale = 1 / determinant;
-        const real new_rr = (rr * e - rc * c) * scale, new_rc = (rc * a - rr * b) * scale;
-        const real new_cr = (cr * e - cc * c) * scale, new_cc = (cc * a - cr * b) * scale;
-        rr = new_rr, rc = new_rc, cr = new_cr, cc = new_cc;
-        row = row - (rr * d[0] + rc * d[1]);
-        col = col - (cr * d[0] + cc * d[1]);
-        return true;
-    }
-};
+#define AFFINE 6                   // parameters of an affine map
+#define ALIGNMENT_LANES 16         // of a sum
+#define WEIGHT_SPREAD real(4)      // standard deviation of the weights, samples
+#define LEAST_PIVOT real(1e-5)     // of H, as a fraction of its diagonal: below, the template does not fix the map
+#define LEAST_CONTRAST real(1e-5)  // weighted standard deviation of a patch, intensity
+#define MARGIN real(0.5)           // of a level, in sigmas of the keypoint: there its blur has used mirrored samples
+#define LEAST_WEIGHT real(0.5)     // of the Gaussian, on samples inside the margins of both images
 
 // What the threads of a block share while they align a template.
 struct Alignment {
-    real weights[TEMPLATE_SAMPLES], pattern[TEMPLATE_SAMPLES], patch[TEMPLATE_SAMPLES];
+    real gaussian[TEMPLATE_SAMPLES], weights[TEMPLATE_SAMPLES], pattern[TEMPLATE_SAMPLES], patch[TEMPLATE_SAMPLES];
     real jacobian[AFFINE][TEMPLATE_SAMPLES];
     real lanes[AFFINE * AFFINE][ALIGNMENT_LANES], sums[AFFINE * AFFINE], step[AFFINE];
     real factor[AFFINE * AFFINE];  // Cholesky's, of H
@@ -113,15 +59,31 @@ DEVICE void for_each_sample(const Visit& visit) {
     }
 }
 
-// Gaussian weights that add up to 1.
-DEVICE void set_weights(Alignment& shared) {
+// A Gaussian that adds up to 1.
+DEVICE void set_gaussian(Alignment& shared) {
     const real falloff = -1 / (2 * WEIGHT_SPREAD * WEIGHT_SPREAD);
     for_each_sample([&](int i, real row, real col) {
-        shared.weights[i] = exponential(row * row * falloff) * exponential(col * col * falloff);
+        shared.gaussian[i] = exponential(row * row * falloff) * exponential(col * col * falloff);
+    });
+    sum_samples(shared, 1, [&](int, int i) { return shared.gaussian[i]; });
+    const real scale = 1 / shared.sums[0];
+    for_each_sample([&](int i, real, real) { shared.gaussian[i] = shared.gaussian[i] * scale; });
+}
+
+// The weights, which add up to 1: the Gaussian, but 0 for samples outside or near the border of either image. False if
+// too little of the Gaussian is left.
+DEVICE bool set_weights(Alignment& shared, const unsigned char* __restrict__ inside, LevelView level, Affine map,
+                        real spacing, real margin) {
+    for_each_sample([&](int i, real row, real col) {
+        const bool seen = inside[i] != 0 && level.has(map.at(row * spacing, col * spacing), margin);
+        shared.weights[i] = seen ? shared.gaussian[i] : real(0);
     });
     sum_samples(shared, 1, [&](int, int i) { return shared.weights[i]; });
-    const real scale = 1 / shared.sums[0];
+    const real part = shared.sums[0];
+    if (!(part > LEAST_WEIGHT)) return false;
+    const real scale = 1 / part;
     for_each_sample([&](int i, real, real) { shared.weights[i] = shared.weights[i] * scale; });
+    return true;
 }
 
 // Brings values to weighted mean 0 and weighted variance 1; returns their standard deviation, 0 if they hardly differ.
@@ -201,10 +163,7 @@ DEVICE void solve(const real* factor, real* b) {
 DEVICE bool set_patch(Alignment& shared, LevelView level, real spacing) {
     const Affine map = shared.map;
     for_each_sample([&](int i, real row, real col) {
-        const real u_row = row * spacing, u_col = col * spacing;
-        const real at_row = map.row + (map.rr * u_row + map.rc * u_col);
-        const real at_col = map.col + (map.cr * u_row + map.cc * u_col);
-        shared.patch[i] = interpolate(level, at_row, at_col).value;
+        shared.patch[i] = interpolate(level, map.at(row * spacing, col * spacing)).value;
     });
     return normalize(shared, shared.patch) > 0;
 }
@@ -233,12 +192,4 @@ DEVICE bool align(Alignment& shared, LevelView level, real spacing, int n_steps)
         __syncthreads();
     }
     return shared.valid;
-}
-
-// The map that turns and scales the first keypoint's surroundings to the second's, to the samples of its level.
-DEVICE Affine similarity(real row, real col, real turn, real scale) {
-    turn = turn > PI ? turn - TWO_PI : turn < -PI ? turn + TWO_PI : turn;
-    real sine, cosine;
-    sine_cosine(turn, &sine, &cosine);
-    return {row, col, cosine * scale, -sine * scale, sine * scale, cosine * scale};
 }

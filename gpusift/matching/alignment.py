@@ -33,8 +33,8 @@ class Templates:
     ----------
     values : (N, 3, TEMPLATE_SAMPLES) array of real
         The samples, and their derivatives by row and by column.
-    inside : (N,) array of int32
-        1 if the patch lies inside the image.
+    inside : (N, TEMPLATE_SAMPLES) array of uint8
+        1 for samples inside the margin of the image (kernels/alignment.cuh), otherwise 0.
     sigmas, orientations : (N,) arrays of real
         Those of the keypoints, input pixels and radians.
     """
@@ -100,7 +100,7 @@ def sample(device: Device, space: ScaleSpace, features: Features, parameters: Pa
     """
     n, xp = len(features), device.xp
     values = xp.empty((n, 3, TEMPLATE_SAMPLES), device.dtype)
-    inside = xp.empty(n, np.int32)
+    inside = xp.empty((n, TEMPLATE_SAMPLES), np.uint8)
     if n:
         keypoints = *_finer_levels(xp, features, parameters), features.positions, features.sigmas
         sizes = n, parameters.delta_min, SPACING

@@ -51,8 +51,8 @@ class RefinedMatches(Matches):
     correlations : (Q,) array of float
         Weighted correlation of the two aligned patches; 0 where the match was left alone.
     refined : (Q,) array of bool
-        False where the match was left alone: a patch beyond the image's border, one without contrast or structure, or
-        an alignment that failed (see `gpusift.refine_matches`).
+        False where the match was left alone: a patch mostly beyond the image's border, one without contrast or
+        structure, or an alignment that failed (see `gpusift.refine_matches`).
     """
 
     positions: Any

@@ -48,10 +48,13 @@ def one(row=CENTRE[0], col=CENTRE[1], sigma=2.5, orientation=0.0, dtype=np.float
     return twin.keypoints([row], [col], [sigma], [orientation], [1], dtype)
 
 
-def test_alignment_is_the_twins(device):
-    second_image = warped(np.array([[1.05, 0.04], [-0.06, 0.98]]), np.array([0.6, -0.4]))
-    first, second = one(orientation=0.3), one(60.4, 69.8, 2.6, 0.35)
-    found, levels = aligned(device, PHOTOGRAPH, second_image, first, second)
+@pytest.mark.parametrize("near", [(60, 70), (6, 70), (60, 133), (113, 70), (60, 6)], ids=str)
+def test_alignment_is_the_twins(device, near):
+    """In the middle, and near each side, where samples beyond it have no weight."""
+    matrix, shift = np.array([[1.05, 0.04], [-0.06, 0.98]]), np.array([0.6, -0.4])
+    row, col = CENTRE + matrix @ (near - CENTRE) + shift
+    first, second = one(*near, orientation=0.3), one(row - 0.2, col + 0.2, 2.6, 0.35)
+    found, levels = aligned(device, PHOTOGRAPH, warped(matrix, shift), first, second)
     delta = PARAMETERS.delta_min
     samples = [np.array([*f.positions[0] / delta, f.sigmas[0] / delta, f.orientations[0]]) for f in (first, second)]
     position, matrix, correlation = twin.align(*levels, *samples)
@@ -59,6 +62,22 @@ def test_alignment_is_the_twins(device):
     np.testing.assert_allclose(found.positions[0], position * delta, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.maps[0], matrix * delta / first.sigmas[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.correlations[0], correlation, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("origin", "place"), [((50, 0), (6, 70)), ((0, 60), (60, 5)), ((50, 60), (9, 9))], ids=str)
+@pytest.mark.parametrize("cut", ["a", "b"])
+def test_what_lies_beyond_the_border_does_not_matter(device, cut, origin, place):
+    """An image that is cut near the keypoint gives the position that the whole one does."""
+    row, col = origin
+    part = PHOTOGRAPH[row:, col:].copy()
+    inner, outer = one(*place), one(*np.add(place, origin))
+    images, features = [part, PHOTOGRAPH], [inner, outer.shifted(0.3)]
+    if cut == "b":
+        images, features = [PHOTOGRAPH, part], [outer, inner.shifted(0.3)]
+    found, _ = aligned(device, *images, *features)
+    assert found.aligned[0]
+    expected = features[1].positions - 0.3
+    np.testing.assert_allclose(found.positions, expected, rtol=0, atol=0.02)
 
 
 @settings(max_examples=25)
@@ -92,8 +111,8 @@ def test_brightness_and_contrast_do_not_matter(device):
 @pytest.mark.parametrize(
     ("image_a", "image_b", "first", "second"),
     [
-        (PHOTOGRAPH, PHOTOGRAPH, one(4, 70), one(4, 70)),  # beyond the border of the first image
-        (PHOTOGRAPH, PHOTOGRAPH, one(), one(60, 137)),  # and of the second
+        (PHOTOGRAPH, PHOTOGRAPH, one(2, 2), one()),  # most of the patch beyond the border of the first image
+        (PHOTOGRAPH, PHOTOGRAPH, one(), one(118, 138)),  # and of the second
         (np.full_like(PHOTOGRAPH, 0.5), PHOTOGRAPH, one(), one()),
         (PHOTOGRAPH, np.full_like(PHOTOGRAPH, 0.5), one(), one()),
         (np.tile(np.linspace(0, 1, 140), (120, 1)), PHOTOGRAPH, one(), one()),  # a ramp fixes no position

@@ -11,10 +11,10 @@ from gpusift.stages import scale_space
 from tests.support.same_bytes import synthetic
 
 SIDE = 17
+MARGIN = 0.5  # sigmas
 OFFSETS = (np.arange(SIDE) - SIDE // 2) * alignment.SPACING
 U = np.stack(np.meshgrid(OFFSETS, OFFSETS, indexing="ij"), axis=-1).reshape(-1, 2)  # row, column; sigmas
-WEIGHTS = np.exp(-((U / alignment.SPACING) ** 2).sum(axis=1) / (2 * 4.0**2))
-WEIGHTS /= WEIGHTS.sum()
+GAUSSIAN = np.exp(-((U / alignment.SPACING) ** 2).sum(axis=1) / (2 * 4.0**2))
 
 
 def interpolated(level, points):
@@ -27,9 +27,15 @@ def interpolated(level, points):
     return upper + down * (lower - upper), np.stack((lower - upper, b - a + down * (d - c - b + a)), axis=-1)
 
 
-def normalized(values):
-    values = values - WEIGHTS @ values
-    deviation = np.sqrt(WEIGHTS @ values**2)
+def inside(level, points, margin):
+    """Whether (N, 2) points lie within a level, a margin away from its border."""
+    return ((points >= margin) & (points <= np.array(level.shape) - 1 - margin)).all(axis=1)
+
+
+def normalized(values, weights):
+    """Values with weighted mean 0 and variance 1, and the standard deviation that they had."""
+    values = values - weights @ values
+    deviation = np.sqrt(weights @ values**2)
     return values / deviation, deviation
 
 
@@ -41,22 +47,25 @@ def align(level_a, level_b, first, second):
     Returns the row and column of the first keypoint in the second level, the matrix from sigmas of the first to samples
     of the second, and the correlation.
     """
-    values, gradients = interpolated(level_a, first[:2] + first[2] * U)
-    pattern, deviation = normalized(values)
-    gradients = gradients * first[2] / deviation
-    jacobian = np.column_stack((gradients, gradients[:, :1] * U, gradients[:, 1:] * U))
-    jacobian = jacobian - WEIGHTS @ jacobian - np.outer(pattern, (WEIGHTS * pattern) @ jacobian)
-    hessian = jacobian.T @ (WEIGHTS[:, None] * jacobian)
     turn = second[3] - first[3]
     matrix = second[2] * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     position = np.array(second[:2], float)
+    weights = GAUSSIAN * inside(level_a, first[:2] + first[2] * U, MARGIN * first[2])
+    weights = weights * inside(level_b, position + U @ matrix.T, MARGIN * second[2])
+    weights /= weights.sum()
+    values, gradients = interpolated(level_a, first[:2] + first[2] * U)
+    pattern, deviation = normalized(values, weights)
+    gradients = gradients * first[2] / deviation
+    jacobian = np.column_stack((gradients, gradients[:, :1] * U, gradients[:, 1:] * U))
+    jacobian = jacobian - weights @ jacobian - np.outer(pattern, (weights * pattern) @ jacobian)
+    hessian = jacobian.T @ (weights[:, None] * jacobian)
     for _ in range(alignment.N_STEPS):
-        patch, _ = normalized(interpolated(level_b, position + U @ matrix.T)[0])
-        step = np.linalg.solve(hessian, jacobian.T @ (WEIGHTS * (patch - pattern)))
+        patch, _ = normalized(interpolated(level_b, position + U @ matrix.T)[0], weights)
+        step = np.linalg.solve(hessian, jacobian.T @ (weights * (patch - pattern)))
         matrix = matrix @ np.linalg.inv(np.eye(2) + step[2:].reshape(2, 2))
         position = position - matrix @ step[:2]
-    patch, _ = normalized(interpolated(level_b, position + U @ matrix.T)[0])
-    return position, matrix, WEIGHTS @ (patch * pattern)
+    patch, _ = normalized(interpolated(level_b, position + U @ matrix.T)[0], weights)
+    return position, matrix, weights @ (patch * pattern)
 
 
 def keypoints(rows, cols, sigmas, orientations, scales, dtype):
@@ -71,14 +80,16 @@ def keypoints(rows, cols, sigmas, orientations, scales, dtype):
 def digest(device) -> str:
     """SHA-256 of the alignment of a small image with itself, from keypoints that are moved and turned a little."""
     image, parameters = synthetic(40, 52, seed=5), Parameters(n_octaves=2)
-    first = keypoints([18, 20.5, 2], [24, 30.25, 3], [1.5, 1.25, 1.5], [0.5, -1, 0], [1, 2, 1], device.dtype)
-    second = keypoints([18.5, 20, 2], [24.25, 30.5, 3], [1.6, 1.2, 1.5], [0.6, -1.1, 0], [1, 2, 1], device.dtype)
+    sigmas, scales = [1.5, 1.25, 1.5, 1.5], [1, 2, 1, 1]
+    first = keypoints([18, 20.5, 2, 4], [24, 30.25, 3, 20], sigmas, [0.5, -1, 0, 0], scales, device.dtype)
+    sigmas = [1.6, 1.2, 1.5, 1.5]
+    second = keypoints([18.5, 20, 2, 4.25], [24.25, 30.5, 3, 20], sigmas, [0.6, -1.1, 0, 0], scales, device.dtype)
     with device.active():
         space = scale_space.build(device, image, parameters)
         templates = alignment.sample(device, space, on_device(device, first), parameters)
         found = alignment.align(device, space, templates, on_device(device, second), parameters)
         arrays = [device.to_host(each) for each in (found.positions, found.maps, found.correlations, found.aligned)]
-    assert list(arrays[3]) == [True, True, False]
+    assert list(arrays[3]) == [True, True, False, True]  # a corner, and near a side
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 

@@ -19,6 +19,7 @@ SANITIZERS = ("thread", "address,undefined")
 # What runs every kernel (emulated_run.py), and the files whose barriers another part than the stages runs.
 PARTS = ("stages", "selection", "pooling", "matching", "alignment")
 PART_OF = {
+    "affine.cuh": "alignment",
     "alignment.cu": "alignment",
     "alignment.cuh": "alignment",
     "best_two.cuh": "matching",
