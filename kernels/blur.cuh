@@ -8,7 +8,6 @@
 
 // The widest radius whose taps are written out one by one: beyond it a GPU's registers run out.
 #define MAX_UNROLLED 32
-#define BLUR_SHARED_BYTES (48 * 1024)
 
 // A tile of a level: its rows and columns, the ends not included.
 struct BlurTile {
@@ -31,8 +30,6 @@ struct BlurShape {
     static constexpr int width = BLUR_TILE_COLS + 2 * halo;
     static constexpr int columns_size = BLUR_TILE_ROWS * width;
     static constexpr int copy_rows = BLUR_TILE_ROWS + 2 * radius, copy_size = copy_rows * width;
-    static constexpr bool copy_fits =
-        radius <= MAX_UNROLLED && int(sizeof(real)) * (columns_size + copy_size) <= BLUR_SHARED_BYTES;
 };
 
 // Copies a tile with its halo, rows mirrored at the edges. There is nothing beyond a row's ends: see mirror_columns.

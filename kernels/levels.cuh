@@ -62,11 +62,26 @@ template <int... radii>
 struct Radii {};
 using BlurRadii = Radii<BLUR_RADII>;
 
+// Bytes of static shared memory that a block may have on every GPU.
+#define MAX_SHARED_BYTES (48 * 1024)
+
+// All shared memory of a block of `blur`: the samples of a tile, and the piece that is blurred.
+template <int n_samples>
+struct BlurBlock {
+    alignas(16) real samples[n_samples];
+    Blur blur;
+    Piece piece;
+};
+
 template <int RADIUS>
 struct BlurMemory {
     using Shape = BlurShape<(RADIUS > 0 ? RADIUS : MAX_RADIUS)>;
-    static constexpr bool copies = COPIES_TILES && RADIUS > 0 && Shape::copy_fits;
-    static constexpr int samples = Shape::columns_size + (copies ? Shape::copy_size : 0);
+    static constexpr int with_copy = Shape::columns_size + Shape::copy_size;
+    static constexpr bool copies = COPIES_TILES && RADIUS > 0 && RADIUS <= MAX_UNROLLED &&
+                                   sizeof(BlurBlock<with_copy>) <= MAX_SHARED_BYTES;
+    static constexpr int samples = copies ? with_copy : Shape::columns_size;
+    static_assert(!COPIES_TILES || RADIUS == 0 || sizeof(BlurBlock<samples>) <= MAX_SHARED_BYTES,
+                  "the tiles are too large for a blur of this radius");
 };
 
 // Samples of shared memory that the blurs need.

@@ -91,9 +91,9 @@ KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, con
 KERNEL blur(real* levels, const long long stride, const long long* __restrict__ blurs, const int* __restrict__ pieces,
             const int n_pieces, const int piece_rows, const int piece_cols, const real* __restrict__ taps,
             long long* turns, const int n_bands, int* done) {
-    alignas(16) __shared__ real shared[shared_samples_of(BlurRadii{})];
-    __shared__ Blur blur;
-    __shared__ Piece piece;
+    __shared__ BlurBlock<shared_samples_of(BlurRadii{})> block;  // nothing else is shared: see BlurMemory
+    Blur& blur = block.blur;
+    Piece& piece = block.piece;
     if (threadIdx.x == 0 && threadIdx.y == 0) {
         const Turn turn = take_turn(turns, n_pieces);
         const int* row = pieces + 4LL * turn.number;
@@ -106,7 +106,7 @@ KERNEL blur(real* levels, const long long stride, const long long* __restrict__ 
     wait_for_rows(blur, piece, piece_rows, done);
     for (int row = piece.row_0; row < piece.row_1; row += BLUR_TILE_ROWS) {
         for (int col = piece.col_0; col < piece.col_1; col += BLUR_TILE_COLS) {
-            blur_by_radius(BlurRadii{}, blur, tile_of(piece, row, col), levels, taps, shared);
+            blur_by_radius(BlurRadii{}, blur, tile_of(piece, row, col), levels, taps, block.samples);
             __syncthreads();  // before shared memory is written anew, and before another block may read the tile
         }
     }

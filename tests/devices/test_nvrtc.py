@@ -20,6 +20,13 @@ def launch_of(name):
     return next(launch for launch in nvrtc.default_launches() if launch.kernel == name)
 
 
+def require_shared_memory_of_each_blur(dtype):
+    """Lets the compiler compute the shared memory of a blur of each radius, which it refuses if it is too much."""
+    sizes = (f"sizeof(BlurBlock<BlurMemory<{radius}>::samples>)" for radius in range(1, devices.nvrtc.WIDE_RADIUS + 1))
+    text = kernel_sources.text("scale_space") + f"\n__device__ const int sizes[] = {{{', '.join(sizes)}}};\n"
+    nvrtc.compiled_to_ptx(text, launch_of("decimate").options(dtype))
+
+
 @in_each_precision
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("stage", kernel_sources.stages())
@@ -36,6 +43,25 @@ def test_a_stage_builds_within_the_limits(stage, architecture, dtype):
 def test_wide_blurs_build(architecture, dtype, radius):
     blur = replace(launch_of("blur"), sizes=nvrtc.radii(radius))
     assert nvrtc.problems(blur, dtype, architecture) == []
+
+
+# The widest blur whose tile is copied into shared memory, which takes most of it, and the next one.
+@pytest.mark.parametrize(("dtype", "radius"), [("float32", 15), ("float32", 16), ("float64", 10), ("float64", 11)])
+def test_the_widest_blur_with_a_copied_tile_builds(dtype, radius):
+    blur = replace(launch_of("blur"), sizes=nvrtc.radii(radius))
+    assert nvrtc.problems(blur, dtype, "90") == []
+
+
+@in_each_precision
+def test_shared_memory_suffices_for_a_blur_of_each_radius(dtype):
+    require_shared_memory_of_each_blur(dtype)
+
+
+@in_each_precision
+def test_the_compiler_refuses_tiles_that_are_too_large_for_a_blur(dtype, monkeypatch):
+    monkeypatch.setitem(devices.nvrtc.TILES, "BLUR_TILE_ROWS", 64)
+    with pytest.raises(BuildError, match="the tiles are too large for a blur of this radius"):
+        require_shared_memory_of_each_blur(dtype)
 
 
 def test_the_launches_are_those_of_all_kernels_and_default_radii():
