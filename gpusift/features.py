@@ -87,10 +87,8 @@ class Features:
         return int(self.positions.shape[0])
 
     def __getitem__(self, index: Any) -> Features:
-        if isinstance(index, (int, np.integer)):
-            index = range(len(self))[index]  # an IndexError if there is no such keypoint
-            index = slice(index, index + 1)
-        return self._map(lambda array: array[index])
+        rows = rows_of(index, len(self))
+        return self._map(lambda array: array[rows])
 
     def to_host(self) -> Features:
         """The same features as NumPy arrays, copied from the GPU if they are on one.
@@ -219,6 +217,14 @@ class Features:
     def _map(self, function: Any) -> Features:
         with on_device_of(self.positions):
             return replace(self, **{name: function(array) for name, array in self.arrays().items()})
+
+
+def rows_of(index: Any, n: int) -> Any:
+    """An index into `n` rows that keeps the first axis: a number as a slice of one row; raises an IndexError."""
+    if not isinstance(index, (int, np.integer)):
+        return index
+    number = range(n)[index]
+    return slice(number, number + 1)
 
 
 def on_device_of(array: Any) -> AbstractContextManager[Any]:

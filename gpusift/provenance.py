@@ -36,6 +36,11 @@ class Provenance:
         """What must be the same of two descriptors that are compared."""
         return self.descriptor_layout, self.normalization, self.pooling
 
+    @property
+    def of_positions(self) -> tuple[int, float]:
+        """What must be the same of keypoints and of the scale space that they are looked up in."""
+        return self.upsampling, self.bias
+
     def as_json(self) -> str:
         """Return the text that files keep."""
         return json.dumps(asdict(self))
@@ -73,6 +78,25 @@ def require_comparable(named: Iterable[tuple[str, Provenance | None]]) -> None:
                 "descriptors must be of one layout, normalization and pooling to be compared, got "
                 f"{_in_words(first)} of {first_name} and {_in_words(each)} of {name}; compute both with one SIFT"
             )
+
+
+def require_same_scale_space(name: str, provenance: Provenance | None, expected: Provenance) -> None:
+    """Raise a ValueError if keypoints are known to be of another scale space than that of a SIFT.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls the features.
+    provenance : Provenance or None
+        That of the features.
+    expected : Provenance
+        That of the SIFT's features.
+    """
+    if provenance is not None and provenance.of_positions != expected.of_positions:
+        raise ValueError(
+            f"{name} must have the upsampling and the bias of sift, {expected.upsampling} and {expected.bias:g} "
+            f"pixels, got {provenance.upsampling} and {provenance.bias:g}; pass the SIFT that made them as sift"
+        )
 
 
 def _in_words(provenance: Provenance) -> str:

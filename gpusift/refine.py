@@ -22,10 +22,13 @@ from gpusift.matching.alignment import Alignment, Templates
 from gpusift.matching.matches import Matches, RefinedMatches, index_pairs, match_indices
 from gpusift.pipeline.inputs import open_image
 from gpusift.pipeline.outcomes import Unfit, require
+from gpusift.provenance import require_same_scale_space
 from gpusift.sift import SIFT
 from gpusift.stages import intensities
 from gpusift.stages.levels import ScaleSpace
 
+LEAST_SIGMA, MOST_SIGMA = 1e-6, 1e6  # pixels; beyond them their quotients overflow
+TURN = 6.2832  # 2 pi, with rounding
 MATCHES_AT_ONCE = 1 << 16  # of several pairs: the templates of so many take 250 MB
 
 
@@ -55,8 +58,8 @@ def refine_matches(
     matches : Matches or (Q, 2) array of int
         Indices into the one and the other.
     sift : SIFT, optional
-        That which made the features; by default ``SIFT()``. Its device computes; in float32 every device gives the same
-        bytes.
+        The one that made the features; by default ``SIFT()``. Its device computes; in float32 every device gives the
+        same bytes.
 
     Returns
     -------
@@ -67,7 +70,8 @@ def refine_matches(
     ------
     TypeError, ValueError
         If an image is not one for `SIFT.compute`, or not that of its features (a keypoint lies outside it, or in an
-        octave that it lacks); or if the matches are no pairs of indices into the features.
+        octave that it lacks); if the features are known to have another upsampling or bias than those of `sift`, or
+        have sigmas or orientations out of range; or if the matches are no pairs of indices into the features.
     MemoryError
         If the levels of an image exceed the memory limit of `sift`.
 
@@ -169,6 +173,7 @@ class Refiner:
         with self.device.active():
             if not intensities.is_fit(opened):
                 raise ValueError(f"{which}{intensities.why_unfit(opened)}")
+            require_same_scale_space(f"{which}the features", features.provenance, self.parameters.provenance)
             keypoints = self._on_device(features)
             self._require_inside(keypoints, opened.shape, which)
             pipeline.require_levels(self.parameters, keypoints, self.parameters.n_octaves_of(opened.shape))
@@ -192,14 +197,24 @@ class Refiner:
         )
 
     def _require_inside(self, features: Features, shape: tuple[int, int], which: str) -> None:
-        sigmas = features.sigmas
-        if not bool(((sigmas > 0) & (sigmas < np.inf)).all()):
-            raise ValueError(f"{which}sigmas must be greater than 0 and finite, got {float(sigmas.min())} and others")
-        lowest, highest = float(features.positions.min()), [float(side) for side in features.positions.max(axis=0)]
-        if not (lowest >= -1 and highest[0] <= shape[0] and highest[1] <= shape[1]):
+        sigmas, orientations, xp = features.sigmas, features.orientations, self.device.xp
+        if not bool(((sigmas >= LEAST_SIGMA) & (sigmas <= MOST_SIGMA)).all()):
             raise ValueError(
-                f"{which}the features must be those of the image of {shape[0]} x {shape[1]} pixels, got keypoints up "
-                f"to row {highest[0]:.0f} and column {highest[1]:.0f}; pass the image that they were computed from"
+                f"{which}sigmas must be between {LEAST_SIGMA:g} and {MOST_SIGMA:g} pixels, got {float(sigmas.min()):g} "
+                f"to {float(sigmas.max()):g}; remove these keypoints"
+            )
+        if not bool((xp.abs(orientations) <= TURN).all()):
+            raise ValueError(
+                f"{which}orientations must be radians between -2 pi and 2 pi, got {float(orientations.min()):g} to "
+                f"{float(orientations.max()):g}; assign them, e.g. by SIFT.describe"
+            )
+        ends = features.positions.min(axis=0), features.positions.max(axis=0)
+        lowest, highest = ([float(side) for side in end] for end in ends)
+        if not (min(lowest) >= -1 and highest[0] <= shape[0] and highest[1] <= shape[1]):
+            raise ValueError(
+                f"{which}the features must be those of the image of {shape[0]} x {shape[1]} pixels, got keypoints from "
+                f"row {lowest[0]:.0f} and column {lowest[1]:.0f} to row {highest[0]:.0f} and column {highest[1]:.0f}; "
+                "pass the image that they were computed from"
             )
 
 

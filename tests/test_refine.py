@@ -154,14 +154,79 @@ def test_the_deepest_level_that_describe_takes_exists(device):
     np.testing.assert_allclose(refined.positions, [[120.0, 140.0]], rtol=0, atol=1e-3)
 
 
-def test_sigmas_must_be_positive(scene):
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        *(("sigmas", value, "sigmas must be between 1e-06 and") for value in (0, -1, np.nan, np.inf, 1e38, 1e-45)),
+        *(("orientations", value, "orientations must be radians") for value in (np.nan, -np.inf, 90, 1e30)),
+        *(("positions", value, "must be those of the image") for value in (np.nan, np.inf, -9, 300, 1e30)),
+        *(("octaves", value, "octave must be one of this image's") for value in (-1, 40)),
+        *(("scales", value, "scale must be between 0 and") for value in (-1, 40)),
+    ],
+)
+def test_one_wrong_keypoint_is_refused(scene, side, name, value, message):
+    sift, images, features, _ = scene
+    array = getattr(features[side], name).copy()
+    array[-1] = value
+    wrong = list(features)
+    wrong[side] = replace(features[side], **{name: array})
+    last = [[len(each) - 1 for each in features]]
+    with pytest.raises(ValueError, match=message):
+        refine_matches(*images, *wrong, last, sift=sift)
+
+
+@pytest.mark.parametrize(("name", "values"), [("sigmas", (1e-6, 1e6)), ("orientations", (-6.28, 6.28))])
+def test_odd_keypoints_are_left_alone_or_refined(scene, name, values):
+    """Whatever the keypoints, no result is NaN or infinite."""
     sift, images, features, matches = scene
-    wrong = replace(features[0], sigmas=features[0].sigmas * 0)
-    with pytest.raises(ValueError, match="sigmas must be greater than 0 and finite"):
-        refine_matches(*images, wrong, features[1], matches, sift=sift)
+    for pair in np.array(np.meshgrid(values, values)).T.reshape(-1, 2):
+        odd = [
+            replace(each, **{name: np.full_like(getattr(each, name), value)})
+            for each, value in zip(features, pair, strict=True)
+        ]
+        refined = refine_matches(*images, *odd, matches, sift=sift)
+        assert all(np.isfinite(getattr(refined, array)).all() for array in ARRAYS)
+        alone = ~refined.refined
+        assert_array_equal(refined.positions[alone], features[1].positions[matches.indices[alone, 1]])
+
+
+@pytest.mark.parametrize("other", [{"upsampling": 1}, {"precise_upscale": False}])
+def test_the_sift_must_be_of_the_scale_space_of_the_features(scene, device, other):
+    sift, images, features, matches = scene
+    different = SIFT(**{"device": device, "precise_upscale": True, "normalization": "root", **other})
+    with pytest.raises(ValueError, match=r"image 0: the features must have the upsampling and the bias of sift, "):
+        refine_matches(*images, *features, matches, sift=different)
+    mixed = [features[0], different.compute(images[1]).to_host()]
+    with pytest.raises(ValueError, match=r"image 1: the features must have .* pass the SIFT that made them as sift"):
+        refine_matches(*images, *mixed, [[0, 0]], sift=sift)
+    unknown = [each.with_provenance(None) for each in features]
+    assert len(refine_matches(*images, *unknown, matches, sift=sift)) == len(matches)
+    alike = SIFT(device=device, precise_upscale=True)  # descriptors do not matter
+    assert_array_equal(
+        refine_matches(*images, *features, matches, sift=alike).positions,
+        refine_matches(*images, *features, matches, sift=sift).positions,
+    )
+
+
+def test_an_index_selects_matches(scene):
+    sift, images, features, matches = scene
+    refined = refine_matches(*images, *features, matches, sift=sift)
+    only = refined[refined.refined]
+    assert isinstance(only, RefinedMatches)
+    assert 0 < len(only) < len(refined)
+    for name in ARRAYS:
+        assert_array_equal(getattr(only, name), getattr(refined, name)[refined.refined])
+    assert_array_equal(only.indices, matches[refined.refined].indices)
+    assert_array_equal(matched_points(*features, only)[1], only.positions[:, ::-1])
+    assert [len(matches[index]) for index in (3, slice(2, 5), [0, 2], np.zeros(len(matches), bool))] == [1, 3, 2, 0]
+    assert refine_matches(*images, *features, matches.indices, sift=sift)[:2].distances is None
+    with pytest.raises(IndexError):
+        matches[len(matches)]
 
 
 def test_a_limit_that_is_too_small_is_told(scene):
     _, images, features, matches = scene
+    small = SIFT(device="cpu", precise_upscale=True, memory_limit=100_000)
     with pytest.raises(MemoryError, match="memory_limit must hold the whole scale space"):
-        refine_matches(*images, *features, matches, sift=SIFT(device="cpu", memory_limit=100_000))
+        refine_matches(*images, *features, matches, sift=small)

@@ -32,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gpusift precise": {"precise_upscale": True},
     "gpusift root": ROOT,
     "gpusift root refined": ROOT,
+    "gpusift root only refined": ROOT,
     "gpusift root pooled": {**ROOT, "pooling": SIZES},
     "gpusift root pooled refined": {**ROOT, "pooling": SIZES},
     "gpusift as COLMAP": AS_COLMAP,
@@ -83,7 +84,13 @@ def refiner(name: str, first: Image, second: Image, budget: Budget) -> Refine | 
 
     sift = SIFT(**SETTINGS[name], max_keypoints=budget)
     several = [sift.compute(image).to_host() for image in (first, second)]
-    return lambda matches: refine_matches(first, second, *several, matches, sift=sift).to_host().positions[:, ::-1]
+
+    def refine(matches: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        refined = refine_matches(first, second, *several, matches, sift=sift).to_host()
+        kept = refined[refined.refined] if name.endswith(" only refined") else refined
+        return kept.indices, kept.positions[:, ::-1]
+
+    return refine
 
 
 def scikit_image(**settings: Any) -> Engine:

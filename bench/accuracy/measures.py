@@ -70,7 +70,8 @@ class Features:
         return self[np.sort(first)]
 
 
-Refine = Callable[[Array], Array]  # (Q, 2) matches -> (Q, 2) points of the first image's keypoints in the second
+# (Q, 2) matches -> those that remain, (R, 2), and the (R, 2) points of their first keypoints in the second image
+Refine = Callable[[Array], tuple[Array, Array]]
 
 
 def pair(
@@ -91,7 +92,7 @@ def pair(
     shapes : pair of (rows, columns)
         Of the images.
     refine : callable, optional
-        Gives the points of matches in the second image; by default they are those of its keypoints.
+        Selects matches, and gives their points in the second image; by default all, and those of its keypoints.
 
     Returns
     -------
@@ -105,7 +106,8 @@ def pair(
     covisible = min(len(side) for side in inside)
     mutual, ratios = mutual_nearest(first.descriptors, second.descriptors)
     matches = mutual[ratios < MAX_RATIO]
-    points = [first.points[matches[:, 0]], refine(matches) if refine else second.points[matches[:, 1]]]
+    matches, others = refine(matches) if refine else (matches, second.points[matches[:, 1]])
+    points = [first.points[matches[:, 0]], others]
     errors = [np.linalg.norm(project(points[0], homography) - points[1], axis=1)]
     errors.append(match_errors(first, second, homography, mutual))
     correct = np.count_nonzero(errors[0] <= CORRECT)

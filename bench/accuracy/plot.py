@@ -27,6 +27,7 @@ STYLES: dict[str, dict[str, Any]] = {  # colour-blind safe; a library has one co
     "gpusift precise": {"color": "#0a9396", "ls": "--"},
     "gpusift root": {"color": "#003d4d", "ls": "-"},
     "gpusift root refined": {"color": "#5f0f40", "ls": "-"},
+    "gpusift root only refined": {"color": "#5f0f40", "ls": (0, (5, 1, 1, 1, 1, 1))},
     "gpusift root pooled": {"color": "#003d4d", "ls": ":"},
     "gpusift root pooled refined": {"color": "#5f0f40", "ls": ":"},
     "gpusift as COLMAP": {"color": "#003d4d", "ls": "--"},

@@ -16,8 +16,8 @@ the papers that they come from, are in `bench.accuracy.measures`:
   Sun et al. 2021).
 
 All engines have the same matcher, which is COLMAP's: brute force, mutual nearest neighbours, nearer than 0.8 times the
-second nearest (Lowe 2004) in both directions. Engines called "refined" then refine the matches. Accuracy without that
-ratio, and without refinement, is kept too.
+second nearest (Lowe 2004) in both directions. Engines called "refined" then refine the matches, and those called "only
+refined" drop the matches that cannot be refined. Accuracy without that ratio, and without refinement, is kept too.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ MEANING = {
 )
 @click.option("--symmetric-ratio", is_flag=True, help="Apply --max-ratio in both directions, as COLMAP does.")
 @click.option("--refine", is_flag=True, help="Refine matches to a tenth of a pixel by aligning their surroundings.")
+@click.option("--only-refined", is_flag=True, help="With --refine: drop matches that cannot be refined.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, min_open=True),
@@ -82,6 +83,7 @@ def match(
     max_ratio: float,
     symmetric_ratio: bool,
     refine: bool,
+    only_refined: bool,
     threshold: float,
     min_inliers: int,
     overwrite: bool,
@@ -105,6 +107,8 @@ def match(
     from gpusift.plot import draw_matches, write_png
     from gpusift.refine import refine_matches
 
+    if only_refined and not refine:
+        raise click.UsageError("--only-refined needs --refine")
     check_png(output)
     for file in filter(None, (output, json_file)):
         check_new(file, overwrite)
@@ -127,7 +131,8 @@ def match(
             device=sift.device.name,
         )
         if refine:
-            matches = refine_matches(pixels_a, pixels_b, features_a, features_b, matches, sift=sift)
+            refined = refine_matches(pixels_a, pixels_b, features_a, features_b, matches, sift=sift)
+            matches = refined[refined.refined] if only_refined else refined
         geometry = verify(features_a, features_b, matches, model=model, threshold=threshold, min_inliers=min_inliers)
     except (MemoryError, RuntimeError, ValueError) as error:  # NaN, which click lets pass; too little memory
         raise click.ClickException(str(error)) from None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from gpusift.features import Features, on_host
+from gpusift.features import Features, on_device_of, on_host, rows_of
+
+AnyMatches = TypeVar("AnyMatches", bound="Matches")
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
     """Matches between the features of two images, in the order of the first.
+
+    An index, a slice, a mask or an array of indices gives these matches.
 
     Attributes
     ----------
@@ -29,9 +33,18 @@ class Matches:
     def __len__(self) -> int:
         return int(self.indices.shape[0])
 
-    def to_host(self) -> Matches:
+    def __getitem__(self: AnyMatches, index: Any) -> AnyMatches:
+        rows = rows_of(index, len(self))
+        return self._map(lambda array: array[rows])
+
+    def to_host(self: AnyMatches) -> AnyMatches:
         """The same matches as NumPy arrays, copied from the GPU if they are on one."""
-        return Matches(on_host(self.indices), on_host(self.distances))
+        return self._map(on_host)
+
+    def _map(self: AnyMatches, function: Callable[[Any], Any]) -> AnyMatches:
+        arrays = (getattr(self, each.name) for each in fields(self))
+        with on_device_of(self.indices):
+            return type(self)(*(None if array is None else function(array) for array in arrays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +52,8 @@ class RefinedMatches(Matches):
     """Matches with the position of each keypoint of the first image in the second, as `gpusift.refine` finds it.
 
     `gpusift.geometry.verify` and `gpusift.plot.draw_matches` use the refined positions; files of matches hold indices
-    only. `distances` is None if the matches were given as indices.
+    only. ``refined[refined.refined]`` drops the matches that were left alone, which are wrong more often. `distances`
+    is None if the matches were given as indices.
 
     Attributes
     ----------
@@ -59,11 +73,6 @@ class RefinedMatches(Matches):
     maps: Any
     correlations: Any
     refined: Any
-
-    def to_host(self) -> RefinedMatches:
-        """The same matches as NumPy arrays, copied from the GPU if they are on one."""
-        arrays = (getattr(self, each.name) for each in fields(self))
-        return RefinedMatches(*map(on_host, arrays))
 
 
 def index_pairs(pairs: Iterable[Sequence[int]], n: int) -> list[tuple[int, int]]:

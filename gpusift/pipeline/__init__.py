@@ -176,12 +176,14 @@ def require_levels(parameters: Parameters, features: Features, n_octaves: int) -
         return
     if n_octaves == 0:
         raise ValueError("the image is too small for an octave, so it has no keypoint")
-    octave, scale = int(features.octaves.max()), int(features.scales.max())
-    if octave >= n_octaves or int(features.octaves.min()) < 0:
+    first, last = int(features.octaves.min()), int(features.octaves.max())
+    if first < 0 or last >= n_octaves:
         raise ValueError(
-            f"a keypoint's octave must be one of this image's {n_octaves} octaves, got {octave}: the keypoints are of "
-            "a larger image; select those with a smaller octave"
+            f"a keypoint's octave must be one of this image's {n_octaves} octaves, got {first} to {last}: the "
+            "keypoints are of a larger image, or of other parameters; select those whose octaves it has"
         )
-    last = parameters.n_levels - 1
-    if scale > last or int(features.scales.min()) < 0:
-        raise ValueError(f"a keypoint's scale must be between 0 and n_scales + 2 = {last}, got {scale}")
+    first, last = int(features.scales.min()), int(features.scales.max())
+    if first < 0 or last >= parameters.n_levels:
+        raise ValueError(
+            f"a keypoint's scale must be between 0 and n_scales + 2 = {parameters.n_levels - 1}, got {first} to {last}"
+        )

@@ -118,9 +118,12 @@ def test_refined_points_replace_those_of_the_keypoints():
     descriptors = distinct_descriptors(len(grid()))
     first, second = features(grid(), descriptors=descriptors), features(grid() + 2, descriptors=descriptors)
     rough = measures.pair(first, second, np.eye(3), (SHAPE, SHAPE))
-    refined = measures.pair(first, second, np.eye(3), (SHAPE, SHAPE), lambda matches: first.points[matches[:, 0]])
+    refined = measures.pair(
+        first, second, np.eye(3), (SHAPE, SHAPE), lambda matches: (matches[1:], first.points[matches[1:, 0]])
+    )
     assert (rough["accuracy"][0], refined["accuracy"][0]) == (0, 1)
     assert rough["mutual_accuracy"] == refined["mutual_accuracy"]
+    assert refined["matches"] == rough["matches"] - 1
 
 
 def test_the_bench_refines_for_the_engines_that_say_so():
@@ -131,7 +134,11 @@ def test_the_bench_refines_for_the_engines_that_say_so():
     refine = engines.refiner("gpusift root refined", image, image, None)
     (found,) = engines.make("gpusift root refined")(image, [None])
     matches = np.column_stack((np.arange(len(found)),) * 2)
-    np.testing.assert_allclose(refine(matches), found.points, rtol=0, atol=0.01)
+    kept, points = refine(matches)
+    np.testing.assert_array_equal(kept, matches)
+    np.testing.assert_allclose(points, found.points, rtol=0, atol=0.01)
+    kept, points = engines.refiner("gpusift root only refined", image, image, None)(matches)
+    assert 0.5 * len(matches) < len(kept) == len(points) < len(matches)
 
 
 def test_accuracy_is_the_fraction_of_matches_within_each_threshold():

@@ -55,6 +55,18 @@ def test_refined_matches_fit_the_homography_better(photos):
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_only_refined_matches(photos):
+    counts = []
+    for options in (["--refine"], ["--refine", "--only-refined"]):
+        result = run("a.png", "b.png", "-o", "m.png", "--json", "m.json", "--overwrite", "--device", "cpu", *options)
+        assert result.exit_code == 0, result.output
+        counts.append(json.loads(Path("m.json").read_text())["matches"])
+    assert 0.8 * counts[0] < counts[1] < counts[0]
+    result = run("a.png", "b.png", "-o", "m.png", "--only-refined")
+    assert result.exit_code == 2
+    assert "--only-refined needs --refine" in result.output
+
+
 def test_a_homography_is_found_printed_and_written(photos):
     result = run("a.png", "b.png", "-o", "new/m.png", "--json", "new/m.json", "--device", "cpu")
     assert result.exit_code == 0, result.output
