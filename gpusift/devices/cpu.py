@@ -119,6 +119,10 @@ class CpuDevice(Device):
         """An array of this device, which is the host."""
         return Copy(lambda: True, lambda: array)
 
+    def keep(self, array: np.ndarray) -> np.ndarray:
+        """A copy of a downloaded array. Only this thread makes it, as others still wait for launches."""
+        return array.copy()
+
     def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
         """The array on this device, C-contiguous."""
         return np.ascontiguousarray(array, dtype)

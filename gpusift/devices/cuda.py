@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusift.devices import kernel_sources
+from gpusift.devices import host_copies, kernel_sources
 from gpusift.devices.cuda_info import cuda_info, load_cupy
 from gpusift.devices.device import Copy, Device, Launch, Shape, Sizes
 from gpusift.devices.nvrtc import TILES, definitions
@@ -118,9 +118,10 @@ class CudaDevice(Device):
         begin, (last, array) = parts[0][0], parts[-1]
         end = last + array.nbytes
         staged = staging.take(end - begin)
-        for start, array in parts:
-            to = staged[start - begin : start - begin + array.nbytes]
-            np.copyto(to.view(array.dtype).reshape(array.shape), array)
+        host_copies.copy(
+            [(staged[i - begin : i - begin + a.nbytes].view(a.dtype).reshape(a.shape), a) for i, a in parts],
+            end - begin,
+        )
         try:
             memory[begin:end].set(staged)
         finally:
@@ -139,6 +140,12 @@ class CudaDevice(Device):
             return staged
 
         return Copy(staging.is_unused, wait)
+
+    def keep(self, array: np.ndarray) -> np.ndarray:
+        """A copy of a downloaded array, in memory of its own; several threads make a large one."""
+        kept = np.empty_like(array)
+        host_copies.copy([(kept, array)], array.nbytes)
+        return kept
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """An array of the host or of this device on this device, C-contiguous."""

@@ -187,6 +187,10 @@ class Device(Protocol):
         """
 
     @abstractmethod
+    def keep(self, array: np.ndarray) -> np.ndarray:
+        """A copy of an array that `download` has brought to the host, in memory of its own."""
+
+    @abstractmethod
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """An array of the host or of this device on this device, C-contiguous."""
 

@@ -125,7 +125,7 @@ def _host_block(memory: Memory, plan: Plan, copied: np.ndarray, size: int) -> np
     plan.expect(begin + size)
     if begin + size > len(copied):
         copied = memory.device.download(plan.results[: begin + size], memory.downloads).wait()
-    return copied[begin : begin + size].copy()
+    return memory.device.keep(copied[begin : begin + size])
 
 
 def _device_block(memory: Memory, plan: Plan, size: int) -> Any:
