@@ -9,12 +9,13 @@ import time
 from importlib.util import find_spec
 
 import pytest
+from PIL import Image
 
 from bench import gpu
 from bench.gpu import Step
 from bench.kernels import first
-from gpusift import SIFT
 from tests.support.checkout import ROOT
+from tests.support.same_bytes import synthetic
 
 
 def rows_of(folder):
@@ -59,6 +60,8 @@ def test_a_step_is_skipped_when_no_time_is_left(tmp_path):
 
 RUN = """
 import pathlib, sys
+from PIL import Image
+
 from bench import gpu
 steps = [gpu.Step("one", ("-c", "print(1)"), 60), gpu.Step("two", ("-c", "import sys; sys.stdin.read()"), 600)]
 gpu.run(steps, pathlib.Path(sys.argv[1]), 600, {})
@@ -83,11 +86,27 @@ def test_the_command_names_its_steps(capsys):
     assert "--only must be among check, hashes, first" in capsys.readouterr().err
 
 
-def test_first_measurements_cover_what_was_predicted():
-    sift, batch = SIFT(device="cpu"), 2
-    names = {(m.name, m.batch) for m in first.measurements(sift, (60, 80), batch, 1)}
-    assert {(name, 1 if n == 1 else batch) for name, n in first.PREDICTED} <= names
-    row = first.row_of(first.Measurement("graph", 16, [5e-4]), is_default=True)
-    assert row["predicted_h100_seconds"] == pytest.approx([450e-6, 550e-6])
-    assert "500.0 us an image (an H100 was predicted to take 450 to 550)" in first.shown(row)
-    assert "predicted_h100_seconds" not in first.row_of(first.Measurement("graph", 16, [5e-4]), is_default=False)
+def test_first_measurements_are_of_the_graph_of_calls_of_copies_and_of_kernels(tmp_path, capsys):
+    Image.fromarray(synthetic(60, 80)).save(tmp_path / "picture.png")
+    options = ["--device", "cpu", "--batch", "2", "--calls", "1", "--out", str(tmp_path)]
+    first.main([*options, "--image", str(tmp_path / "picture.png")])
+    kept = [json.loads(line) for line in (tmp_path / "first.jsonl").read_text().splitlines()]
+    measured = [(row["measurement"], row["batch"]) for row in kept]
+    assert measured[:7] == [
+        ("graph", 2),
+        ("graph", 1),
+        ("map", 2),
+        ("compute_batch, host to host", 1),
+        ("compute_batch, host to host", 2),
+        ("upload", 2),
+        ("download and copy", 2),
+    ]
+    assert ("first_level and blurs", 2) in measured[7:]
+    assert {(row["image"], *row["shape"]) for row in kept} == {("picture.png", 60, 80)}
+    assert [first.shown(row) for row in kept] == capsys.readouterr().out.splitlines()
+
+
+def test_a_first_measurement_has_the_features_of_its_images():
+    of_two, of_one = (first.Measurement("graph", batch, [5e-4]).row([10, 20]) for batch in (2, 1))
+    assert (of_two["features"], of_one["features"]) == (15, 10)
+    assert first.shown(of_two) == "graph                        batch  2      15 features      500.0 us an image"
