@@ -1,19 +1,19 @@
 #!/usr/bin/env python
 """Reconstruct scenes with COLMAP's mapper, from gpusift's features and matches and from COLMAP's own.
 
-    python -m bench.accuracy.reconstruction [--data DIR] [--out DIR] [--device cpu|cuda] [--scenes a,b]
+    python -m bench.accuracy.reconstruction [--data DIR] [--scenes a,b] [--engines a,b] [--seeds N]
 
-For each scene: features of all images, every image matched with every other, then pycolmap's incremental mapping, on
-one thread and with a fixed seed, so that it is repeatable. reconstruction.jsonl has a row for each scene and
-engine, and reconstruction.md the table.
+For each scene: features of all images, every image matched with every other; then, for each seed, verification of the
+matches and pycolmap's incremental mapping, on one thread, so that it is repeatable. reconstruction.jsonl has a row
+for each scene, engine and seed; those of other scenes and engines are kept. reconstruction.md has the tables.
 
 - fountain: 11 photographs, the cameras' centres are known to millimetres (Strecha et al. 2008). The camera is known and
   not refined; centres are compared after the similarity transform that fits them best.
 - brighton: 12 photographs from a drone; the camera is initialized from EXIF. There is no ground truth.
 
 COLMAP's limit of 8192 keypoints an image is not exact on the CPU: it keeps whole levels of scale, including the one
-that exceeds the limit, some 12,000 keypoints for these images. gpusift's default is as many. There are also rows with
-8192 and with all.
+that exceeds the limit, some 12,000 keypoints for these images. There are rows of gpusift with as many, 12288.
+"gpusift" is what `gpusift colmap` does, "gpusift profile" is `SIFT.colmap()`.
 """
 
 from __future__ import annotations
@@ -21,39 +21,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.accuracy.engines import SIZES
+from bench.accuracy.reconstruction_tables import LENGTHS, markdown, models
 from bench.common import machine
-from bench.common.rows import provenance
+from bench.common.rows import Row, provenance, read
 from gpusift import SIFT
 from gpusift.colmap import PIXEL_CENTRE, SIFT_PARAMETERS, import_pycolmap, match_database, pairs
 from gpusift.images import find_images, read_image
+from gpusift.profiles import arguments_of
 from gpusift.stream import extract
 
 pycolmap = import_pycolmap()
 
-SEED = 0
-FEWER = 8192  # keypoints an image
-COLUMNS = (  # title, key, format
-    ("keypoints", "keypoints", "{:,.0f}"),
-    ("verified matches", "inliers", "{:,.0f}"),
-    ("registered", "registered", "{:.0f}"),
-    ("points", "points", "{:,.0f}"),
-    ("track length", "track_length", "{:.2f}"),
-    ("reprojection error, px", "reprojection_error", "{:.3f}"),
-    ("centre error, mm: median", "centre_median_mm", "{:.2f}"),
-    ("worst", "centre_worst_mm", "{:.2f}"),
-    ("features, s", "features_seconds", "{:.1f}"),
-    ("matching, s", "matching_seconds", "{:.1f}"),
-    ("mapping, s", "mapping_seconds", "{:.1f}"),
-)
+SEEDS = 3
+AS_MANY = 12288  # keypoints an image, about what COLMAP's limit amounts to
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def brighton(data: Path) -> Scene:
 SCENES: dict[str, Callable[[Path], Scene]] = {"fountain": fountain, "brighton": brighton}
 
 
-def by_gpusift(scene: Scene, path: Path, device: str, refine: bool = False, **parameters: Any) -> dict[str, Any]:
+def by_gpusift(scene: Scene, path: Path, *, device: str, refine: bool = False, **parameters: Any) -> dict[str, Any]:
     """Write a database of gpusift's features and matches; return times and settings."""
     settings = {**SIFT_PARAMETERS, **parameters}
     sift = SIFT(**settings, device=device)
@@ -108,20 +100,28 @@ def by_gpusift(scene: Scene, path: Path, device: str, refine: bool = False, **pa
     return times(start, middle) | {"settings": settings, "refine": refine, "device": sift.device.name}
 
 
-def by_pycolmap(scene: Scene, path: Path) -> dict[str, Any]:
-    """Write a database of COLMAP's own features and matches; return times and settings."""
+def by_pycolmap(scene: Scene, path: Path, **parameters: Any) -> dict[str, Any]:
+    """Write a database of COLMAP's own features, with these options of SIFT, and matches; return times and settings."""
     params = ",".join(map(repr, scene.camera_params or []))
     reader = pycolmap.ImageReaderOptions(camera_model=scene.camera_model, camera_params=params)
     mode = pycolmap.CameraMode.SINGLE if scene.calibrated else pycolmap.CameraMode.AUTO
-    verification = pycolmap.TwoViewGeometryOptions()
-    verification.ransac.random_seed = SEED
+    extraction = pycolmap.FeatureExtractionOptions()
+    for name, value in parameters.items():
+        setattr(extraction.sift, name, value)
     pycolmap.Database.open(path).close()
     cpu = pycolmap.Device.cpu
     start = time.perf_counter()
-    pycolmap.extract_features(path, scene.folder, camera_mode=mode, reader_options=reader, device=cpu)
+    pycolmap.extract_features(
+        path,
+        scene.folder,
+        camera_mode=mode,
+        reader_options=reader,
+        extraction_options=extraction,
+        device=cpu,
+    )
     middle = time.perf_counter()
-    pycolmap.match_exhaustive(path, verification_options=verification, device=cpu)
-    return times(start, middle) | {"settings": {}, "device": "cpu"}
+    pycolmap.match_exhaustive(path, device=cpu)
+    return times(start, middle) | {"settings": parameters, "device": "cpu"}
 
 
 def times(start: float, middle: float) -> dict[str, float]:
@@ -131,14 +131,29 @@ def times(start: float, middle: float) -> dict[str, float]:
 
 def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
     """Return the functions that write the databases to compare, by name."""
+    gpusift = partial(by_gpusift, device=device)
+    colmap = arguments_of("colmap")
     return {
-        "gpusift": lambda scene, path: by_gpusift(scene, path, device),
-        "gpusift, refined": lambda scene, path: by_gpusift(scene, path, device, refine=True),
-        "gpusift, COLMAP's grid": lambda scene, path: by_gpusift(scene, path, device, upsampling_grid="pixels"),
-        f"gpusift, {FEWER}": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=FEWER),
-        "gpusift, all": lambda scene, path: by_gpusift(scene, path, device, max_keypoints=None),
+        "gpusift": gpusift,
+        "gpusift refined": partial(gpusift, refine=True),
+        "gpusift pooled": partial(gpusift, pooling=SIZES),
+        f"gpusift {AS_MANY}": partial(gpusift, max_keypoints=AS_MANY),
+        "gpusift all": partial(gpusift, max_keypoints=None),
+        "gpusift profile": partial(gpusift, **colmap),
+        "gpusift profile refined": partial(gpusift, refine=True, **colmap),
         "pycolmap": by_pycolmap,
+        "pycolmap pooled": partial(by_pycolmap, domain_size_pooling=True),
+        "pycolmap affine": partial(by_pycolmap, estimate_affine_shape=True),
     }
+
+
+def verify(path: Path, seed: int) -> None:
+    """Verify all matches of a database again, with another seed."""
+    with pycolmap.Database.open(path) as database:
+        database.clear_two_view_geometries()
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = seed
+    pycolmap.geometric_verification(path, two_view_geometry_options=options)
 
 
 def counts(path: Path) -> dict[str, int]:
@@ -153,10 +168,10 @@ def counts(path: Path) -> dict[str, int]:
         }
 
 
-def reconstruct(scene: Scene, path: Path) -> dict[str, Any]:
+def reconstruct(scene: Scene, path: Path, seed: int) -> dict[str, Any]:
     """Map a database; return the measures of its largest model."""
     options = pycolmap.IncrementalPipelineOptions()
-    options.random_seed, options.num_threads = SEED, 1
+    options.random_seed, options.num_threads = seed, 1
     options.extract_colors = False
     options.ba_refine_focal_length = options.ba_refine_extra_params = not scene.calibrated
     start = time.perf_counter()
@@ -166,13 +181,40 @@ def reconstruct(scene: Scene, path: Path) -> dict[str, Any]:
     if not models:
         return {"registered": 0, "points": 0, "mapping_seconds": seconds}
     model = max(models.values(), key=lambda each: each.num_reg_images())
+    points = model.points3D.values()
     return {
         "registered": model.num_reg_images(),
-        "points": model.num_points3D(),
-        "track_length": model.compute_mean_track_length(),
-        "reprojection_error": model.compute_mean_reprojection_error(),
+        **measures_of_points([point.track.length() for point in points], [point.error for point in points]),
         "mapping_seconds": seconds,
         **centre_errors(model, scene.centres),
+    }
+
+
+def measures_of_points(lengths: Sequence[int], errors: Sequence[float]) -> dict[str, float]:
+    """Return the measures of a model's points, from the images and the mean reprojection error of each.
+
+    Parameters
+    ----------
+    lengths : (N,) sequence of int
+        Images of each point.
+    errors : (N,) sequence of float
+        Mean reprojection error of each point, pixels.
+
+    Returns
+    -------
+    measures : dict
+        Numbers of points, of points in at least so many images, and of observations; the means over the points with
+        their standard errors.
+    """
+    images, root = np.asarray(lengths), np.sqrt(len(lengths))
+    return {
+        "points": len(images),
+        **{f"points_{length}": int(np.count_nonzero(images >= length)) for length in LENGTHS},
+        "observations": int(images.sum()),
+        "track_length": float(images.mean()),
+        "track_length_se": float(images.std() / root),
+        "reprojection_error": float(np.mean(errors)),
+        "reprojection_error_se": float(np.std(errors) / root),
     }
 
 
@@ -188,36 +230,52 @@ def centre_errors(model: Any, centres: dict[str, list[float]] | None) -> dict[st
     return {"centre_median_mm": float(np.median(errors)), "centre_worst_mm": float(errors.max())}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table."""
-    shown = [column for column in COLUMNS if any(column[1] in row for row in rows)]
-    lines = ["<!-- written by python -m bench.accuracy.reconstruction; do not edit -->", ""]
-    lines.append("| scene | engine | " + " | ".join(title for title, *_ in shown) + " |")
-    lines.append("|---|---|" + "--:|" * len(shown))
-    for row in rows:
-        cells = [form.format(row[key]) if key in row else "" for _, key, form in shown]
-        lines.append(f"| {row['scene']}, {row['images']} images | {row['engine']} | " + " | ".join(cells) + " |")
-    hardware = rows[0]["hardware"]
-    device = hardware["gpu"]["name"] + ", " if hardware["gpu"] else ""
-    lines += ["", f"{device}{hardware['cpu']}, {hardware['cores']} cores; {rows[0]['run'][:10]}."]
-    return "\n".join(lines) + "\n"
-
-
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    names = list(engines("auto"))
     parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=machine.RESULTS, metavar="DIR")
     parser.add_argument("--device", default="auto", help="of gpusift")
     parser.add_argument("--scenes", default=",".join(SCENES), help="comma-separated")
+    parser.add_argument("--engines", default=",".join(names), help="comma-separated")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of verification and mapping")
     options = parser.parse_args()
     if not options.data or not (Path(options.data) / "sfm").is_dir():
         parser.error(f"--data or GPUSIFT_DATA must be a folder that holds sfm/, got {options.data}")
-    options.scenes = options.scenes.split(",")
-    unknown = sorted(set(options.scenes) - set(SCENES))
-    if unknown:
-        parser.error(f"--scenes must be among {', '.join(SCENES)}; got {unknown[0]!r}")
+    options.scenes, options.engines = options.scenes.split(","), options.engines.split(",")
+    for name, given, known in (("scenes", options.scenes, list(SCENES)), ("engines", options.engines, names)):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            parser.error(f"--{name} must be among {', '.join(known)}; got {unknown[0]!r}")
+    if options.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {options.seeds}")
     return options
+
+
+def measure(scene: Scene, write: Callable[[Scene, Path], dict[str, Any]], seeds: int) -> list[Row]:
+    """Return the rows of one engine, one for each seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, copy = Path(folder) / "database.db", Path(folder) / "copy.db"
+        about = write(scene, path)
+        rows = []
+        for seed in range(seeds):
+            shutil.copy(path, copy)
+            verify(copy, seed)
+            rows.append({**about, "seed": seed, **counts(copy), **reconstruct(scene, copy, seed)})
+    return rows
+
+
+def keep(out: Path, rows: list[Row]) -> None:
+    """Write the rows and the tables; rows of other scenes and engines that the files hold are kept."""
+    path, order = out / "reconstruction.jsonl", [(scene, engine) for scene in SCENES for engine in engines("auto")]
+    new = {(row["scene"], row["engine"]) for row in rows}
+    old = read(path) if path.exists() else []
+    both = rows + [row for row in old if (row["scene"], row["engine"]) in set(order) - new]
+    both.sort(key=lambda row: (order.index((row["scene"], row["engine"])), row["seed"]))
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in both), encoding="utf-8")
+    (out / "reconstruction.md").write_text(markdown(both), encoding="utf-8")
 
 
 def main() -> None:
@@ -226,20 +284,14 @@ def main() -> None:
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     common = provenance()
     common["versions"]["pycolmap"] = pycolmap.__version__
-    rows = []
+    every = engines(options.device)
     for name in options.scenes:
         scene = SCENES[name](Path(options.data))
-        for engine, write in engines(options.device).items():
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "database.db"
-                about = {"scene": name, "engine": engine, **write(scene, path), **counts(path)}
-                rows.append({**common, **about, **reconstruct(scene, path)})
-            print(name, engine, {key: rows[-1][key] for _, key, _ in COLUMNS if key in rows[-1]}, flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (options.out / "reconstruction.jsonl").write_text(text, encoding="utf-8")
-    (options.out / "reconstruction.md").write_text(table(rows), encoding="utf-8")
-    print(table(rows))
+        for engine in options.engines:
+            about = {**common, "scene": name, "engine": engine}
+            rows = [{**about, **row} for row in measure(scene, every[engine], options.seeds)]
+            keep(options.out, rows)
+            print("\n".join(models([rows])[2:-1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ CASES: Cases = (
 QUICK_CASES: Cases = (((600, 800), (None, 20_000_000)),)
 LARGE = (9000, 12000), 800_000_000
 QUICK_LARGE = (600, 800), 20_000_000
-ALL_KEYPOINTS = {"COLMAP": ("--max-keypoints", "10000000")}  # its default is 12288
+ALL_KEYPOINTS = {"COLMAP": ("--max-keypoints", "10000000")}  # its default is 16384
 
 
 def measure(shape: tuple[int, int], limit: int | None, device: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_defaults_of_sift_are_colmaps():
     of_extract = {option.name: option for option in extract.params}
     assert of_extract["max_keypoints"].default is None  # each command has options of its own
     text = " ".join(run("--help").stdout.split())
-    assert "Largest number of features. [default: 12288]" in text
+    assert "Largest number of features. [default: 16384]" in text
 
 
 def test_the_same_command_resumes_and_other_settings_are_refused(photos):

@@ -18,9 +18,17 @@ import numpy as np
 from gpusift.features import Features
 from gpusift.profiles import arguments_of
 
-# COLMAP's profile, but with the areas of the enlarged image aligned. All samples are blurred alike so; a grid of pixels
-# leaves every fourth one sharp. Reconstructions get more points and a lower error (docs/which-to-use.md).
-SIFT_PARAMETERS: dict[str, Any] = {**arguments_of("colmap"), "upsampling_grid": "areas", "precise_upscale": True}
+# COLMAP's profile with two differences. Both give reconstructions more points and a lower error (docs/which-to-use.md).
+# - The areas of the enlarged image are aligned. So all samples are blurred alike; a grid of pixels leaves every fourth
+#   one sharp.
+# - The limit exceeds the number of features of most images of 1 to 2 megapixels. Features beyond it are the smallest
+#   ones. Where one image has too many and its neighbours have not, tracks of small features lose that image.
+SIFT_PARAMETERS: dict[str, Any] = {
+    **arguments_of("colmap"),
+    "upsampling_grid": "areas",
+    "precise_upscale": True,
+    "max_keypoints": 16384,
+}
 
 DESCRIPTOR_BYTES = 128
 COLMAPS_TABLES = {"cameras", "rigs", "frames", "frame_data", "images", "keypoints", "descriptors", "pose_priors"}
