@@ -120,7 +120,7 @@ class CpuDevice(Device):
         return Copy(lambda: True, lambda: array)
 
     def keep(self, array: np.ndarray) -> np.ndarray:
-        """A copy of a downloaded array. Only this thread makes it, as others still wait for launches."""
+        """A copy of a downloaded array. This thread alone makes it: the team's threads spin until the next launch."""
         return array.copy()
 
     def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
