@@ -743,3 +743,18 @@ def test_what_the_stand_in_lacks_raises(cupy):
         np.asarray(cupy.zeros(4))
     with pytest.raises(TypeError, match="Unsupported type"):
         cupy.sqrt(np.zeros(4))
+
+
+def test_arrays_of_the_host_set_no_elements(cupy):
+    array, host = cupy.zeros(4, np.float32), np.ones(4, np.float32)
+    for key in (..., slice(None), slice(1, 3), None):
+        with pytest.raises(ValueError, match=r"non-scalar numpy\.ndarray cannot be used for fill"):
+            array[key] = host[key]
+    for value in (host, host[:1]):
+        with pytest.raises(ValueError, match=r"non-scalar numpy\.ndarray cannot be used for fill"):
+            array.fill(value)
+    array[...] = cupy.asarray(host)
+    array[1] = host[1] + 1
+    array[2:] = np.array(3.0)  # without dimensions it is a scalar
+    array[[3]] = np.array([4.0])  # and at indices CuPy copies it
+    assert array.get().tolist() == [1, 2, 3, 4]

@@ -85,7 +85,7 @@ def digest(device) -> str:
     sigmas = [1.6, 1.2, 1.5, 1.5]
     second = keypoints([18.5, 20, 2, 4.25], [24.25, 30.5, 3, 20], sigmas, [0.6, -1.1, 0, 0], scales, device.dtype)
     with device.active():
-        space = scale_space.build(device, image, parameters)
+        space = scale_space.build(device, device.asarray(image), parameters)
         templates = alignment.sample(device, space, on_device(device, first), parameters)
         found = alignment.align(device, space, templates, on_device(device, second), parameters)
         arrays = [device.to_host(each) for each in (found.positions, found.maps, found.correlations, found.aligned)]

@@ -264,7 +264,6 @@ class ndarray:
 
     def fill(self, value):
         """Sets all elements."""
-        value = value.item() if isinstance(value, np.ndarray) else value
         _evaluate.assign(self, value)
 
     def round(self, decimals=0, out=None):

@@ -82,9 +82,11 @@ def whole(what: str, function: Any, *operands: Any, out: Any = None) -> Any:
 
 
 def assign(target: Any, value: Any) -> None:
-    """Sets the elements of a view."""
+    """Sets the elements of a view to those of an array of the device, or to a scalar."""
     if isinstance(value, np.ndarray):
-        value = cupy.asarray(value)
+        if value.shape != ():
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        value = value.item()
     reads = _operands("assignment", (value,))
     if reads:
         shape = value.shape
