@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.common import machine, rows
+from bench.common import machine, photographs, rows
 
 LEAST_SECONDS = 5  # a step is not begun if less is left
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -37,20 +37,20 @@ class Step(NamedTuple):
 
 def steps(out: Path, data: Path | None) -> list[Step]:
     """Return all steps, the most valuable first."""
-    rows_to, photographs = ("--out", os.fspath(out)), ("--data", os.fspath(data)) if data else ()
+    rows_to, images = ("--out", os.fspath(out)), ("--data", os.fspath(data)) if data else ()
     return [
         Step("check", ("-m", "gpusift", "info", "--check"), 120),
         Step("hashes", (*PYTEST, "-m", "gpu", "tests/test_same_bytes.py"), 180),
         Step("first", ("-m", "bench.kernels.first", *rows_to), 180),
         Step("order", (*PYTEST, "-m", "gpu", "tests/devices", "tests/pipeline"), 600),
         Step("stages", (*PYTEST, "-m", "gpu", "tests/stages", "tests/test_conformance.py"), 900),
-        Step("speed", ("-m", "bench.speed.run", "--quick", *photographs, *rows_to), 600),
+        Step("speed", ("-m", "bench.speed.run", "--quick", *images, *rows_to), 600),
         Step("shapes", ("-m", "bench.kernels.shapes"), 300),
         Step("roofline", ("-m", "bench.kernels.roofline", "--batch", "16"), 300),
         Step("timeline", ("-m", "bench.jobs.timeline", "--device", "cuda", *rows_to), 300),
         Step("tests", (*PYTEST, "-m", "gpu"), 3600),
-        Step("bench", ("-m", "bench.speed.run", *photographs, *rows_to), 3600),
-        Step("peers", ("-m", "bench.peers.run", *photographs, *rows_to), 7200),
+        Step("bench", ("-m", "bench.speed.run", *images, *rows_to), 3600),
+        Step("peers", ("-m", "bench.peers.run", *images, *rows_to), 7200),
     ]
 
 
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps; exit code 1 if one failed or was not run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=24 * 3600, help="time for all steps")
-    parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
+    photographs.add_data_option(parser)
     parser.add_argument("--out", type=Path, default=machine.RESULTS / "gpu", help="folder of the rows and logs")
     parser.add_argument("--only", action="append", help="run this step; may be given several times")
     parser.add_argument("--list", action="store_true", help="print the steps and end")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -34,7 +33,7 @@ import numpy as np
 
 from bench.accuracy.engines import SIZES
 from bench.accuracy.reconstruction_tables import LENGTHS, markdown, models
-from bench.common import machine
+from bench.common import machine, photographs
 from bench.common.rows import Row, provenance, read
 from gpusift import SIFT
 from gpusift.colmap import PIXEL_CENTRE, SIFT_PARAMETERS, import_pycolmap, match_database, pairs
@@ -234,14 +233,14 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = list(engines("auto"))
-    parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
+    photographs.add_data_option(parser)
     parser.add_argument("--out", type=Path, default=machine.RESULTS, metavar="DIR")
     parser.add_argument("--device", default="auto", help="of gpusift")
     parser.add_argument("--scenes", default=",".join(SCENES), help="comma-separated")
     parser.add_argument("--engines", default=",".join(names), help="comma-separated")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of verification and mapping")
     options = parser.parse_args()
-    if not options.data or not (Path(options.data) / "sfm").is_dir():
+    if not options.data or not (options.data / "sfm").is_dir():
         parser.error(f"--data or GPUSIFT_DATA must be a folder that holds sfm/, got {options.data}")
     options.scenes, options.engines = options.scenes.split(","), options.engines.split(",")
     for name, given, known in (("scenes", options.scenes, list(SCENES)), ("engines", options.engines, names)):
@@ -286,7 +285,7 @@ def main() -> None:
     common["versions"]["pycolmap"] = pycolmap.__version__
     every = engines(options.device)
     for name in options.scenes:
-        scene = SCENES[name](Path(options.data))
+        scene = SCENES[name](options.data)
         for engine in options.engines:
             about = {**common, "scene": name, "engine": engine}
             rows = [{**about, **row} for row in measure(scene, every[engine], options.seeds)]

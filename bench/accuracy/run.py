@@ -23,7 +23,6 @@ refined" drop the matches that cannot be refined. Accuracy without that ratio, a
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ import numpy as np
 
 from bench.accuracy import engines, measures, plot
 from bench.accuracy.sequences import Sequence, standard
-from bench.common import machine, rows
+from bench.common import machine, photographs, rows
 from bench.common.engines import UnavailableError
 
 BUDGETS = (2000, 1000)  # features; most images have 1000 for every engine
@@ -113,7 +112,7 @@ def summary(row: dict[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
+    photographs.add_data_option(parser)
     parser.add_argument("--out", type=Path, default=machine.RESULTS, metavar="DIR")
     parser.add_argument("--engines", default=",".join(engines.SETTINGS), help="comma-separated")
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="features, beside all; comma-separated")
@@ -127,7 +126,7 @@ def arguments() -> argparse.Namespace:
     options.budgets = [int(budget) if budget.isdecimal() else 0 for budget in options.budgets.split(",")]
     if min(options.budgets) < 1:
         parser.error("--budgets must be integers of at least 1 with commas between them")
-    if options.data and not Path(options.data).is_dir():
+    if options.data and not options.data.is_dir():
         parser.error(f"--data must be a folder; got {options.data}")
     return options
 
@@ -135,7 +134,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, append the rows, and draw those of this run."""
     options = arguments()
-    makers = standard(options.data and Path(options.data))
+    makers = standard(options.data)
     if options.quick:
         names = list(makers)
         makers = {name: makers[name] for name in (names[0], names[-1])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ COUNT_TOLERANCE = 1e-3  # of float32 keypoints without a counterpart: gpusift's 
 def parser(description: str, budget: float) -> argparse.ArgumentParser:
     """Return a parser of the common options; `budget` is the default of ``--budget``, seconds."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
+    photographs.add_data_option(made)
     made.add_argument("--images", type=Path, nargs="+", help="measure these files instead")
     made.add_argument("--cases", help="only photographs of these megapixels, comma-separated: 0.4,2,9 or 24")
     made.add_argument("--engines", help="comma-separated; by default all")
@@ -40,7 +39,7 @@ def parse(made: argparse.ArgumentParser, names: Sequence[str], argv: Sequence[st
     unknown = sorted(set(options.engines) - set(names))
     if unknown:
         made.error(f"--engines must be among {', '.join(names)}; got {unknown[0]!r}")
-    if options.data and not Path(options.data).is_dir():
+    if options.data and not options.data.is_dir():
         made.error(f"--data must be a folder; got {options.data}")
     if options.quick:
         options.rounds, options.budget = 3, 4.0

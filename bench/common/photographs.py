@@ -7,6 +7,8 @@ SIFT.
 
 from __future__ import annotations
 
+import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,17 @@ class Case:
     def image(self) -> str:
         """The image's file name, for the row."""
         return self.source.name if isinstance(self.source, Path) else "mosaic of photographs"
+
+
+def data_folder() -> Path | None:
+    """Return the folder that GPUSIFT_DATA names; None if the variable is unset or empty."""
+    name = os.environ.get("GPUSIFT_DATA")
+    return Path(name) if name else None
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, whose default is `data_folder`."""
+    parser.add_argument("--data", type=Path, default=data_folder(), metavar="DIR", help="default: GPUSIFT_DATA")
 
 
 def standard(data: Path | None) -> list[Case]:

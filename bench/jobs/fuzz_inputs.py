@@ -13,6 +13,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # it reads this once
 import cv2
 import numpy as np
 
+from bench.common.photographs import data_folder
 from bench.jobs.fuzz_structures import STRUCTURES, odd_structure
 
 # Kind -> suffixes and options of cv2.imencode; several for the different decoders of a kind.
@@ -202,5 +203,5 @@ def odd_parameters(rng: np.random.Generator) -> dict[str, Any]:
 
 def real_files() -> Path | None:
     """Return the folder of real broken files, or None."""
-    data = os.environ.get("GPUSIFT_DATA")
-    return Path(data) / "hard" if data else None
+    data = data_folder()
+    return data / "hard" if data else None

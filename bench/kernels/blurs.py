@@ -11,7 +11,6 @@ Keypoints are compared with scikit-image's.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -76,11 +75,11 @@ def main() -> None:
     """Measure, print, and append a row for each photograph and blur."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--data", type=Path, default=os.environ.get("GPUSIFT_DATA"), metavar="DIR")
+    photographs.add_data_option(parser)
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     options = parser.parse_args()
     common = rows.provenance()
-    cases = [case for case in photographs.standard(options.data and Path(options.data)) if not case.dense]
+    cases = [case for case in photographs.standard(options.data) if not case.dense]
     for number, case in enumerate(cases):
         image = case.load()
         taken = seconds(image, options.device)

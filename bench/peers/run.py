@@ -218,7 +218,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def cases_of(options: argparse.Namespace) -> list[photographs.Case]:
     """Return the photographs to measure."""
-    return comparison.chosen(photographs.for_peers(options.data and Path(options.data)), options)
+    return comparison.chosen(photographs.for_peers(options.data), options)
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import random
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -218,7 +217,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def cases_of(options: argparse.Namespace) -> list[photographs.Case]:
     """Return the photographs to measure."""
-    return comparison.chosen(photographs.standard(options.data and Path(options.data)), options)
+    return comparison.chosen(photographs.standard(options.data), options)
 
 
 def main() -> None:

@@ -43,6 +43,19 @@ def test_cases_are_chosen_by_megapixels(monkeypatch):
         run.cases_of(run.arguments(["--cases", "5"]))
 
 
+@pytest.mark.parametrize("module", [run, peers])
+def test_an_empty_variable_names_no_folder_of_photographs(module, monkeypatch):
+    monkeypatch.setenv("GPUSIFT_DATA", "")
+    assert photographs.data_folder() is None
+    assert module.cases_of(module.arguments([]))[1].name == "2 MP, mosaic"
+
+
+def test_the_variable_names_the_folder_of_photographs_unless_an_option_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUSIFT_DATA", str(tmp_path))
+    assert run.arguments([]).data == photographs.data_folder() == tmp_path
+    assert run.arguments(["--data", str(tmp_path.parent)]).data == tmp_path.parent
+
+
 def test_mosaic_is_of_distinct_photographs():
     mosaic = photographs.mosaic(700, 800)
     assert mosaic.shape == (700, 800)

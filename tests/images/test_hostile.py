@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,12 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.common.photographs import data_folder
 from gpusift import SIFT
 from gpusift.images import ImageReadError, decode, read_image
 from gpusift.images.formats import HeaderError, read_header
 from tests.support.checkout import run_module
 
-HARD = Path(os.environ.get("GPUSIFT_DATA", "/nowhere")) / "hard"
+DATA = data_folder()
+HARD = DATA / "hard" if DATA else None
 MEMORY = 64 << 20  # bytes that refusing a file may take
 
 
@@ -345,7 +346,7 @@ def test_special_files_are_refused(tmp_path):
         read_image(tmp_path / "c.jpg")
 
 
-@pytest.mark.skipif(not HARD.is_dir(), reason="GPUSIFT_DATA names no folder with real broken files")
+@pytest.mark.skipif(not (HARD and HARD.is_dir()), reason="GPUSIFT_DATA names no folder with real broken files")
 def test_real_hard_files(device):
     sift = SIFT(device=device)
     refused = {}
