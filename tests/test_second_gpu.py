@@ -58,7 +58,8 @@ def test_refined_matches(cupy, on_host):
         features = [sift.compute(image) for image in images]
         features = [each.to_host() for each in features] if on_host else features
         matches = [match(features[i], features[j], device=device, max_ratio=1) for i, j in pairs]
-        return [each.to_host() for each in refine_pairs(images, features, pairs, matches, sift=sift)]
+        several = refine_pairs(images, features, pairs, matches, sift=sift)
+        return [part.to_host() for each in several for part in (each, each[each.refined])]
 
     for ours, expected in zip(refined("cuda:1", on_host), refined("cpu")):
         for name, array in vars(expected).items():
