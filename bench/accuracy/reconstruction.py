@@ -31,8 +31,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.accuracy.common_points import Observations, compare_tracks, observations
 from bench.accuracy.engines import SIZES
-from bench.accuracy.reconstruction_tables import LENGTHS, markdown, models
+from bench.accuracy.reconstruction_tables import LENGTHS, PEER, markdown, models
 from bench.common import machine, photographs
 from bench.common.rows import Row, provenance, read
 from gpusift import SIFT
@@ -78,6 +79,7 @@ def brighton(data: Path) -> Scene:
     return Scene("brighton", data / "sfm" / "brighton" / "images")
 
 
+Write = Callable[[Scene, Path], dict[str, Any]]  # writes a database; times and settings
 SCENES: dict[str, Callable[[Path], Scene]] = {"fountain": fountain, "brighton": brighton}
 
 
@@ -128,11 +130,14 @@ def times(start: float, middle: float) -> dict[str, float]:
     return {"features_seconds": middle - start, "matching_seconds": time.perf_counter() - middle}
 
 
-def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
+def engines(device: str) -> dict[str, Write]:
     """Return the functions that write the databases to compare, by name."""
     gpusift = partial(by_gpusift, device=device)
     colmap = arguments_of("colmap")
     return {
+        PEER: by_pycolmap,
+        "pycolmap pooled": partial(by_pycolmap, domain_size_pooling=True),
+        "pycolmap affine": partial(by_pycolmap, estimate_affine_shape=True),
         "gpusift": gpusift,
         "gpusift refined": partial(gpusift, refine=True),
         "gpusift pooled": partial(gpusift, pooling=SIZES),
@@ -140,9 +145,6 @@ def engines(device: str) -> dict[str, Callable[[Scene, Path], dict[str, Any]]]:
         "gpusift all": partial(gpusift, max_keypoints=None),
         "gpusift profile": partial(gpusift, **colmap),
         "gpusift profile refined": partial(gpusift, refine=True, **colmap),
-        "pycolmap": by_pycolmap,
-        "pycolmap pooled": partial(by_pycolmap, domain_size_pooling=True),
-        "pycolmap affine": partial(by_pycolmap, estimate_affine_shape=True),
     }
 
 
@@ -167,8 +169,8 @@ def counts(path: Path) -> dict[str, int]:
         }
 
 
-def reconstruct(scene: Scene, path: Path, seed: int) -> dict[str, Any]:
-    """Map a database; return the measures of its largest model."""
+def reconstruct(scene: Scene, path: Path, seed: int) -> tuple[dict[str, Any], dict[str, Observations]]:
+    """Map a database; return the measures of its largest model, and what each image sees of it."""
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed, options.num_threads = seed, 1
     options.extract_colors = False
@@ -178,15 +180,16 @@ def reconstruct(scene: Scene, path: Path, seed: int) -> dict[str, Any]:
         models = pycolmap.incremental_mapping(path, scene.folder, folder, options)
     seconds = time.perf_counter() - start
     if not models:
-        return {"registered": 0, "points": 0, "mapping_seconds": seconds}
+        return {"registered": 0, "points": 0, "mapping_seconds": seconds}, {}
     model = max(models.values(), key=lambda each: each.num_reg_images())
     points = model.points3D.values()
-    return {
+    measures = {
         "registered": model.num_reg_images(),
         **measures_of_points([point.track.length() for point in points], [point.error for point in points]),
         "mapping_seconds": seconds,
         **centre_errors(model, scene.centres),
     }
+    return measures, observations(model)
 
 
 def measures_of_points(lengths: Sequence[int], errors: Sequence[float]) -> dict[str, float]:
@@ -237,7 +240,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=machine.RESULTS, metavar="DIR")
     parser.add_argument("--device", default="auto", help="of gpusift")
     parser.add_argument("--scenes", default=",".join(SCENES), help="comma-separated")
-    parser.add_argument("--engines", default=",".join(names), help="comma-separated")
+    parser.add_argument("--engines", default=",".join(names), help=f"beside {PEER}, comma-separated")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of verification and mapping")
     options = parser.parse_args()
     if not options.data or not (options.data / "sfm").is_dir():
@@ -252,17 +255,19 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def measure(scene: Scene, write: Callable[[Scene, Path], dict[str, Any]], seeds: int) -> list[Row]:
-    """Return the rows of one engine, one for each seed."""
+def measure(scene: Scene, write: Write, n_seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Observations]]]:
+    """Return, for each seed, the measures of one engine, and what each image sees of its model."""
+    measures, seen = [], []
     with tempfile.TemporaryDirectory() as folder:
         path, copy = Path(folder) / "database.db", Path(folder) / "copy.db"
         about = write(scene, path)
-        rows = []
-        for seed in range(seeds):
+        for seed in range(n_seeds):
             shutil.copy(path, copy)
             verify(copy, seed)
-            rows.append({**about, "seed": seed, **counts(copy), **reconstruct(scene, copy, seed)})
-    return rows
+            of_model, of_images = reconstruct(scene, copy, seed)
+            measures.append({**about, "seed": seed, **counts(copy), **of_model})
+            seen.append(of_images)
+    return measures, seen
 
 
 def keep(out: Path, rows: list[Row]) -> None:
@@ -286,9 +291,14 @@ def main() -> None:
     every = engines(options.device)
     for name in options.scenes:
         scene = SCENES[name](options.data)
+        measures, peers = measure(scene, every[PEER], options.seeds)
+        keep(options.out, [{**common, "scene": name, "engine": PEER, **each} for each in measures])
         for engine in options.engines:
-            about = {**common, "scene": name, "engine": engine}
-            rows = [{**about, **row} for row in measure(scene, every[engine], options.seeds)]
+            if engine == PEER:
+                continue
+            measures, seen = measure(scene, every[engine], options.seeds)
+            compared = [each | compare_tracks(*both) for each, *both in zip(measures, seen, peers)]
+            rows = [{**common, "scene": name, "engine": engine, **each} for each in compared]
             keep(options.out, rows)
             print("\n".join(models([rows])[2:-1]), flush=True)
 

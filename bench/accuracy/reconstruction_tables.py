@@ -42,8 +42,9 @@ def markdown(rows: list[Row]) -> str:
         "",
         *models(groups),
         f"Compared with {PEER} and its defaults: ratios of the numbers of points, of points in at least 4, 5 and 6 "
-        "images, and of observations; the difference of the mean track length; the ratio of the mean reprojection "
-        "error. +- is the standard error over the points, as if those of two engines were independent.",
+        "images, and observations; the difference of the mean track length, +- the standard error over the points as "
+        "if those of two engines were independent; the number of points that both models have, and the difference of "
+        "their track lengths, point by point; the ratio of the mean reprojection error.",
         "",
         *comparison(groups),
         provenance_line(rows[-1], machine=True),
@@ -75,7 +76,8 @@ def comparison(groups: list[list[Row]]) -> list[str]:
     """Return the table of what engines differ in from `PEER`, on the same scene."""
     reconstructed = [group for group in groups if all("track_length" in row for row in group)]
     peers = {group[0]["scene"]: group for group in reconstructed if group[0]["engine"] == PEER}
-    titles = ["points", *(f"in {length} images" for length in LENGTHS), "observations", "track length", "error"]
+    lengths = [f"in {length} images" for length in LENGTHS]
+    titles = ["points", *lengths, "observations", "track length", "common points", "their track length", "error"]
     cells = []
     for group in reconstructed:
         scene, engine = group[0]["scene"], group[0]["engine"]
@@ -95,4 +97,13 @@ def differences(group: list[Row], peer: list[Row]) -> list[str]:
     length_se = math.hypot(mean(group, "track_length_se"), mean(peer, "track_length_se"))
     error = mean(group, "reprojection_error") / mean(peer, "reprojection_error")
     relative = [mean(rows, "reprojection_error_se") / mean(rows, "reprojection_error") for rows in (group, peer)]
-    return [*ratios, f"{length:+.3f} +- {length_se:.3f}", f"{error:.3f} +- {error * math.hypot(*relative):.3f}"]
+    common = ["", ""]
+    if all("common_points" in row for row in group):
+        longer = f"{mean(group, 'common_difference'):+.3f} +- {mean(group, 'common_difference_se'):.3f}"
+        common = [f"{mean(group, 'common_points'):,.0f}", longer]
+    return [
+        *ratios,
+        f"{length:+.3f} +- {length_se:.3f}",
+        *common,
+        f"{error:.3f} +- {error * math.hypot(*relative):.3f}",
+    ]
