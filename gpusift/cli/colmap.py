@@ -88,7 +88,8 @@ def colmap(
 
     IMAGES are on this machine, where COLMAP reads them. Cameras are taken from EXIF, or guessed, as
     COLMAP does. Names are relative to the folder of all images, which is COLMAP's image_path. Defaults
-    of SIFT's options are COLMAP's here: of too many keypoints the largest are kept.
+    of SIFT's options are COLMAP's here, but for two, with which reconstructions have more points: COLMAP's
+    own are --upsampling-grid pixels and --max-keypoints 12288.
 
     \b
     --match exhaustive   every image with every other;
@@ -150,9 +151,13 @@ def _numbers(camera_params: str | None) -> list[float] | None:
 
 
 def _pairs(match: str | None, names: list[str], overlap: int, pairs: str | None) -> list[Pair]:
+    if (match == "pairs") != (pairs is not None):
+        raise click.UsageError("--pairs must be given with --match pairs, and only then")
     try:
         return image_pairs.choose(match, names, overlap, pairs)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise click.UsageError(f"cannot read {escaped(str(pairs))}: {reason_of(error)}") from None
+    except ValueError as error:
         raise click.UsageError(str(error)) from None
 
 

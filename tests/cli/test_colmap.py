@@ -184,9 +184,9 @@ def test_refine_changes_positions_only(photos):
     ("arguments", "message"),
     [
         (["none", "-o", "c.db"], "Error: no image found in none"),
-        (["photos", "-o", "c.db", "--match", "pairs"], "Error: pairs must be given with match='pairs'"),
-        (["photos", "-o", "c.db", "--pairs", "p.txt"], "Error: pairs must be given with match='pairs'"),
-        (["photos", "-o", "c.db", "--match", "pairs", "--pairs", "p.txt"], "No such file or directory: 'p.txt'"),
+        (["photos", "-o", "c.db", "--match", "pairs"], "Error: --pairs must be given with --match pairs"),
+        (["photos", "-o", "c.db", "--pairs", "p.txt"], "Error: --pairs must be given with --match pairs"),
+        (["photos", "-o", "c.db", "--match", "pairs", "--pairs", "p.txt"], "Error: cannot read p.txt: "),
         (["photos", "-o", "c.db", "--refine"], "Error: --refine needs matches: add --match"),
         (["photos", "-o", "c.db", "--root", "other"], "Error: images must lie under root other"),
         (["photos", "-o", "c.db", "--camera-model", "LENS"], "Error: camera_model must be one of SIMPLE_PINHOLE"),
