@@ -55,6 +55,7 @@ class Configuration:
     octaves: NDArray[np.int64] = None  # type: ignore[assignment]
     responses: Reals = None  # type: ignore[assignment]
     descriptors: NDArray[np.uint8] = None  # type: ignore[assignment]
+    affine_shapes: Reals = None  # type: ignore[assignment]
     scalespace_sigmas: np.ndarray | None = None
 
     upsampling = Setting[int]()
@@ -74,6 +75,7 @@ class Configuration:
     precise_upscale = Setting[bool]()
     descriptor_layout = Setting[str]()
     pooling = Setting["tuple[float, ...] | None"]()
+    affine_shape = Setting[bool]()
     upsampling_grid = Setting[str]()
     extremum_rule = Setting[str]()
     max_orientations = Setting["int | None"]()

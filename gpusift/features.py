@@ -18,7 +18,8 @@ from gpusift.storage.atomic import replacing
 Reals = NDArray[np.float32] | NDArray[np.float64]
 
 # The attributes of `Features` that are arrays.
-ARRAYS = ("positions", "sigmas", "scales", "octaves", "orientations", "responses", "descriptors")
+REQUIRED = ("positions", "sigmas", "scales", "octaves", "orientations", "responses")
+ARRAYS = (*REQUIRED, "descriptors", "affine_shapes")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +46,10 @@ class Features:
         Difference of Gaussians, interpolated at the keypoint; negative for bright blobs, positive for dark ones.
     descriptors : (N, D) array of uint8 or None
         Descriptors, if they were computed.
+    affine_shapes : (N, 2, 2) array of float or None
+        With `affine_shape`: symmetric matrices S by (row, column), whose smaller eigenvalue is 1. The offset u from a
+        keypoint in normalized coordinates, in sigmas, is at sigma * S u in the image; the orientation is that of
+        normalized coordinates.
     provenance : Provenance or None
         Layout, normalization and pooling of the descriptors, upsampling and bias of the positions, where known: `SIFT`
         says so, and files keep it. Features that do not fit are not compared.
@@ -57,6 +62,7 @@ class Features:
     orientations: Reals
     responses: Reals
     descriptors: NDArray[np.uint8] | None = None
+    affine_shapes: Reals | None = None
     provenance: Provenance | None = None
 
     @property
@@ -106,7 +112,7 @@ class Features:
         return replace(self, **placed)
 
     def arrays(self) -> dict[str, Any]:
-        """The arrays by their names, without `descriptors` if there are none."""
+        """The arrays by their names, without those that are None."""
         values = {name: getattr(self, name) for name in ARRAYS}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -146,7 +152,7 @@ class Features:
         """
         with open(path, "rb") as file:
             data = np.load(file, allow_pickle=False)
-            missing = [name for name in ARRAYS[:-1] if name not in getattr(data, "files", ())]
+            missing = [name for name in REQUIRED if name not in getattr(data, "files", ())]
             if missing:
                 raise ValueError(f"{os.fspath(path)} must hold features, but has no {', '.join(missing)}")
             provenance = Provenance.of_json(str(data["provenance"])) if "provenance" in data else None

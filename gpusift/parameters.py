@@ -22,6 +22,9 @@ MAX_REFINEMENT_STEPS = 5  # positions tried for a candidate (IPOL, Alg. 6)
 MAX_OFFSET = 0.6  # largest distance of an extremum from its sample, samples (IPOL, Alg. 6)
 N_SMOOTHINGS = 6  # of the orientation histogram (IPOL, Alg. 11)
 SATURATION = 0.2  # fraction of the norm at which a descriptor's values are clipped (Lowe 2004, 6.1)
+SHAPE_WINDOW = 2.0  # deviation of the window of an affine shape, sigmas (Mikolajczyk & Schmid 2004: 1.3 to 2)
+SHAPE_TURNS = 4  # times that an affine shape is estimated in the window of the one before
+MAX_ELONGATION = 5.0  # of an affine shape (VLFeat)
 DESCRIPTOR_NORM = 512  # norm of a descriptor before it becomes bytes (IPOL, Alg. 12)
 TRUNCATE = 4.0  # standard deviations at which a Gaussian is truncated (SciPy)
 
@@ -110,6 +113,7 @@ class Parameters:
     precise_upscale: bool = False
     descriptor_layout: str = "scikit-image"
     pooling: tuple[float, ...] | None = None
+    affine_shape: bool = False
     upsampling_grid: str = "areas"
     extremum_rule: str = "ipol"
     max_orientations: int | None = None
@@ -147,9 +151,14 @@ class Parameters:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _integer(name, getattr(self, name)))
                 _require_range(name, getattr(self, name), 1)
-        for name in ("upright", "precise_upscale"):
+        for name in ("upright", "precise_upscale", "affine_shape"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.upright and self.affine_shape:
+            raise ValueError(
+                "upright must be False with affine_shape, as an affine shape needs an orientation, got True; leave one "
+                "of them out"
+            )
         _require_one_of("keep", self.keep, RULES)
         _require_one_of("normalization", self.normalization, NORMALIZATIONS)
         _require_one_of("descriptor_layout", self.descriptor_layout, LAYOUTS)
@@ -212,7 +221,9 @@ class Parameters:
     def provenance(self) -> Provenance:
         """What features say of how they were computed."""
         bias = self.upsampling_bias - self.position_shift
-        return Provenance(self.descriptor_layout, self.normalization, self.pooling, self.upsampling, bias)
+        return Provenance(
+            self.descriptor_layout, self.normalization, self.pooling, self.upsampling, bias, bool(self.affine_shape)
+        )
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Parameters:

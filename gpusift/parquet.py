@@ -7,6 +7,7 @@ with descriptors of D values:
 - `n`, int32: N;
 - `rows`, `cols`, `sigmas`, lists of float: positions and scales, in pixels of the image;
 - `orientations`, `responses`, lists of float, `scales`, `octaves`, lists of int32: as in `gpusift.Features`;
+- `affine_shapes`, list of float: N matrices of 2 x 2, row by row, only with the setting `affine_shape`;
 - `descriptors`, binary: N x D bytes, one feature after the other, or null; `descriptor_size`, int32: D.
 
 Floats are double where the settings' `dtype` is "float64". The settings are in the metadata of each file's schema,
@@ -43,6 +44,7 @@ METADATA = b"gpusift"
 JOURNAL, FILE = "_journal-", "part-"
 
 LISTS = ("sigmas", "orientations", "responses", "scales", "octaves")
+SHAPES, SETTING_OF_SHAPES = "affine_shapes", "affine_shape"  # a column that only some runs have
 COMPRESSION = "snappy"  # engines read it fast; not for descriptors, which shrink by 2 % and would be held once more
 STATISTICS = ["name", "image_rows", "image_cols", "n"]  # those of descriptors take several times their memory
 FRAME = struct.Struct("<QI")  # before each batch of a journal: length, checksum
@@ -112,7 +114,8 @@ def schema_of(record: str) -> pyarrow.Schema:
         pyarrow is not installed.
     """
     pyarrow, _ = import_pyarrow()
-    is_double = json.loads(record).get("settings", {}).get("dtype") == "float64"
+    settings = json.loads(record).get("settings", {})
+    is_double = settings.get("dtype") == "float64"
     number = pyarrow.list_(pyarrow.float64() if is_double else pyarrow.float32())
     index = pyarrow.list_(pyarrow.int32())
     columns = {
@@ -120,6 +123,7 @@ def schema_of(record: str) -> pyarrow.Schema:
         **dict.fromkeys(("image_rows", "image_cols", "n"), pyarrow.int32()),
         **dict.fromkeys(("rows", "cols", "sigmas", "orientations", "responses"), number),
         **dict.fromkeys(("scales", "octaves"), index),
+        **({SHAPES: number} if settings.get(SETTING_OF_SHAPES) else {}),
         "descriptors": pyarrow.binary(),
         "descriptor_size": pyarrow.int32(),
     }
@@ -139,7 +143,7 @@ def batch_of(rows: Sequence[tuple[str, Features, tuple[int, int]]], schema: pyar
         "n": [len(host) for host in hosts],
         "rows": [host.positions[:, 0] for host in hosts],
         "cols": [host.positions[:, 1] for host in hosts],
-        **{column: [getattr(host, column) for host in hosts] for column in LISTS},
+        **{column: [getattr(host, column) for host in hosts] for column in (*LISTS, SHAPES)},
         "descriptors": descriptors,
         "descriptor_size": [0 if each is None else each.shape[1] for each in descriptors],
     }
@@ -243,5 +247,6 @@ def _rows(batch: pyarrow.RecordBatch, provenance: Provenance | None) -> Iterator
         descriptors = row["descriptors"].as_buffer()
         if descriptors is not None:
             descriptors = np.frombuffer(descriptors, np.uint8).reshape(len(positions), row["descriptor_size"].as_py())
-        shape = row["image_rows"].as_py(), row["image_cols"].as_py()
-        yield row["name"].as_py(), shape, Features(positions, **lists, descriptors=descriptors, provenance=provenance)
+        shapes = row[SHAPES].values.to_numpy().reshape(-1, 2, 2) if SHAPES in row else None
+        features = Features(positions, **lists, descriptors=descriptors, affine_shapes=shapes, provenance=provenance)
+        yield row["name"].as_py(), (row["image_rows"].as_py(), row["image_cols"].as_py()), features

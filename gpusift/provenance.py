@@ -23,6 +23,8 @@ class Provenance:
         Enlargement of the image.
     bias : float
         Distance of positions, along both axes, from the true ones, input pixels.
+    affine_shape : bool
+        Whether windows have the affine shapes of their keypoints.
     """
 
     descriptor_layout: str
@@ -30,11 +32,12 @@ class Provenance:
     pooling: tuple[float, ...] | None
     upsampling: int
     bias: float
+    affine_shape: bool = False
 
     @property
     def of_descriptors(self) -> tuple[object, ...]:
         """What must be the same of two descriptors that are compared."""
-        return self.descriptor_layout, self.normalization, self.pooling
+        return self.descriptor_layout, self.normalization, self.pooling, self.affine_shape
 
     @property
     def of_positions(self) -> tuple[int, float]:
@@ -75,7 +78,7 @@ def require_comparable(named: Iterable[tuple[str, Provenance | None]]) -> None:
         first_name, first = known[0]
         if each.of_descriptors != first.of_descriptors:
             raise ValueError(
-                "descriptors must be of one layout, normalization and pooling to be compared, got "
+                "descriptors must be of one layout, normalization, pooling and affine_shape to be compared, got "
                 f"{_in_words(first)} of {first_name} and {_in_words(each)} of {name}; compute both with one SIFT"
             )
 
@@ -101,4 +104,5 @@ def require_same_scale_space(name: str, provenance: Provenance | None, expected:
 
 def _in_words(provenance: Provenance) -> str:
     pooled = "" if provenance.pooling is None else f", pooled over {provenance.pooling}"
-    return f"{provenance.descriptor_layout!r}, {provenance.normalization!r}{pooled}"
+    shaped = ", with affine shapes" if provenance.affine_shape else ""
+    return f"{provenance.descriptor_layout!r}, {provenance.normalization!r}{pooled}{shaped}"

@@ -96,6 +96,13 @@ class SIFT(Configuration):
         nearest; where the image has none such, in its first or last level. By default a descriptor has one window, in
         the keypoint's level. Descriptors of other factors do not match them. Keypoints do not change. COLMAP's
         domain_size_pooling has 10 factors from 1/6 to 3.
+    affine_shape : bool, optional
+        Estimate the affine shape of each keypoint [5]_, [6]_, for views from very different directions. Orientations
+        and descriptors are those of the region in which the texture has no preferred direction: in 4 turns, the second
+        moments of the gradients, in a window of deviation 2 sigma and of the shape before, give the next shape. A shape
+        is at most 5 times as long as wide. Its shorter axis is sigma, so that the blur of the keypoint's level fits it;
+        the level's blur is not adapted to the longer one, unlike in [6]_, VLFeat and COLMAP. Such descriptors do not
+        match others. Positions and sigmas do not change. Not with `upright`.
     upsampling_grid : {"areas", "pixels"}, optional
         Where the samples of the enlarged image lie. "areas" aligns the areas of both images, as scikit-image does.
         "pixels" has a sample at each pixel, as VLFeat, COLMAP and OpenCV's `enable_precise_upscale`; positions have no
@@ -138,6 +145,8 @@ class SIFT(Configuration):
         The corresponding octave of a keypoint.
     descriptors : (N, n_hist * n_hist * n_ori) array of uint8
         The descriptors of a keypoint.
+    affine_shapes : (N, 2, 2) array of float
+        The affine shape of a keypoint, with `affine_shape`; see `Features`.
 
     Raises
     ------
@@ -171,6 +180,9 @@ class SIFT(Configuration):
            :DOI:`10.5201/ipol.2014.82`
     .. [3] R. Arandjelovic and A. Zisserman. "Three things everyone should know to improve object retrieval", CVPR 2012.
     .. [4] J. Dong and S. Soatto. "Domain-Size Pooling in Local Descriptors: DSP-SIFT", CVPR 2015.
+    .. [5] A. Baumberg. "Reliable Feature Matching Across Widely Separated Views", CVPR 2000.
+    .. [6] K. Mikolajczyk and C. Schmid. "Scale & Affine Invariant Interest Point Detectors", International Journal of
+           Computer Vision, 2004, vol. 60, pp. 63-86.
 
     Examples
     --------
@@ -221,6 +233,7 @@ class SIFT(Configuration):
         precise_upscale: bool = False,
         descriptor_layout: str = "scikit-image",
         pooling: Sequence[float] | None = None,
+        affine_shape: bool = False,
         upsampling_grid: str = "areas",
         extremum_rule: str = "ipol",
         max_orientations: int | None = None,

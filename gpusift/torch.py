@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusift.devices.cuda_info import load_cupy
-from gpusift.features import ARRAYS, Features
+from gpusift.features import ARRAYS, REQUIRED, Features
 from gpusift.parameters import NORMALIZATIONS
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
     Parameters
     ----------
     tensors : mapping
-        A tensor for each attribute of `Features`, of its shape; only `descriptors` may be missing. Other names are
-        ignored.
+        A tensor for each attribute of `Features`, of its shape; only `descriptors` and `affine_shapes` may be missing.
+        Other names are ignored.
 
     Returns
     -------
@@ -60,11 +60,10 @@ def features(tensors: Mapping[str, torch.Tensor]) -> Features:
     ImportError
         The tensors are on a GPU, and CuPy is not installed.
     """
-    names = ARRAYS
-    known = {name: tensors[name].detach() for name in names if name in tensors}
-    missing = [name for name in names if name not in known and name != "descriptors"]
+    known = {name: tensors[name].detach() for name in ARRAYS if name in tensors}
+    missing = [name for name in REQUIRED if name not in known]
     if missing:
-        raise ValueError(f"tensors must have all of {', '.join(names[:-1])}; {', '.join(missing)} are missing")
+        raise ValueError(f"tensors must have all of {', '.join(REQUIRED)}; {', '.join(missing)} are missing")
     lengths = {name: (len(tensor), str(tensor.device)) for name, tensor in known.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"tensors must be of one length, on one device, got {lengths}")

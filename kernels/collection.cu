@@ -25,7 +25,8 @@ DEVICE void copy_descriptors(const unsigned char* __restrict__ from, long long n
 
 // Packs the lists' counts, and the features of each image z, array after array:
 //
-//     positions (n, 2), sigmas, orientations, responses (n,) of real, octaves, scales (n,) of int32, descriptors
+//     positions (n, 2), sigmas, orientations, responses (n,) and shapes (n, 2, 2) of real, octaves, scales (n,) of
+//     int32, descriptors
 //
 // An unfit image has no features.
 //
@@ -35,6 +36,8 @@ DEVICE void copy_descriptors(const unsigned char* __restrict__ from, long long n
 //     features (images, capacity)    index of each feature's candidate
 //     orientations, descriptors (images, capacity, ...)        of the features
 //     positions, sigmas, responses, in_octave, in_scale (images, capacity, ...)    of the candidates
+//     shapes   (images, capacity, 2, 2)  of the candidates; not read if `has_shapes` is 0
+//     has_shapes                     0 or 1
 //     move                           added to positions, input pixels
 //     n_values                       length of a descriptor, 0: none
 //     header   (n_counts + 1, images)    the counts, then `unfit`
@@ -43,16 +46,17 @@ KERNEL collect(const int* __restrict__ counts, const int n_counts, const int* __
                const int* __restrict__ unfit, const int capacity, const int* __restrict__ features,
                const real* __restrict__ orientations, const unsigned char* __restrict__ descriptors,
                const real* __restrict__ positions, const real* __restrict__ sigmas, const real* __restrict__ responses,
-               const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real move, const int n_values,
-               int* __restrict__ header, unsigned char* __restrict__ out) {
+               const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real* __restrict__ shapes,
+               const int has_shapes, const real move, const int n_values, int* __restrict__ header,
+               unsigned char* __restrict__ out) {
     const int z = blockIdx.z, n_images = gridDim.z;
     if (blockIdx.x == 0)
         for (int i = threadIdx.x; i <= n_counts; i += blockDim.x)
             header[i * n_images + z] = i < n_counts ? counts[i * n_images + z] : unfit[z];
     const long long n = unfit[z] ? 0 : length[z], list = (long long)z * capacity;
-    const int entry_bytes = 5 * sizeof(real) + 2 * sizeof(int) + n_values;
+    const int n_reals = has_shapes ? 9 : 5, entry_bytes = n_reals * sizeof(real) + 2 * sizeof(int) + n_values;
     real* reals = reinterpret_cast<real*>(out + bytes_before(length, unfit, z, entry_bytes));
-    int* integers = reinterpret_cast<int*>(reals + 5 * n);
+    int* integers = reinterpret_cast<int*>(reals + n_reals * n);
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
         const long long feature = list + i, candidate = list + features[feature];
         reals[2 * i] = positions[2 * candidate] + move;
@@ -60,6 +64,7 @@ KERNEL collect(const int* __restrict__ counts, const int n_counts, const int* __
         reals[2 * n + i] = sigmas[candidate];
         reals[3 * n + i] = orientations[feature];
         reals[4 * n + i] = responses[candidate];
+        for (int k = 0; k < n_reals - 5; ++k) reals[5 * n + 4 * i + k] = shapes[4 * candidate + k];
         integers[i] = in_octave[candidate];
         integers[n + i] = in_scale[candidate];
     }

@@ -19,6 +19,8 @@
 //
 // Every size counts the same, whatever its contrast. The mean is cut, scaled and rounded as above.
 //
+// The window of a keypoint with an affine shape is a square in normalized coordinates, and so are its gradients.
+//
 // Sums are fixed-point, so they do not depend on the order in which threads add to them.
 #include "histograms.cuh"
 #include "work_list.cuh"
@@ -103,6 +105,7 @@ DEVICE void write_descriptor(const unsigned char* bytes, int n_hist, int n_ori, 
 //     positions  (images, capacity, 2)   row and column of the candidates, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
+//     shapes     (images, capacity, 2, 2)   affine shapes of the candidates; not read if SHAPED is 0
 //     delta_min                      sampling distance of the first octave, input pixels
 //     rooted                         0 or 1
 //     lambda_descr                   deviation of the Gaussian weight, sigmas
@@ -110,12 +113,15 @@ DEVICE void write_descriptor(const unsigned char* bytes, int n_hist, int n_ori, 
 //     scaled_norm                    norm of the bytes
 //     layout                         order of a descriptor's values: one of the three above
 //     descriptors (images, capacity, n_hist n_hist n_ori)
-KERNEL describe(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
-                const int* __restrict__ features, const int* __restrict__ length, int* __restrict__ counter,
-                const int capacity, const real* __restrict__ orientations, const real* __restrict__ positions,
-                const real* __restrict__ sigmas, const int* __restrict__ in_octave, const int* __restrict__ in_scale,
-                const real delta_min, const real lambda_descr, const int n_hist, const int n_ori, const real saturation,
-                const real scaled_norm, const int rooted, const int layout, unsigned char* __restrict__ descriptors) {
+KERNEL_OF(SHAPED) describe(const real* __restrict__ levels, const long long stride,
+                           const long long* __restrict__ octaves, const int* __restrict__ features,
+                           const int* __restrict__ length, int* __restrict__ counter, const int capacity,
+                           const real* __restrict__ orientations, const real* __restrict__ positions,
+                           const real* __restrict__ sigmas, const int* __restrict__ in_octave,
+                           const int* __restrict__ in_scale, const real* __restrict__ shapes, const real delta_min,
+                           const real lambda_descr, const int n_hist, const int n_ori, const real saturation,
+                           const real scaled_norm, const int rooted, const int layout,
+                           unsigned char* __restrict__ descriptors) {
     __shared__ fixed sums[MAX_SUMS];
     __shared__ real values[MAX_VALUES], lane_sums[SUM_LANES];
     __shared__ unsigned char bytes[MAX_VALUES];
@@ -129,7 +135,7 @@ KERNEL describe(const real* __restrict__ levels, const long long stride, const l
         const Frame frame = frame_of(levels + blockIdx.z * stride, octaves, in_octave[i], in_scale[i],
                                      positions + 2 * i, sigmas[i], delta_min);
         const Grid grid(n_hist, n_ori, lambda_descr, frame.sigma);
-        fill_histograms(frame, grid, orientations[at], sums, tables, values);
+        fill_histograms(frame, shape_at<SHAPED>(shapes, i), grid, orientations[at], sums, tables, values);
         quantize(values, grid.n_values(), saturation, scaled_norm, rooted, lane_sums, bytes);
         write_descriptor(bytes, n_hist, n_ori, layout, descriptors + at * grid.n_values());
     }
@@ -154,16 +160,18 @@ DEVICE void add_window(real* values, int n_values, real* lane_sums, real* pooled
 //                                    not read or written if `resumes` is 0 and `ends` is 1
 //     resumes                        1: go on from `carried`
 //     ends                           1: make descriptors of the sums; 0: write the sums to `carried`
-KERNEL describe_pooled(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
-                       const int* __restrict__ features, const int* __restrict__ length, int* __restrict__ counter,
-                       const int capacity, const real* __restrict__ orientations, const real* __restrict__ positions,
-                       const real* __restrict__ sigmas, const int* __restrict__ in_octave,
-                       const int* __restrict__ in_scale, const real delta_min, const real* __restrict__ factors,
-                       const int n_factors, const int* __restrict__ window_levels, const int n_octaves,
-                       const int n_levels, const real lambda_descr, const int n_hist, const int n_ori,
-                       const real saturation, const real scaled_norm, const int rooted, const int layout,
-                       real* __restrict__ carried, const int resumes, const int ends,
-                       unsigned char* __restrict__ descriptors) {
+KERNEL_OF(SHAPED) describe_pooled(const real* __restrict__ levels, const long long stride,
+                                  const long long* __restrict__ octaves, const int* __restrict__ features,
+                                  const int* __restrict__ length, int* __restrict__ counter, const int capacity,
+                                  const real* __restrict__ orientations, const real* __restrict__ positions,
+                                  const real* __restrict__ sigmas, const int* __restrict__ in_octave,
+                                  const int* __restrict__ in_scale, const real* __restrict__ shapes,
+                                  const real delta_min, const real* __restrict__ factors, const int n_factors,
+                                  const int* __restrict__ window_levels, const int n_octaves, const int n_levels,
+                                  const real lambda_descr, const int n_hist, const int n_ori, const real saturation,
+                                  const real scaled_norm, const int rooted, const int layout,
+                                  real* __restrict__ carried, const int resumes, const int ends,
+                                  unsigned char* __restrict__ descriptors) {
     __shared__ fixed sums[MAX_SUMS];
     __shared__ real values[MAX_VALUES], pooled[MAX_POOLED], lane_sums[SUM_LANES];
     __shared__ unsigned char bytes[MAX_VALUES];
@@ -184,7 +192,7 @@ KERNEL describe_pooled(const real* __restrict__ levels, const long long stride, 
             const Frame frame = frame_of(levels + blockIdx.z * stride, octaves, level[0], level[1], positions + 2 * i,
                                          factors[k] * sigmas[i], delta_min);
             const Grid grid(n_hist, n_ori, lambda_descr, frame.sigma);
-            fill_histograms(frame, grid, orientations[at], sums, tables, values);
+            fill_histograms(frame, shape_at<SHAPED>(shapes, i), grid, orientations[at], sums, tables, values);
             add_window(values, n_values, lane_sums, pooled);
         }
         __syncthreads();

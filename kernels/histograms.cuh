@@ -4,39 +4,38 @@
 #include "held_sums.cuh"
 
 // The histograms of a window while samples are added (Alg. 12, lines 6 to 13), for `accumulate`.
+template <typename Window>
 struct Histograms {
-    const Window& window;
+    Window& window;
     const Grid& grid;
     CellSums& cells;
     real orientation;
-    PerSample<real> turned_row, turned_col;
 
-    DEVICE_MEMBER Histograms(const Window& window, const Grid& grid, real orientation, CellSums& cells)
+    DEVICE_MEMBER Histograms(Window& window, const Grid& grid, real orientation, CellSums& cells)
         : window(window), grid(grid), cells(cells), orientation(orientation) {}
 
     DEVICE_MEMBER void clear() { cells.clear(); }
 
     DEVICE_MEMBER void clip(int row, int* first, int* last) const { window.clip(real(row), first, last); }
 
-    DEVICE_MEMBER void place(int i, real row, real col) {
-        turned_row[i] = window.cosine * row + window.sine * col;
-        turned_col[i] = window.cosine * col - window.sine * row;
-    }
+    DEVICE_MEMBER void place(int i, real row, real col) { window.place(i, row, col); }
 
-    DEVICE_MEMBER void add(const Samples& samples, real bound, fixed* steepest) {
+    DEVICE_MEMBER void add(Samples& samples, real bound, fixed* steepest) {
+        window.normalize(samples);
         const real per_direction = real(grid.n_ori) / TWO_PI, per_cell = 1 / grid.spacing;
         const real first_cell = real(grid.n_hist + 1) / 2;
         CellSamples parts;
         fixed seen = *steepest;
         for_each_sample(samples.count, [&](int i) INLINED {
             const real by_row = samples.by_row[i], by_col = samples.by_col[i];
-            const bool inside = (magnitude_of(turned_row[i]) < grid.half) & (magnitude_of(turned_col[i]) < grid.half) &
-                                (i < samples.count);
+            const real turned_row = window.turned_row[i], turned_col = window.turned_col[i];
+            const bool inside =
+                (magnitude_of(turned_row) < grid.half) & (magnitude_of(turned_col) < grid.half) & (i < samples.count);
             const real steep = root(by_row * by_row + by_col * by_col);
             seen = larger(seen, inside ? bits_of(steep) : fixed(0));
             const real weighted = smaller(steep, bound) * samples.weight[i];
-            const real row_place = turned_row[i] * per_cell + first_cell;
-            const real col_place = turned_col[i] * per_cell + first_cell;
+            const real row_place = turned_row * per_cell + first_cell;
+            const real col_place = turned_col * per_cell + first_cell;
             real direction = (arctangent(by_col, by_row) - orientation) * per_direction;
             direction = direction < 0 ? direction + real(grid.n_ori) : direction;
             const real row_cell = smaller(whole_part(row_place), real(grid.n_hist));
@@ -83,12 +82,12 @@ DEVICE void gather_histograms(CellSums& cells, const Grid& grid, real* values) {
 
 // Fills `values` with the histograms of a keypoint's window. The unit of the values is one of the window's own: a power
 // of two that suits its steepest gradient. `sums` and `tables` are in shared memory.
-DEVICE void fill_histograms(const Frame& frame, const Grid& grid, real orientation, fixed* sums, WindowTables& tables,
-                            real* values) {
-    const Window window = window_of(frame, grid.half, orientation);
-    const Area area = area_of(frame, root(real(2)) * grid.half, 0);
+template <typename Shape>
+DEVICE void fill_histograms(const Frame& frame, Shape shape, const Grid& grid, real orientation, fixed* sums,
+                            WindowTables& tables, real* values) {
+    auto window = window_of(frame, shape, grid.half, grid.spread, orientation);
     CellSums cells(sums, grid.n_cells());
-    Histograms histograms(window, grid, orientation, cells);
-    accumulate(frame, area, -1 / (2 * grid.spread * grid.spread), grid.all_shares(), tables, histograms);
+    Histograms<decltype(window)> histograms(window, grid, orientation, cells);
+    accumulate(frame, window.area(frame), window.falloff, window.elongation() * grid.all_shares(), tables, histograms);
     gather_histograms(cells, grid, values);
 }

@@ -12,7 +12,7 @@
 //
 // A bin's centre is at bin_centre = 0; scikit-image and IPOL take it to be at 1/2. Sums are fixed-point, so they do not
 // depend on the order in which threads add to them.
-#include "window.cuh"
+#include "shaped_window.cuh"
 #include "held_sums.cuh"
 #include "work_list.cuh"
 
@@ -21,24 +21,50 @@
 DEVICE float in_bins(float theta, float n_bins) { return theta * (n_bins / float(TWO_PI)); }
 DEVICE double in_bins(double theta, double n_bins) { return theta / TWO_PI * n_bins; }
 
+// The patch of a keypoint without an affine shape: the whole area. Its interface is that of ShapedWindow.
+struct Patch {
+    real radius, falloff;
+
+    DEVICE_MEMBER Area area(const Frame& frame, int includes_end) const {
+        return area_of(frame, radius, radius, includes_end);
+    }
+
+    DEVICE_MEMBER real elongation() const { return 1; }
+
+    DEVICE_MEMBER void clip(real, int*, int*) const {}
+
+    DEVICE_MEMBER void place(int, real, real) {}
+
+    DEVICE_MEMBER void normalize(Samples&) const {}
+};
+
+DEVICE Patch patch_of(const Frame&, Circle, real radius, real spread) { return {radius, -1 / (2 * spread * spread)}; }
+DEVICE ShapedWindow patch_of(const Frame& frame, Shape shape, real radius, real spread) {
+    return window_of(frame, shape, radius, spread, 0);
+}
+
 // The histogram of a patch while samples are added; `accumulate` uses it.
+template <typename Window>
 struct Directions {
+    Window& window;
     fixed* sums;
     int n_bins;
     HeldSums held;
 
-    DEVICE_MEMBER Directions(fixed* sums, int n_bins) : sums(sums), n_bins(n_bins), held(sums) {}
+    DEVICE_MEMBER Directions(Window& window, fixed* sums, int n_bins)
+        : window(window), sums(sums), n_bins(n_bins), held(sums) {}
 
     DEVICE_MEMBER void clear() {
         const int thread = threadIdx.y * blockDim.x + threadIdx.x, n_threads = blockDim.x * blockDim.y;
         for (int bin = thread; bin < n_bins; bin += n_threads) sums[bin] = 0;
     }
 
-    DEVICE_MEMBER void clip(int, int*, int*) const {}
+    DEVICE_MEMBER void clip(int row, int* first, int* last) const { window.clip(real(row), first, last); }
 
-    DEVICE_MEMBER void place(int, real, real) {}
+    DEVICE_MEMBER void place(int i, real row, real col) { window.place(i, row, col); }
 
-    DEVICE_MEMBER void add(const Samples& samples, real bound, fixed* steepest) {
+    DEVICE_MEMBER void add(Samples& samples, real bound, fixed* steepest) {
+        window.normalize(samples);
         PerSample<int> bin;
         PerSample<fixed> weight;
         fixed seen = *steepest;
@@ -133,6 +159,7 @@ DEVICE int find_peaks(const real* h, int n_bins, real c_max, int most, real bin_
 //     positions  (images, capacity, 2)   row and column of the candidates, input pixels
 //     sigmas     (images, capacity)  input pixels
 //     in_octave, in_scale (images, capacity)   octave, and scale index within it
+//     shapes     (images, capacity, 2, 2)   affine shapes of the candidates; not read if SHAPED is 0
 //     delta_min                      sampling distance of the first octave, input pixels
 //     lambda_ori                     deviation of the Gaussian weight, sigmas
 //     c_max                          least height of a peak, of the highest
@@ -140,14 +167,15 @@ DEVICE int find_peaks(const real* h, int n_bins, real c_max, int most, real bin_
 //     bin_centre                     0 or 1/2, bins
 //     further    (images, capacity)  number of orientations after the first
 //     angles     (images, capacity, n_bins)   the orientations, radians in (-pi, pi], in the order of their bins
-KERNEL assign_orientations(const real* __restrict__ levels, const long long stride,
-                           const long long* __restrict__ octaves, const int* __restrict__ keypoints,
-                           const int* __restrict__ length, int* __restrict__ counter, const int capacity,
-                           const real* __restrict__ positions, const real* __restrict__ sigmas,
-                           const int* __restrict__ in_octave, const int* __restrict__ in_scale, const real delta_min,
-                           const real lambda_ori, const int n_bins, const int n_smoothings, const real c_max,
-                           const int max_orientations, const real bin_centre, int* __restrict__ further,
-                           real* __restrict__ angles) {
+KERNEL_OF(SHAPED) assign_orientations(const real* __restrict__ levels, const long long stride,
+                                      const long long* __restrict__ octaves, const int* __restrict__ keypoints,
+                                      const int* __restrict__ length, int* __restrict__ counter, const int capacity,
+                                      const real* __restrict__ positions, const real* __restrict__ sigmas,
+                                      const int* __restrict__ in_octave, const int* __restrict__ in_scale,
+                                      const real* __restrict__ shapes, const real delta_min, const real lambda_ori,
+                                      const int n_bins, const int n_smoothings, const real c_max,
+                                      const int max_orientations, const real bin_centre, int* __restrict__ further,
+                                      real* __restrict__ angles) {
     __shared__ fixed sums[MAX_BINS];
     __shared__ real histogram[MAX_BINS], smoothed[MAX_BINS];
     __shared__ WindowTables tables;
@@ -161,12 +189,13 @@ KERNEL assign_orientations(const real* __restrict__ levels, const long long stri
         const long long at = first + keypoint, i = first + keypoints[at];
         const Frame frame = frame_of(levels + blockIdx.z * stride, octaves, in_octave[i], in_scale[i],
                                      positions + 2 * i, sigmas[i], delta_min);
-        const Area area = area_of(frame, 3 * lambda_ori * frame.sigma, 1);
         const real spread = lambda_ori * frame.sigma;
+        auto window = patch_of(frame, shape_at<SHAPED>(shapes, i), 3 * lambda_ori * frame.sigma, spread);
         // a Gaussian's values along a line add up to no more than its integral and its largest
         const real along = 1 + root(TWO_PI) * lambda_ori * frame.sigma;
-        Directions directions(sums, n_bins);
-        accumulate(frame, area, -1 / (2 * spread * spread), along * along, tables, directions);
+        Directions<decltype(window)> directions(window, sums, n_bins);
+        accumulate(frame, window.area(frame, 1), window.falloff, window.elongation() * along * along, tables,
+                   directions);
         for (int bin = thread; bin < n_bins; bin += n_threads) histogram[bin] = real(sums[bin]);
         if (thread == 0) peaks.highest = peaks.n_peaks = 0;
         __syncthreads();

@@ -19,7 +19,7 @@
 //     centre                                 1/2 or 0
 //     out    (FACTOR rows, FACTOR cols)      rows pitch samples apart, images stride
 KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const int cols, const long long stride,
-                         const real centre, real* __restrict__ out, const int pitch) {
+                           const real centre, real* __restrict__ out, const int pitch) {
     image += blockIdx.z * stride;
     out += blockIdx.z * stride;
     for (int row = blockIdx.x; row < FACTOR * rows; row += gridDim.x)
@@ -36,8 +36,8 @@ KERNEL_OF(FACTOR) upsample(const real* __restrict__ image, const int rows, const
 //     taps   (radius + 1,)                   as in `blur`
 //     out    (factor rows, factor cols)      rows pitch samples apart, images stride
 KERNEL_OF(FUSED) first_level(const real* __restrict__ image, const int rows, const int cols, const long long stride,
-                            const int factor, const real centre, const real* __restrict__ taps, const int radius,
-                            real* __restrict__ out, const int pitch) {
+                             const int factor, const real centre, const real* __restrict__ taps, const int radius,
+                             real* __restrict__ out, const int pitch) {
     constexpr int widest = FUSED > 0 ? FUSED : MAX_FUSED_RADIUS;
     using Shape = BlurShape<widest>;
     const int reach = FUSED > 0 ? FUSED : radius;

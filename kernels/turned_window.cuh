@@ -1,35 +1,43 @@
 // The turned window of a descriptor, and how histograms lie on it; for descriptor.cu.
 #pragma once
-#include "window.cuh"
+#include "shaped_window.cuh"
 
-// The square window of a descriptor, turned by the keypoint's orientation; lengths in samples of the octave.
+// The square window of a descriptor, turned by the keypoint's orientation; lengths in samples of the octave. Its
+// interface is that of ShapedWindow.
 struct Window {
-    real centre_row, centre_col, half, sine, cosine, per_sine, per_cosine;
+    real centre_row, centre_col, half, sine, cosine, per_sine, per_cosine, falloff;
+    PerSample<real> turned_row, turned_col;
+
+    DEVICE_MEMBER Area area(const Frame& frame) const {
+        const real radius = root(real(2)) * half;
+        return area_of(frame, radius, radius, 0);
+    }
+
+    DEVICE_MEMBER real elongation() const { return 1; }
 
     // Shortens [first, last), columns of a row, to those that can lie in the window, or a few more.
     DEVICE_MEMBER void clip(real row, int* first, int* last) const {
-        clip_to(cosine * (row - centre_row) * per_sine, half * per_sine, first, last);
-        clip_to(-sine * (row - centre_row) * per_cosine, half * per_cosine, first, last);
+        clip_to(centre_col, cosine * (row - centre_row) * per_sine, half * per_sine, first, last);
+        clip_to(centre_col, -sine * (row - centre_row) * per_cosine, half * per_cosine, first, last);
     }
 
- private:
-    // To columns at most `away` from centre_col - shift; 0: no limit, the side is all but parallel to the row.
-    DEVICE_MEMBER void clip_to(real shift, real away, int* first, int* last) const {
-        if (away == 0) return;
-        const real middle = centre_col - shift, reach = magnitude_of(away);
-        const real from = floor_of(middle - reach), to = floor_of(middle + reach) + 2;
-        *first = from > real(*first) ? int(smaller(from, real(*last))) : *first;
-        *last = to < real(*last) ? int(larger(to, real(*first))) : *last;
+    DEVICE_MEMBER void place(int i, real row, real col) {
+        turned_row[i] = cosine * row + sine * col;
+        turned_col[i] = cosine * col - sine * row;
     }
+
+    DEVICE_MEMBER void normalize(Samples&) const {}
 };
 
-DEVICE Window window_of(const Frame& frame, real half, real orientation) {
+DEVICE Window window_of(const Frame& frame, Circle, real half, real spread, real orientation) {
     real sine, cosine;
     sine_cosine(orientation, &sine, &cosine);
-    const real least = real(1e-3);
-    const real per_sine = magnitude_of(sine) < least ? real(0) : 1 / sine;
-    const real per_cosine = magnitude_of(cosine) < least ? real(0) : 1 / cosine;
-    return {frame.row, frame.col, half, sine, cosine, per_sine, per_cosine};
+    Window window;
+    window.centre_row = frame.row, window.centre_col = frame.col;
+    window.half = half, window.falloff = -1 / (2 * spread * spread);
+    window.sine = sine, window.cosine = cosine;
+    window.per_sine = reciprocal_of(sine), window.per_cosine = reciprocal_of(cosine);
+    return window;
 }
 
 // How a descriptor's histograms lie on its window. A sample lies between four histograms and two directions: in a cell.

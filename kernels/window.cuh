@@ -24,14 +24,15 @@ struct Area {
     int row_0, row_1, col_0, col_1;
 };
 
-// The samples of the level at most `radius` samples from the keypoint by row and by column, rounded as IPOL's code and
-// scikit-image round. `includes_end` is 1 if the last row and column belong to the area (Alg. 11), 0 if not (Alg. 12).
-DEVICE Area area_of(const Frame& frame, real radius, int includes_end) {
+// The samples of the level at most `rows` samples from the keypoint by row and `cols` by column, rounded as IPOL's code
+// and scikit-image round. `includes_end` is 1 if the last row and column belong to the area (Alg. 11), 0 if not (Alg.
+// 12).
+DEVICE Area area_of(const Frame& frame, real rows, real cols, int includes_end) {
     const real half = real(0.5);
-    return {larger(0, whole_within(frame.row - radius + half, frame.octave.rows)),
-            whole_within(frame.row + radius + half, frame.octave.rows - 1) + includes_end,
-            larger(0, whole_within(frame.col - radius + half, frame.octave.cols)),
-            whole_within(frame.col + radius + half, frame.octave.cols - 1) + includes_end};
+    return {larger(0, whole_within(frame.row - rows + half, frame.octave.rows)),
+            whole_within(frame.row + rows + half, frame.octave.rows - 1) + includes_end,
+            larger(0, whole_within(frame.col - cols + half, frame.octave.cols)),
+            whole_within(frame.col + cols + half, frame.octave.cols - 1) + includes_end};
 }
 
 // The gradients of a row of a level: half the central difference; at the level's edges the one-sided difference
@@ -50,8 +51,9 @@ struct Gradients {
     // By column, as if the row went on at its ends. Reads the samples beyond them, or a vector of them.
     DEVICE_MEMBER real by_col(int col) const { return (here[col + 1] - here[col - 1]) * real(0.5); }
 
-    // Puts the differences at the row's ends right, among those of `count` neighbours from `col` on.
+    // Puts the differences at the row's ends right, among those of `count` neighbours, if any, from `col` on.
     DEVICE_MEMBER void mend_ends(int col, int count, real* by_col) const {
+        if (count <= 0) return;
         if (col == 0) by_col[0] = here[smaller(1, last_col)] - here[0];
         if (col + count > last_col) by_col[count - 1] = here[last_col] - here[larger(last_col - 1, 0)];
     }
@@ -200,8 +202,8 @@ DEVICE void add_patch(const Frame& frame, const Area& patch, real scale, real bo
 //     clear()                       sets the sums to 0
 //     clip(row, &first, &last)      shortens a row to the columns that matter
 //     place(i, row, col)            tells where sample i of the next ones lies, from the keypoint, samples
-//     add(samples, bound, &steepest)    adds samples, with gradients cut at `bound`, and raises `steepest` to the bits
-//                                   of the steepest gradient, uncut
+//     add(samples, bound, &steepest)    adds samples, which it may change, with gradients cut at `bound`, and raises
+//                                   `steepest` to the bits of the steepest gradient, uncut
 //     flush()                       adds what the thread still holds
 //
 // A sample's weight is scale exp(falloff (row^2 + col^2)). `all_weights` is the largest sum of all samples' shares, the

@@ -37,6 +37,7 @@ CHANGES = {
     "precise_upscale": True,
     "descriptor_layout": "ubc",
     "pooling": (0.5, 1.0, 1.5),
+    "affine_shape": True,
     "upsampling_grid": "pixels",
     "extremum_rule": "vlfeat",
     "max_orientations": 1,

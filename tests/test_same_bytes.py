@@ -40,6 +40,10 @@ CASES = {
         synthetic(130, 120, seed=13),
         {"pooling": (0.5, 2**-0.5, 1, 2**0.5, 2), "normalization": "root", "descriptor_layout": "ubc"},
     ),
+    "affine shapes": (
+        synthetic(120, 130, seed=14),
+        {"affine_shape": True, "normalization": "root", "precise_upscale": True, "max_keypoints": 70},
+    ),
     "a megapixel": (synthetic(900, 1200, seed=9), {}),
 }
 KEPT = Path(__file__).with_name("support") / "hashes.json"

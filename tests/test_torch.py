@@ -36,7 +36,7 @@ def assert_same(a: Features, b: Features) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_both_ways_are_the_same_memory(torch, device, dtype):
-    features = SIFT(device=device, dtype=dtype).compute(IMAGE)
+    features = SIFT(device=device, dtype=dtype, affine_shape=True).compute(IMAGE)
     tensors = gpusift.torch.tensors(features)
     assert list(tensors) == NAMES
     again = gpusift.torch.features(tensors)
@@ -75,7 +75,7 @@ def test_tensors_from_the_user(torch, device):
 
 
 def test_unfit_tensors_are_refused(torch):
-    tensors = gpusift.torch.tensors(SIFT(device="cpu").compute(IMAGE))
+    tensors = gpusift.torch.tensors(SIFT(device="cpu", affine_shape=True).compute(IMAGE))
     with pytest.raises(ValueError, match=r"must have all of positions, .* octaves are missing"):
         gpusift.torch.features({name: tensors[name] for name in NAMES if name != "octaves"})
     with pytest.raises(ValueError, match=r"of one length, on one device, got .*'sigmas': \(3, 'cpu'\)"):

@@ -50,6 +50,7 @@ PARAMETER_HELP = {
     "extremum_rule": "Which extrema are keypoints: as IPOL and scikit-image, VLFeat and COLMAP, or OpenCV.",
     "max_orientations": "Largest number of features of a keypoint.  [default: all]",
     "descriptor_layout": "Order of the descriptor's values; ubc is OpenCV's and COLMAP's.",
+    "affine_shape": "Estimate the affine shape of each keypoint, for views from very different directions.",
     "pooling": "Sizes over which descriptors are pooled, of sigma: 0.5,0.71,1,1.41,2.  [default: one]",
 }
 CHOICES = {

@@ -29,7 +29,7 @@ from gpusift.parameters import Parameters
 from gpusift.refine import refine_pairs
 from gpusift.sift import SIFT
 from gpusift.sinks.colmap import as_os_error
-from gpusift.sinks.colmap.conventions import PIXEL_CENTRE
+from gpusift.sinks.colmap.conventions import PIXEL_CENTRE, regions_of
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS gpusift_refined (record TEXT)",  # one row: the matches and files that were used
@@ -187,15 +187,16 @@ class _Pictures(Sequence[NDArray[Any]]):
 
 def _features(rows: NDArray[Any], parameters: Parameters, shape: tuple[int, int]) -> Features:
     """A database's keypoints as features, with the levels nearest to their sigmas."""
-    sigmas = rows[:, 2].astype(np.float32)
+    sigmas, angles, shapes = regions_of(rows)
     octaves, scales = parameters.levels_of(sigmas, parameters.n_octaves_of(shape))
     return Features(
         positions=(rows[:, 1::-1] - PIXEL_CENTRE).astype(np.float32),
         sigmas=sigmas,
         scales=scales,
         octaves=octaves,
-        orientations=(np.pi / 2 - rows[:, 3]).astype(np.float32),
+        orientations=(np.pi / 2 - angles).astype(np.float32),
         responses=np.zeros(len(rows), np.float32),
+        affine_shapes=shapes,
     )
 
 

@@ -55,7 +55,7 @@ def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: Sizes | No
     values["REAL"] = "float" if dtype == np.float32 else "double"
     for other in kernel_sources.kernels().values():  # the file's other kernels must compile too
         if other.constant and other.stage == kernel.stage:
-            values[other.constant] = constant if other.name == name else 1
+            values[other.constant] = constant if other.constant == kernel.constant else 1
     used = kernel_sources.text(kernel.stage)
     return OPTIONS + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
 

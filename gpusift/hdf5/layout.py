@@ -90,6 +90,8 @@ def hloc_data(
         "oris": host.angles.astype(np.float32) % 360,  # float32 may round up to 360
         "image_size": np.array([image_shape[1], image_shape[0]], dtype=np.int64),
     }
+    if host.affine_shapes is not None:
+        data["affine_shapes"] = host.affine_shapes[:, ::-1, ::-1].astype(np.float32)
     if host.descriptors is not None:
         descriptors = host.descriptors
         columns = Columns(descriptors.shape[::-1], lambda chunk: root_sift(descriptors[chunk], normalization).T)

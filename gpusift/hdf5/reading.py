@@ -105,12 +105,18 @@ def _features(group: Any, which: str) -> tuple[tuple[int, int], Features]:
         orientations=np.arctan2(np.sin(turned), np.cos(turned)).astype(np.float32),
         responses=group["scores"][()].astype(np.float32) if "scores" in group else np.zeros(n, np.float32),
         descriptors=_bytes(group["descriptors"][()], which) if "descriptors" in group else None,
+        affine_shapes=_by_row_and_col(group["affine_shapes"][()]) if "affine_shapes" in group else None,
         provenance=provenance,
     )
     lengths = {name: len(array) for name, array in features.arrays().items()}
     if set(lengths.values()) != {n}:
         raise ValueError(f"{which} must have datasets of one length, got {lengths}")
     return (height, width), features
+
+
+def _by_row_and_col(shapes: np.ndarray) -> np.ndarray:
+    """Return (N, 2, 2) matrices by row and column, of those by x and y."""
+    return np.ascontiguousarray(shapes[:, ::-1, ::-1], np.float32)
 
 
 def _bytes(rooted: np.ndarray, which: str) -> np.ndarray:

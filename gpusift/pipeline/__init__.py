@@ -15,9 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from gpusift.features import Features
 from gpusift.parameters import Parameters
@@ -26,7 +25,8 @@ from gpusift.pipeline.computation import Wanted
 from gpusift.pipeline.key import Key
 from gpusift.pipeline.outcomes import Outcome, Unfit, with_provenance
 from gpusift.pipeline.plan import Plans
-from gpusift.stages import descriptor, intensities, orientation
+from gpusift.stages import affine_shape, descriptor, intensities, orientation
+from gpusift.stages.collection import no_features
 from gpusift.stages.intensities import Image
 from gpusift.stages.levels import ScaleSpace
 
@@ -126,12 +126,13 @@ def describe(plans: Plans, image: Image, features: Features, *, assign: bool = F
             return Unfit(ValueError, intensities.why_unfit(image))
         require_levels(parameters, features, n_octaves)
         if not n_octaves:
-            nothing = device.xp.empty((0, parameters.n_values), np.uint8)
-            return with_provenance(features.with_descriptors(nothing), parameters)
+            return with_provenance(no_features(device, parameters), parameters)
         with scale_space_of(plans, image) as space:
             if isinstance(space, Unfit):
                 return space
             biased = features.shifted(parameters.position_shift)
+            biased = affine_shape.estimate(device, space, biased, parameters)
+            features = replace(features, affine_shapes=biased.affine_shapes)
             if assign:
                 biased = orientation.assign(device, space, biased, parameters)
                 features = biased.shifted(-parameters.position_shift)

@@ -8,8 +8,6 @@ from contextlib import ExitStack, suppress
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from gpusift.devices import Copy
 from gpusift.features import Features
 from gpusift.pipeline import strips
@@ -18,7 +16,7 @@ from gpusift.pipeline.key import Key
 from gpusift.pipeline.outcomes import Outcome, Unfit, with_provenance
 from gpusift.pipeline.plan import Memory, Plan, Plans, bytes_of
 from gpusift.pipeline.results import outcomes_of, start_copy
-from gpusift.stages import intensities
+from gpusift.stages import collection, intensities
 from gpusift.stages.intensities import Image
 
 T = TypeVar("T")
@@ -326,7 +324,5 @@ def _nothing(plans: Plans, image: Image, wanted: Wanted) -> Outcome:
     if not intensities.is_fit(image):
         return Unfit(ValueError, intensities.why_unfit(image))
     device, parameters = plans.device, plans.parameters
-    reals, integers = device.xp.empty(0, device.dtype), device.xp.empty(0, np.int32)
-    values = device.xp.empty((0, parameters.n_values), np.uint8) if wanted.descriptors else None
-    features = Features(reals.reshape(0, 2), reals, integers, integers, reals, reals, values)
+    features = collection.no_features(device, parameters, with_descriptors=wanted.descriptors)
     return features.to_host() if wanted.on_host else features

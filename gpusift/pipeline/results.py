@@ -80,7 +80,8 @@ def wait_until_lists_fit(memory: Memory, plan: Plan, copy: Copy, on_host: bool) 
         header = collection.header_of(copied, plan.key.batch).copy()
     lengths = np.where(header[UNFIT] != 0, 0, header[USABLE_FEATURES])
     n_values = memory.parameters.n_values if plan.key.descriptors else 0
-    offsets = collection.offsets_of(lengths, collection.entry_bytes(memory.device.dtype, n_values))
+    entry = collection.entry_bytes(memory.device.dtype, n_values, has_shapes=memory.parameters.affine_shape)
+    offsets = collection.offsets_of(lengths, entry)
     block = _host_block(memory, plan, copied, offsets[-1]) if on_host else _device_block(memory, plan, offsets[-1])
     return Fitted(plan, header, block, offsets)
 
@@ -103,11 +104,11 @@ def outcomes_of(memory: Memory, plan: Plan, images: Sequence[Image], copy: Copy,
     fitted = wait_until_lists_fit(memory, plan, copy, on_host)
     if fitted is None:
         return None
-    n_values = memory.parameters.n_values if plan.key.descriptors else 0
+    n_values, has_shapes = memory.parameters.n_values if plan.key.descriptors else 0, memory.parameters.affine_shape
     return [
         Unfit(ValueError, intensities.why_unfit(image))
         if unfit
-        else collection.features_of(memory.device.dtype, fitted.block[start:], n, n_values)
+        else collection.features_of(memory.device.dtype, fitted.block[start:], n, n_values, has_shapes=has_shapes)
         for image, unfit, start, n in zip(
             images, fitted.header[UNFIT].tolist(), fitted.offsets, fitted.header[USABLE_FEATURES].tolist()
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpusift.devices import Device
 from gpusift.features import Features
-from gpusift.parameters import MAX_REFINEMENT_STEPS, Parameters, gaussian_taps
+from gpusift.parameters import MAX_ELONGATION, MAX_REFINEMENT_STEPS, SHAPE_WINDOW, Parameters, gaussian_taps
 from gpusift.pipeline.key import Key, Strip
 from gpusift.pipeline.outcomes import Outcome, Unfit
 from gpusift.pipeline.plan import SPARE, Memory, Plan, Plans, bytes_of
@@ -248,7 +248,10 @@ class _Detection:
         moves = MAX_REFINEMENT_STEPS + 1
         largest = parameters.n_scales + parameters.rule.accepted_offset
         sigma = parameters.sigma_min * 2 ** (largest / parameters.n_scales)
-        window = math.ceil(max(3 * parameters.lambda_ori, _descriptor_radius(parameters)) * sigma) + 3
+        radius = 3 * parameters.lambda_ori
+        if parameters.affine_shape:  # windows are squares in normalized coordinates
+            radius = 3 * math.sqrt(2) * max(parameters.lambda_ori, SHAPE_WINDOW) * MAX_ELONGATION
+        window = math.ceil(max(radius, _descriptor_radius(parameters)) * sigma) + 3
         return max(_wrong_rows(parameters, o) + moves, _wrong_rows(parameters, o, parameters.n_scales) + moves + window)
 
     def run(self, memory: Memory, plan: Plan, image: Image) -> StripFeatures | Unfit | None:
@@ -266,7 +269,8 @@ class _Detection:
         device, lists, header = memory.device, fitted.plan.lists, fitted.header
         n, n_keypoints = int(header[USABLE_FEATURES, 0]), int(header[USABLE_KEYPOINTS, 0])
         n_values = self.parameters.n_values if self.describes else 0
-        features = collection.features_of(device.dtype, fitted.block, n, n_values)
+        has_shapes = self.parameters.affine_shape
+        features = collection.features_of(device.dtype, fitted.block, n, n_values, has_shapes=has_shapes)
         candidates = device.to_host(lists.keypoints[0, :n_keypoints])
         of_keypoint = np.searchsorted(candidates, device.to_host(lists.features[0, :n]))
         return StripFeatures(features, n_keypoints, of_keypoint)
@@ -342,8 +346,9 @@ def _wrong_rows(parameters: Parameters, o: int, last: int | None = None) -> int:
 
 
 def _descriptor_radius(parameters: Parameters) -> float:
-    """Half the diagonal of a descriptor's window, in its sigmas."""
-    return math.sqrt(2) * parameters.lambda_descr * (1 + 1 / parameters.n_hist)
+    """Half the diagonal of the largest window of a descriptor, in its sigmas."""
+    elongation = MAX_ELONGATION if parameters.affine_shape else 1
+    return math.sqrt(2) * parameters.lambda_descr * (1 + 1 / parameters.n_hist) * elongation
 
 
 def _joined(device: Device, strips: list[StripFeatures]) -> Features:

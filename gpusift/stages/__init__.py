@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gpusift.stages import (
+    affine_shape,
     collection,
     descriptor,
     extrema,
@@ -40,6 +41,7 @@ STAGES = (
     Stage("extrema", extrema.steps, "extrema.cu", "Alg. 4 and 5: extrema of the difference of Gaussians"),
     Stage("refinement", refinement.steps, "refinement.cu", "Alg. 5 to 9: positions between samples, contrast, edges"),
     Stage("keypoint limit", selection.keypoint_steps, "selection.cu", "ours: at most max_keypoints keypoints"),
+    Stage("affine shape", affine_shape.steps, "affine_shape.cu", "Baumberg 2000: affine shapes, if they are wanted"),
     Stage("orientation", orientation.steps, "orientation.cu", "Alg. 11: reference orientations"),
     Stage("feature limit", selection.feature_steps, "selection.cu", "ours: at most max_keypoints features"),
     Stage("descriptor", descriptor.steps, "descriptor.cu", "Alg. 12: descriptors"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpusift.devices import Device
 from gpusift.features import Features
 from gpusift.parameters import Parameters
 from gpusift.stages.feature_lists import N_COUNTS, USABLE_FEATURES, aligned
@@ -46,6 +47,8 @@ def steps(work: Workspace) -> list[Step]:
             lists.responses,
             lists.octaves,
             lists.scales,
+            lists.shapes,
+            int(work.parameters.affine_shape),
             shift,
             work.parameters.n_values if work.with_descriptors else 0,
             results[:end].view(np.int32),
@@ -59,14 +62,15 @@ def header_bytes(batch: int) -> int:
     return aligned(4 * (N_COUNTS + 1) * batch)
 
 
-def entry_bytes(real: np.dtype, n_values: int) -> int:
-    """Bytes of a feature with a descriptor of so many values."""
-    return 5 * real.itemsize + 8 + n_values
+def entry_bytes(real: np.dtype, n_values: int, *, has_shapes: bool) -> int:
+    """Bytes of a feature with a descriptor of so many values, with or without an affine shape."""
+    return (9 if has_shapes else 5) * real.itemsize + 8 + n_values
 
 
 def bytes_of(real: np.dtype, parameters: Parameters, batch: int, entries: int) -> int:
     """Bytes of the results of a batch with so many features for each image."""
-    return header_bytes(batch) + batch * aligned(entries * entry_bytes(real, parameters.n_values))
+    of_entry = entry_bytes(real, parameters.n_values, has_shapes=parameters.affine_shape)
+    return header_bytes(batch) + batch * aligned(entries * of_entry)
 
 
 def header_of(results: np.ndarray, batch: int) -> np.ndarray:
@@ -90,7 +94,7 @@ def offsets_of(lengths: np.ndarray, size: int) -> list[int]:
     return offsets
 
 
-def features_of(real: np.dtype, memory: Any, n: int, n_values: int) -> Features:
+def features_of(real: np.dtype, memory: Any, n: int, n_values: int, *, has_shapes: bool) -> Features:
     """The `n` features of one image: views of bytes, on the device or on the host, which begin with them."""
     start = 0
 
@@ -102,6 +106,13 @@ def features_of(real: np.dtype, memory: Any, n: int, n_values: int) -> Features:
 
     positions = view((n, 2), real)
     sigmas, orientations, responses = (view((n,), real) for _ in range(3))
+    shapes = view((n, 2, 2), real) if has_shapes else None
     octaves, scales = view((n,), np.int32), view((n,), np.int32)
     descriptors = view((n, n_values), np.uint8) if n_values else None
-    return Features(positions, sigmas, scales, octaves, orientations, responses, descriptors)
+    return Features(positions, sigmas, scales, octaves, orientations, responses, descriptors, shapes)
+
+
+def no_features(device: Device, parameters: Parameters, *, with_descriptors: bool = True) -> Features:
+    """The features, none, of an image without an octave, on the device."""
+    n_values = parameters.n_values if with_descriptors else 0
+    return features_of(device.dtype, device.memory(0), 0, n_values, has_shapes=parameters.affine_shape)

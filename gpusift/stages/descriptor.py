@@ -32,6 +32,7 @@ def _plain(work: Workspace) -> Step:
         *_features(work),
         *_form(work.parameters),
         work.lists.descriptors,
+        constant=int(work.parameters.affine_shape),
         sizes=_sizes(work.parameters),
     )
 
@@ -71,6 +72,7 @@ def _pooled(work: Workspace, octaves: range | None = None, carried: Any = None, 
         int(carried is not None),
         int(ends),
         work.lists.descriptors,
+        constant=int(parameters.affine_shape),
         sizes=_sizes(parameters),
     )
 
@@ -89,6 +91,7 @@ def _features(work: Workspace) -> tuple[Any, ...]:
         lists.sigmas,
         lists.octaves,
         lists.scales,
+        lists.shapes,
         work.parameters.delta_min,
     )
 
@@ -122,9 +125,9 @@ def describe(device: Device, space: ScaleSpace, features: Features, parameters: 
     space : ScaleSpace
         The Gaussian levels.
     features : Features
-        N keypoints with their orientations.
+        N keypoints with their orientations, and with their shapes if the parameters have `affine_shape`.
     parameters : Parameters
-        lambda_descr, n_hist, n_ori, normalization, descriptor_layout and pooling are used.
+        lambda_descr, n_hist, n_ori, normalization, descriptor_layout, pooling and affine_shape are used.
 
     Returns
     -------

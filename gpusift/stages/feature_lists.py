@@ -48,6 +48,8 @@ class FeatureLists:
         orientations of a keypoint beyond the first.
     positions : (B, capacity, 2) array
         Of the candidates, as are `sigmas`, `responses` (reals), `octaves` and `scales` (int32).
+    shapes : (B, capacity, 2, 2) array
+        Affine shapes of the candidates; (B, 0, 2, 2) without `affine_shape`.
     keypoints, features : (B, capacity) arrays of int32
         Indices of candidates.
     angles : (B, capacity, n_bins) array
@@ -73,6 +75,7 @@ class FeatureLists:
     responses: Any
     octaves: Any
     scales: Any
+    shapes: Any
     keypoints: Any
     features: Any
     angles: Any
@@ -110,7 +113,7 @@ def allocate(
     device : Device
         The device of the lists.
     parameters : Parameters
-        n_bins, n_hist and n_ori are used.
+        n_bins, n_hist, n_ori and affine_shape are used.
     batch, capacity, n_rows : int
         Number of images, of entries of a list, and of rows of all octaves.
     memory : callable, optional
@@ -148,6 +151,7 @@ def _fields(
         **dict.fromkeys(("keys", "grouped"), (entries, np.int64)),
         **dict.fromkeys(integers, (entries, np.int32)),
         "positions": ((*entries, 2), real),
+        "shapes": ((batch, capacity if parameters.affine_shape else 0, 2, 2), real),
         **dict.fromkeys(("sigmas", "responses", "orientations"), (entries, real)),
         "angles": ((*entries, parameters.n_bins), real),
         "descriptors": ((*entries, parameters.n_values), np.uint8),
@@ -169,6 +173,8 @@ def of_features(device: Device, parameters: Parameters, features: Features, capa
     lists = allocate(device, parameters, 1, capacity, 1)
     for name in ("positions", "sigmas", "responses", "octaves", "scales", "orientations"):
         getattr(lists, name)[0, :n] = getattr(features, name)
+    if features.affine_shapes is not None:
+        lists.shapes[0, :n] = features.affine_shapes
     lists.keypoints[0, :n] = lists.features[0, :n] = device.xp.arange(n, dtype=np.int32)
     lists.counts[CANDIDATES : USABLE_FEATURES + 1] = n
     return lists

@@ -47,6 +47,7 @@ def steps(work: Workspace) -> list[Step]:
         lists.sigmas,
         lists.octaves,
         lists.scales,
+        lists.shapes,
         parameters.delta_min,
         parameters.lambda_ori,
         parameters.n_bins,
@@ -56,6 +57,7 @@ def steps(work: Workspace) -> list[Step]:
         parameters.bin_centre,
         lists.further,
         lists.angles,
+        constant=int(parameters.affine_shape),
         sizes={"MAX_BINS": parameters.n_bins},
     )
     spread = device.prepare(
@@ -90,9 +92,10 @@ def assign(device: Device, space: ScaleSpace, features: Features, parameters: Pa
     space : ScaleSpace
         The Gaussian levels.
     features : Features
-        N keypoints.
+        N keypoints, with their shapes if the parameters have `affine_shape`.
     parameters : Parameters
-        n_bins, lambda_ori, c_max, max_orientations, upright and descriptor_layout are used.
+        n_bins, lambda_ori, c_max, max_orientations, upright, affine_shape and
+        descriptor_layout are used.
 
     Returns
     -------
@@ -112,4 +115,6 @@ def assign(device: Device, space: ScaleSpace, features: Features, parameters: Pa
         capacity = n
     of_candidate = lists.features[0, :n]
     arrays = {name: getattr(lists, name)[0][of_candidate] for name in OF_CANDIDATES}
+    if parameters.affine_shape:
+        arrays["affine_shapes"] = lists.shapes[0][of_candidate]
     return Features(**arrays, orientations=lists.orientations[0, :n])

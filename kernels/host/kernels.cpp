@@ -6,6 +6,7 @@
 #include "../scale_space.cu"
 #include "../extrema.cu"
 #include "../refinement.cu"
+#include "../affine_shape.cu"
 #include "../orientation.cu"
 #include "../selection.cu"
 #include "../descriptor.cu"
@@ -68,9 +69,10 @@ Thunk find(std::string_view name, int constant) {
     if (name == "decimate") return thunk<decimate>;
     if (name == "find_extrema") return thunk<find_extrema>;
     if (name == "refine") return thunk<refine>;
-    if (name == "assign_orientations") return thunk<assign_orientations>;
-    if (name == "describe") return thunk<describe>;
-    if (name == "describe_pooled") return thunk<describe_pooled>;
+    if (name == "estimate_shapes") return thunk<estimate_shapes>;
+    if (name == "assign_orientations") return constant ? thunk<assign_orientations<1>> : thunk<assign_orientations<0>>;
+    if (name == "describe") return constant ? thunk<describe<1>> : thunk<describe<0>>;
+    if (name == "describe_pooled") return constant ? thunk<describe_pooled<1>> : thunk<describe_pooled<0>>;
     if (name == "limit_list") return thunk<limit_list>;
     if (name == "rank_in_cells") return thunk<rank_in_cells>;
     if (name == "list_upright") return thunk<list_upright>;

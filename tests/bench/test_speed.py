@@ -10,8 +10,8 @@ from gpusift.stages import STAGES
 from tests.support.checkout import run_module
 
 ENGINES = ("gpusift-cuda", "gpusift-cpu", "opencv", "scikit-image")
-LIMITS = {"keypoint limit", "feature limit"}  # stages without steps by default
-ROWS = ["upload", *(stage.name for stage in STAGES if stage.name not in LIMITS), "download"]
+OPTIONAL = {"keypoint limit", "affine shape", "feature limit"}  # stages without steps by default
+ROWS = ["upload", *(stage.name for stage in STAGES if stage.name not in OPTIONAL), "download"]
 
 
 @pytest.fixture(scope="module")

@@ -112,6 +112,8 @@ BAD_PARAMETERS = [
     ({"max_keypoints": True}, TypeError, "max_keypoints.*True"),
     ({"keep": "best"}, ValueError, "keep must be one of 'response', 'scale', 'grid', got 'best'"),
     ({"upright": 1}, TypeError, "upright must be True or False, got 1"),
+    ({"affine_shape": 1}, TypeError, "affine_shape must be True or False, got 1"),
+    ({"affine_shape": True, "upright": True}, ValueError, "upright must be False with affine_shape.*got True"),
     ({"precise_upscale": "yes"}, TypeError, "precise_upscale.*'yes'"),
     ({"normalization": "l1"}, ValueError, "normalization must be one of 'l2', 'root', got 'l1'"),
     ({"descriptor_layout": None}, ValueError, "descriptor_layout.*'ubc'.*None"),

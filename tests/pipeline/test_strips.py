@@ -56,6 +56,8 @@ CASES = {
     "pooled": (IMAGE, {"pooling": (0.5, 1, 2), "precise_upscale": True}),
     "pooled, strongest": (TALL, {"pooling": (0.3, 0.8, 1.6), "max_keypoints": 40, "upright": True}),
     "pooled, one octave": (TALL, {"pooling": (0.5, 2), "n_octaves": 1, "n_scales": 2, "lambda_descr": 3}),
+    "affine shapes": (TALL, {"affine_shape": True, "lambda_descr": 2}),
+    "affine shapes, pooled": (TALL, {"affine_shape": True, "lambda_descr": 2, "pooling": (0.7, 1.4)}),
     "booleans": (IMAGE > 120, {}),
     "16 bit": (IMAGE.astype(np.int16) * 99, {}),
     "float64": (IMAGE / 255, {"dtype": "float64"}),

@@ -20,6 +20,7 @@ from gpusift.parquet import read, schema_of
 from gpusift.sinks import open_sink
 from gpusift.sinks import parquet as sink_parquet
 from gpusift.sinks.base import record_of, settings_in
+from gpusift.sinks.colmap.conventions import regions_of
 from tests.support.sink_writer import SETTINGS, SHAPE, check, features_of, name_of
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
@@ -109,6 +110,48 @@ def test_colmap_has_the_rows_that_pycolmap_writes(tmp_path):
             database.write_descriptors(i, pycolmap.FeatureDescriptors(kind, features_of(name).descriptors))
     ours, theirs = (dump(tmp_path / name) for name in ("sink.db", "theirs.db"))
     assert [line for line in ours if "gpusift" not in line] == theirs
+
+
+def test_colmap_reads_affine_shapes(tmp_path):
+    """As matrices: the shape times a circular keypoint of COLMAP's, of this scale and orientation."""
+    picture = np.ascontiguousarray(data.camera()[100:300, 100:300])
+    features = SIFT(**{**colmap.SIFT_PARAMETERS, "affine_shape": True}, device="cpu").compute(picture)
+    sink = open_sink(tmp_path / "c.db", {**SETTINGS, "affine_shape": True})
+    sink.write("a.png", features, picture.shape)
+    sink.close()
+    with pycolmap.Database.open(tmp_path / "c.db") as database:
+        rows = database.read_keypoints(1)
+    assert rows.shape == (len(features), 6)
+    for row, position, sigma, angle, shape in zip(
+        rows, features.positions, features.sigmas, features.angles, features.affine_shapes, strict=True
+    ):
+        circle = np.linalg.inv(shape[::-1, ::-1]) @ row[2:].reshape(2, 2)
+        columns = {"x": row[0], "y": row[1], **dict(zip(("a11", "a12", "a21", "a22"), circle.ravel(), strict=True))}
+        theirs = pycolmap.FeatureKeypoint({key: float(value) for key, value in columns.items()})
+        assert (theirs.x, theirs.y) == pytest.approx(position[::-1] + 0.5, abs=1e-3)
+        assert theirs.compute_scale() == pytest.approx(sigma, rel=1e-4)
+        away = np.exp(1j * (theirs.compute_orientation() - np.deg2rad(angle)))
+        assert np.abs(np.angle(away)) < 1e-3
+        assert (theirs.compute_shear() + np.pi / 2) % np.pi == pytest.approx(np.pi / 2, abs=1e-3)
+    sigmas, angles, shapes = regions_of(rows)
+    np.testing.assert_allclose(sigmas, features.sigmas, rtol=1e-4)
+    np.testing.assert_allclose(shapes, features.affine_shapes, atol=1e-3)
+    away = np.angle(np.exp(1j * (angles - np.deg2rad(features.angles))))
+    assert np.abs(away).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["out.h5", "out.parquet", "folder"])
+def test_affine_shapes_are_read_again(tmp_path, name):
+    features = SIFT(affine_shape=True, normalization="root", device="cpu").compute(data.camera()[100:300, 100:300])
+    sink = open_sink(tmp_path / name, {**SETTINGS, "affine_shape": True})
+    sink.write("a", features, (200, 200))
+    sink.close()
+    if name == "folder":
+        again = npz.load(tmp_path / name / "a.npz")
+    else:
+        ((_, _, again),) = (hdf5.read if name == "out.h5" else read)(tmp_path / name)
+    np.testing.assert_allclose(again.affine_shapes, features.affine_shapes, rtol=0, atol=0)
+    assert again.affine_shapes.shape == (len(features), 2, 2)
 
 
 def dump(path: Path) -> list[str]:

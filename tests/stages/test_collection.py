@@ -21,7 +21,7 @@ def filled_lists(device, parameters, lengths, seed):
     rng = np.random.default_rng(seed)
     lists = feature_lists.allocate(device, parameters, len(lengths), CAPACITY, 1)
     host = {}
-    for name in (*OF_CANDIDATES, "orientations", "descriptors", "features", "counts"):
+    for name in (*OF_CANDIDATES, "shapes", "orientations", "descriptors", "features", "counts"):
         array = getattr(lists, name)
         if array.dtype.kind == "f":
             host[name] = rng.random(array.shape).astype(array.dtype)
@@ -48,8 +48,11 @@ def collected(device, parameters, lists, unfit, with_descriptors):
     return device.to_host(results)
 
 
-def require_collected(device_name, lengths, unfit, n_hist=4, n_ori=8, with_descriptors=True, dtype="float32", seed=0):
-    device, parameters = get_device(device_name, dtype), Parameters(n_hist=n_hist, n_ori=n_ori)
+def require_collected(
+    device_name, lengths, unfit, n_hist=4, n_ori=8, with_descriptors=True, dtype="float32", seed=0, has_shapes=False
+):
+    device = get_device(device_name, dtype)
+    parameters = Parameters(n_hist=n_hist, n_ori=n_ori, affine_shape=has_shapes)
     with device.active():
         lists, host = filled_lists(device, parameters, lengths, seed)
         results = collected(device, parameters, lists, unfit, with_descriptors)
@@ -58,14 +61,20 @@ def require_collected(device_name, lengths, unfit, n_hist=4, n_ori=8, with_descr
     np.testing.assert_array_equal(header[collection.UNFIT], unfit)
     kept = [0 if is_unfit else length for length, is_unfit in zip(lengths, unfit)]
     n_values = parameters.n_values if with_descriptors else 0
-    offsets = collection.offsets_of(np.array(kept), collection.entry_bytes(device.dtype, n_values))
+    offsets = collection.offsets_of(
+        np.array(kept), collection.entry_bytes(device.dtype, n_values, has_shapes=has_shapes)
+    )
     assert all(offset % ALIGNMENT == 0 for offset in offsets)
     block = results[collection.header_bytes(len(lengths)) :]
     for z, (n, start) in enumerate(zip(kept, offsets)):
-        features = collection.features_of(device.dtype, block[start:], n, n_values)
+        features = collection.features_of(device.dtype, block[start:], n, n_values, has_shapes=has_shapes)
         of_candidate = host["features"][z, :n]
         for name in OF_CANDIDATES:
             np.testing.assert_array_equal(getattr(features, name), host[name][z][of_candidate])
+        if has_shapes:
+            np.testing.assert_array_equal(features.affine_shapes, host["shapes"][z][of_candidate])
+        else:
+            assert features.affine_shapes is None
         np.testing.assert_array_equal(features.orientations, host["orientations"][z, :n])
         if with_descriptors:
             np.testing.assert_array_equal(features.descriptors, host["descriptors"][z, :n])
@@ -80,13 +89,16 @@ def require_collected(device_name, lengths, unfit, n_hist=4, n_ori=8, with_descr
     st.booleans(),
     st.sampled_from(["float32", "float64"]),
     st.integers(0, 9),
+    st.booleans(),
 )
-def test_features_of_any_lengths(images, sizes, with_descriptors, dtype, seed):
+def test_features_of_any_lengths(images, sizes, with_descriptors, dtype, seed, has_shapes):
     lengths, unfit = zip(*images)
-    require_collected("cpu", lengths, unfit, *sizes, with_descriptors, dtype, seed)
+    require_collected("cpu", lengths, unfit, *sizes, with_descriptors, dtype, seed, has_shapes)
 
 
 @pytest.mark.parametrize("lengths", [[0], [40], [3, 0, 17, 40, 1]])
 @pytest.mark.parametrize("n_ori", [8, 5])
-def test_features_on_every_device(device, lengths, n_ori):
-    require_collected(device, lengths, [n == 17 for n in lengths], n_hist=3, n_ori=n_ori)
+@pytest.mark.parametrize("has_shapes", [False, True])
+def test_features_on_every_device(device, lengths, n_ori, has_shapes):
+    unfit = [n == 17 for n in lengths]
+    require_collected(device, lengths, unfit, n_hist=3, n_ori=n_ori, has_shapes=has_shapes)

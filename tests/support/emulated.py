@@ -17,9 +17,10 @@ from tests.support.checkout import ROOT
 SANITIZERS = ("thread", "address,undefined")
 
 # What runs every kernel (emulated_run.py), and the files whose barriers another part than the stages runs.
-PARTS = ("stages", "selection", "pooling", "matching", "alignment")
+PARTS = ("stages", "selection", "pooling", "shapes", "matching", "alignment")
 PART_OF = {
     "affine.cuh": "alignment",
+    "affine_shape.cu": "shapes",
     "alignment.cu": "alignment",
     "alignment.cuh": "alignment",
     "best_two.cuh": "matching",

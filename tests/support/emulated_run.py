@@ -8,7 +8,7 @@ from gpusift.parameters import Parameters
 from gpusift.stages import selection
 from tests.support import alignment, brute_force
 from tests.support.emulated import EmulatedDevice
-from tests.support.same_bytes import pooling_digests, selection_digests, stage_digests
+from tests.support.same_bytes import pooling_digests, selection_digests, shape_digests, stage_digests
 
 
 def digests(device, parts) -> list[str]:
@@ -17,6 +17,7 @@ def digests(device, parts) -> list[str]:
         "stages": lambda: stage_digests(device, Parameters(n_octaves=2)),
         "selection": lambda: selection_of(device, (2,)) + selection_of(device, selection.BLOCK),
         "pooling": lambda: pooling_digests(device, Parameters(n_octaves=2)),
+        "shapes": lambda: shape_digests(device, Parameters(n_octaves=2)),
         "matching": lambda: [brute_force.digest(device)],
         "alignment": lambda: [alignment.digest(device)],
     }

@@ -226,7 +226,15 @@ def matching_launches() -> tuple[Launch, ...]:
 def optional_launches() -> tuple[Launch, ...]:
     """The launches of kernels that only options need, sorted."""
     options = launches_of(Parameters(max_keypoints=3, keep="grid", upright=True, pooling=(1, 2)))
-    return tuple(launch for launch in options if launch.stage == "selection" or launch.kernel == "describe_pooled")
+    chosen = [launch for launch in options if launch.stage == "selection" or launch.kernel == "describe_pooled"]
+    shaped = (Parameters(affine_shape=True), Parameters(affine_shape=True, pooling=(1, 2)))
+    chosen += [
+        launch
+        for parameters in shaped
+        for launch in launches_of(parameters)
+        if launch.stage == "affine_shape" or (launch.stage in ("orientation", "descriptor") and launch.constant)
+    ]
+    return tuple(dict.fromkeys(chosen))
 
 
 def default_launches() -> tuple[Launch, ...]:

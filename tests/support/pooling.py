@@ -74,11 +74,15 @@ def window_samples(row, col, sigma, orientation, shape, parameters: Parameters):
 
 def histograms(slope, row, col, sigma, orientation, parameters: Parameters) -> np.ndarray:
     """(n_values,) the histograms of a window of size sigma, samples (Alg. 12, lines 6 to 13)."""
+    rows, cols, *turned = window_samples(row, col, sigma, orientation, slope[0].shape, parameters)
+    return histograms_of(slope[0][rows, cols], slope[1][rows, cols], *turned, sigma, orientation, parameters)
+
+
+def histograms_of(by_row, by_col, turned_rows, turned_cols, sigma, orientation, parameters: Parameters) -> np.ndarray:
+    """(n_values,) the histograms of samples with these gradients, at these turned offsets from the window's centre."""
     n_hist, n_ori = parameters.n_hist, parameters.n_ori
     spread = parameters.lambda_descr * sigma
     found = np.zeros((n_hist + 2, n_hist + 2, n_ori))  # with a rim
-    rows, cols, turned_rows, turned_cols = window_samples(row, col, sigma, orientation, slope[0].shape, parameters)
-    by_row, by_col = slope[0][rows, cols], slope[1][rows, cols]
     weights = np.hypot(by_row, by_col) * np.exp(-(turned_rows**2 + turned_cols**2) / (2 * spread**2))
     places = [turned * n_hist / (2 * spread) + (n_hist + 1) / 2 for turned in (turned_rows, turned_cols)]
     direction = np.mod(np.arctan2(by_col, by_row) - orientation, 2 * np.pi) * n_ori / (2 * np.pi)

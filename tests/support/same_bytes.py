@@ -14,7 +14,10 @@ def digest(features) -> str:
     """SHA-256 of all arrays of the features, in a fixed order, types and byte order."""
     host = features.to_host()
     whole = hashlib.sha256()
-    for name in ("positions", "sigmas", "scales", "octaves", "orientations", "responses", "descriptors"):
+    names = ("positions", "sigmas", "scales", "octaves", "orientations", "responses", "descriptors", "affine_shapes")
+    for name in names:
+        if getattr(host, name) is None:
+            continue
         array = np.ascontiguousarray(getattr(host, name))
         whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
         whole.update(array.tobytes())
@@ -42,6 +45,7 @@ def every_digest(device, parameters) -> list[str]:
         *stage_digests(device, parameters),
         *selection_digests(device, parameters),
         *pooling_digests(device, parameters),
+        *shape_digests(device, parameters),
     ]
 
 
@@ -65,6 +69,12 @@ def selection_digests(device, parameters) -> list[str]:
 def pooling_digests(device, parameters) -> list[str]:
     """Those of descriptors that are pooled over several sizes of their window."""
     return _digests(device, replace(parameters, pooling=(0.5, 1, 1.7)))
+
+
+def shape_digests(device, parameters) -> list[str]:
+    """Those of keypoints with affine shapes, with plain descriptors and with pooled ones."""
+    plain = replace(parameters, affine_shape=True)
+    return _digests(device, plain, replace(plain, pooling=(0.5, 1)))
 
 
 def _digests(device, *several) -> list[str]:

@@ -9,7 +9,10 @@ from gpusift.stages import Stage
 
 TABLE = "gpusift/stages/__init__.py"
 SHARED_KERNELS = {"lists.cu"}  # of all stages
-OPTIONAL_KERNELS = {"selection.cu"}  # of options that are off by default, which the bench does not count
+OPTIONAL_KERNELS = {
+    "selection.cu",
+    "affine_shape.cu",
+}  # of options that are off by default, which the bench does not count
 OTHER_KERNELS = {"matching.cu", "alignment.cu"}  # after the features
 SHARED_MODULES = {"blur_order", "feature_lists", "levels", "workspace"}
 SIGNATURE = re.compile(r"^KERNEL(?:_OF\(\w+\))? (\w+)\(", re.MULTILINE)

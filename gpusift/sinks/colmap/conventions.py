@@ -1,8 +1,8 @@
 """COLMAP's conventions: what its database holds of an image; parameters of SIFT for it.
 
-- keypoints: (N, 4) float32: x (column), y (row), sigma, angle. The centre of the upper left pixel is at (0.5, 0.5);
-  lengths are in pixels of the file as it is stored, because COLMAP does not turn pictures as EXIF says; the angle is in
-  radians, from the x axis towards the y axis;
+- keypoints: (N, 4) float32: x (column), y (row), sigma, angle; or, with affine shapes, (N, 6): x, y, a11, a12, a21,
+  a22. The centre of the upper left pixel is at (0.5, 0.5); lengths are in pixels of the file as it is stored, because
+  COLMAP does not turn pictures as EXIF says; the angle is in radians, from the x axis towards the y axis;
 - descriptors: (N, 128) uint8: 512 times RootSIFT, in Lowe's order of bins, `SIFT(descriptor_layout="ubc")`;
 - every image has a row of both, even if it has no features.
 """
@@ -31,6 +31,7 @@ SIFT_PARAMETERS: dict[str, Any] = {
 }
 
 DESCRIPTOR_BYTES = 128
+SIMILARITY_COLUMNS = 4  # of keypoints that have no matrix
 COLMAPS_TABLES = {"cameras", "rigs", "frames", "frame_data", "images", "keypoints", "descriptors", "pose_priors"}
 PIXEL_CENTRE = 0.5  # of the upper left pixel, in both coordinates
 
@@ -45,14 +46,44 @@ def keypoint_rows(features: Features) -> np.ndarray:
 
     Returns
     -------
-    rows : (N, 4) float32 array
+    rows : (N, 4) or (N, 6) float32 array
         x and y, pixels, the centre of the upper left one at (0.5, 0.5); sigma, pixels; angle, radians in [0, 2 pi),
-        from the x axis towards the y axis.
+        from the x axis towards the y axis. Of features with affine shapes, in place of the last two, the matrix A of
+        COLMAP's `FeatureKeypoint`, a11, a12, a21 and a22: sigma times the shape times the rotation by the angle.
     """
     host = features.to_host().unbiased()
     positions = host.positions[:, ::-1].astype(np.float64) + PIXEL_CENTRE
     angles = np.deg2rad(host.angles.astype(np.float64))
-    return np.column_stack((positions, host.sigmas, angles)).astype(np.float32)
+    if host.affine_shapes is None:
+        return np.column_stack((positions, host.sigmas, angles)).astype(np.float32)
+    cosines, sines = np.cos(angles), np.sin(angles)
+    rotations = np.stack((cosines, -sines, sines, cosines), axis=-1).reshape(-1, 2, 2)
+    by_x_and_y = host.affine_shapes[:, ::-1, ::-1].astype(np.float64)
+    matrices = host.sigmas[:, None, None].astype(np.float64) * by_x_and_y @ rotations
+    return np.column_stack((positions, matrices.reshape(-1, 4))).astype(np.float32)
+
+
+def regions_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return sigmas, angles and affine shapes of a database's keypoints: the reverse of `keypoint_rows`.
+
+    Parameters
+    ----------
+    rows : (N, 4) or (N, 6) array
+
+    Returns
+    -------
+    sigmas, angles : (N,) arrays of float32
+        Pixels; radians, from the x axis towards the y axis.
+    shapes : (N, 2, 2) array of float32, or None
+        As `Features.affine_shapes`; None of rows without a matrix.
+    """
+    if rows.shape[1] == SIMILARITY_COLUMNS:
+        return rows[:, 2].astype(np.float32), rows[:, 3].astype(np.float32), None
+    left, axes, right = np.linalg.svd(rows[:, 2:].reshape(-1, 2, 2).astype(np.float64))
+    sigmas, rotations = axes[:, 1], left @ right
+    angles = np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0])
+    by_x_and_y = (left * (axes / sigmas[:, None])[:, None]) @ left.transpose(0, 2, 1)
+    return sigmas.astype(np.float32), angles.astype(np.float32), by_x_and_y[:, ::-1, ::-1].astype(np.float32)
 
 
 def check_descriptors(features: Features) -> None:
