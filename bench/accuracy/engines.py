@@ -35,6 +35,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gpusift root only refined": ROOT,
     "gpusift root pooled": {**ROOT, "pooling": SIZES},
     "gpusift root pooled refined": {**ROOT, "pooling": SIZES},
+    "gpusift root affine": {**ROOT, "affine_shape": True},
+    "gpusift root affine refined": {**ROOT, "affine_shape": True},
     "gpusift as COLMAP": AS_COLMAP,
     "gpusift as COLMAP refined": AS_COLMAP,
     "gpusift as COLMAP pooled": {**AS_COLMAP, "pooling": SIZES},
