@@ -27,6 +27,7 @@ from gpusift.sift import SIFT
 from gpusift.stages import intensities
 from gpusift.stages.levels import ScaleSpace
 
+LEAST_ELONGATION, MOST_ELONGATION = 0.5, 100.0  # of affine shapes that are used
 LEAST_SIGMA, MOST_SIGMA = 1e-6, 1e6  # pixels; beyond them their quotients overflow
 TURN = 6.2832  # 2 pi, with rounding
 MATCHES_AT_ONCE = 1 << 16  # of several pairs: the templates of so many take 250 MB
@@ -194,6 +195,7 @@ class Refiner:
             asarray(features.octaves, np.int32),
             asarray(features.orientations, reals),
             asarray(features.responses, reals),
+            affine_shapes=None if features.affine_shapes is None else asarray(features.affine_shapes, reals),
         )
 
     def _require_inside(self, features: Features, shape: tuple[int, int], which: str) -> None:
@@ -208,6 +210,15 @@ class Refiner:
                 f"{which}orientations must be radians between -2 pi and 2 pi, got {float(orientations.min()):g} to "
                 f"{float(orientations.max()):g}; assign them, e.g. by SIFT.describe"
             )
+        if features.affine_shapes is not None:
+            (rr, rc), (cr, cc) = features.affine_shapes.transpose(1, 2, 0)
+            elongations = rr * cc - rc * cr
+            if not bool(((elongations >= LEAST_ELONGATION) & (elongations <= MOST_ELONGATION)).all()):
+                raise ValueError(
+                    f"{which}affine_shapes must be matrices with a determinant between {LEAST_ELONGATION:g} and "
+                    f"{MOST_ELONGATION:g}, got {float(elongations.min()):g} to {float(elongations.max()):g}; compute "
+                    "them by SIFT(affine_shape=True)"
+                )
         ends = features.positions.min(axis=0), features.positions.max(axis=0)
         lowest, highest = ([float(side) for side in end] for end in ends)
         if not (min(lowest) >= -1 and highest[0] <= shape[0] and highest[1] <= shape[1]):

@@ -1,6 +1,7 @@
 // Points of a level under an affine map.
 #pragma once
 #include "octave.cuh"
+#include "shape.cuh"
 
 #define LEAST_DETERMINANT real(0.25)  // of the matrix of an increment and its inverse
 
@@ -71,4 +72,24 @@ DEVICE Affine similarity(real row, real col, real turn, real scale) {
     real sine, cosine;
     sine_cosine(turn, &sine, &cosine);
     return {row, col, cosine * scale, -sine * scale, sine * scale, cosine * scale};
+}
+
+// A map between keypoints with affine shapes: `turned`, which maps their normalized coordinates, between those of their
+// images. It takes the first shape's normalized coordinates, and stretches to the second's.
+DEVICE Affine between(Affine turned, Circle, Circle) { return turned; }
+DEVICE Affine between(Affine turned, Shape first, Shape second) {
+    const real per = 1 / first.elongation();
+    const real rr = first.cc * per, rc = -first.rc * per, cc = first.rr * per;  // the inverse
+    const Affine from{turned.row,
+                      turned.col,
+                      turned.rr * rr + turned.rc * rc,
+                      turned.rr * rc + turned.rc * cc,
+                      turned.cr * rr + turned.cc * rc,
+                      turned.cr * rc + turned.cc * cc};
+    return {from.row,
+            from.col,
+            second.rr * from.rr + second.rc * from.cr,
+            second.rr * from.rc + second.rc * from.cc,
+            second.rc * from.rr + second.cc * from.cr,
+            second.rc * from.rc + second.cc * from.cc};
 }

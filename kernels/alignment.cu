@@ -8,9 +8,9 @@
 //     d = H^-1 sum_u w(u) J(u) (I(x(u)) - T(u)),   H = sum_u w(u) J(u) J(u)^T,   J = dT / d(shift, matrix),
 //     x(u) <- x(d^-1(u)),   d(u) = u + shift + matrix u,
 //
-// repeated n_steps times, from the rotation and scale of the two keypoints. w is a Gaussian, but 0 for samples outside
-// or within MARGIN of the border of either image (of the second under the first x(u)). H is that of the template, so it
-// is made once. All sums have a fixed order.
+// repeated n_steps times, from the rotation and scale of the two keypoints, and their affine shapes if they have some.
+// w is a Gaussian, but 0 for samples outside or within MARGIN of the border of either image (of the second under the
+// first x(u)). H is that of the template, so it is made once. All sums have a fixed order.
 #include "alignment.cuh"
 
 // The templates of keypoints; one block each.
@@ -51,6 +51,7 @@ KERNEL sample_templates(const real* __restrict__ levels, const long long* __rest
 //     levels, octaves, in_octave, in_scale, positions, sigmas   as above, of the second image and its keypoints
 //     turns      (n,)                orientation of the second keypoint less that of the first, radians
 //     templates, inside              of the first keypoints, as above
+//     first_shapes, shapes (n, 2, 2)     affine shapes of the first and second keypoints; not read if SHAPED is 0
 //     n_steps                        of the algorithm
 //     max_shift                      largest distance from the second keypoint, sigmas
 //     min_correlation                least weighted correlation of the aligned patch with the template
@@ -58,20 +59,23 @@ KERNEL sample_templates(const real* __restrict__ levels, const long long* __rest
 //     maps       (n, 4)              matrix from sigmas of the template to input pixels, row by row
 //     correlations (n,)              0 where not aligned
 //     aligned    (n,)                1 if the template was aligned, otherwise 0
-KERNEL align_templates(const real* __restrict__ levels, const long long* __restrict__ octaves,
-                       const int* __restrict__ in_octave, const int* __restrict__ in_scale,
-                       const real* __restrict__ positions, const real* __restrict__ sigmas,
-                       const real* __restrict__ turns, const real* __restrict__ templates,
-                       const unsigned char* __restrict__ inside, const int n, const real delta_min, const real spacing,
-                       const int n_steps, const real max_shift, const real min_correlation, real* __restrict__ refined,
-                       real* __restrict__ maps, real* __restrict__ correlations, int* __restrict__ aligned) {
+KERNEL_OF(SHAPED) align_templates(const real* __restrict__ levels, const long long* __restrict__ octaves,
+                                  const int* __restrict__ in_octave, const int* __restrict__ in_scale,
+                                  const real* __restrict__ positions, const real* __restrict__ sigmas,
+                                  const real* __restrict__ turns, const real* __restrict__ first_shapes,
+                                  const real* __restrict__ shapes, const real* __restrict__ templates,
+                                  const unsigned char* __restrict__ inside, const int n, const real delta_min,
+                                  const real spacing, const int n_steps, const real max_shift,
+                                  const real min_correlation, real* __restrict__ refined, real* __restrict__ maps,
+                                  real* __restrict__ correlations, int* __restrict__ aligned) {
     __shared__ Alignment shared;
     const bool first = threadIdx.x == 0 && threadIdx.y == 0;
     set_gaussian(shared);
     for (int t = blockIdx.x; t < n; t += gridDim.x) {
         const LevelView level = level_view(levels, octaves, in_octave[t], in_scale[t]);
         const real delta = delta_min * real(1LL << in_octave[t]), sigma = sigmas[t] / delta;
-        const Affine start = similarity(positions[2 * t] / delta, positions[2 * t + 1] / delta, turns[t], sigma);
+        const Affine turned = similarity(positions[2 * t] / delta, positions[2 * t + 1] / delta, turns[t], sigma);
+        const Affine start = between(turned, shape_at<SHAPED>(first_shapes, t), shape_at<SHAPED>(shapes, t));
         __syncthreads();
         if (first) shared.map = start;
         const long long first_sample = (long long)TEMPLATE_SAMPLES * t;

@@ -30,6 +30,8 @@ STYLES: dict[str, dict[str, Any]] = {  # colour-blind safe; a library has one co
     "gpusift root only refined": {"color": "#5f0f40", "ls": (0, (5, 1, 1, 1, 1, 1))},
     "gpusift root pooled": {"color": "#003d4d", "ls": ":"},
     "gpusift root pooled refined": {"color": "#5f0f40", "ls": ":"},
+    "gpusift root affine": {"color": "#003d4d", "ls": (0, (3, 1, 1, 1))},
+    "gpusift root affine refined": {"color": "#5f0f40", "ls": (0, (3, 1, 1, 1))},
     "gpusift as COLMAP": {"color": "#003d4d", "ls": "--"},
     "gpusift as COLMAP refined": {"color": "#5f0f40", "ls": "--"},
     "gpusift as COLMAP pooled": {"color": "#003d4d", "ls": "-."},

@@ -37,15 +37,18 @@ class Templates:
         1 for samples inside the margin of the image (kernels/alignment.cuh), otherwise 0.
     sigmas, orientations : (N,) arrays of real
         Those of the keypoints, input pixels and radians.
+    shapes : (N, 2, 2) array of real, or None
+        Affine shapes of the keypoints, if they have some.
     """
 
     values: Any
     inside: Any
     sigmas: Any
     orientations: Any
+    shapes: Any = None
 
     def __getitem__(self, part: slice) -> Templates:
-        return Templates(self.values[part], self.inside[part], self.sigmas[part], self.orientations[part])
+        return Templates(*(None if array is None else array[part] for array in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +82,9 @@ def joined(device: Device, several: Sequence[Templates]) -> Templates:
     if len(several) == 1:
         return several[0]
     with device.active():
-        return Templates(
-            *(device.xp.concatenate([getattr(each, field.name) for each in several]) for field in fields(Templates))
-        )
+        of_fields = [[getattr(each, field.name) for each in several] for field in fields(Templates)]
+        known = (None if any(array is None for array in arrays) else arrays for arrays in of_fields)
+        return Templates(*(None if arrays is None else device.xp.concatenate(arrays) for arrays in known))
 
 
 def sample(device: Device, space: ScaleSpace, features: Features, parameters: Parameters) -> Templates:
@@ -94,7 +97,8 @@ def sample(device: Device, space: ScaleSpace, features: Features, parameters: Pa
     space : ScaleSpace
         The levels of the image.
     features : Features
-        N keypoints, on the device, with the positions of `space` (see `Parameters.position_shift`).
+        N keypoints, on the device, with the positions of `space` (see `Parameters.position_shift`); with affine shapes,
+        if they have some.
     parameters : Parameters
         Those of the features.
     """
@@ -107,7 +111,7 @@ def sample(device: Device, space: ScaleSpace, features: Features, parameters: Pa
         device.launch(
             "sample_templates", _grid(device, n), BLOCK, space.levels, space.octaves, *keypoints, *sizes, values, inside
         )
-    return Templates(values, inside, features.sigmas, features.orientations)
+    return Templates(values, inside, features.sigmas, features.orientations, features.affine_shapes)
 
 
 def align(
@@ -128,6 +132,8 @@ def align(
     positions, maps = xp.empty((n, 2), device.dtype), xp.empty((n, 4), device.dtype)
     correlations, aligned = xp.empty(n, device.dtype), xp.empty(n, np.int32)
     if n:
+        shapes = templates.shapes, features.affine_shapes
+        has_shapes = all(each is not None for each in shapes)
         device.launch(
             "align_templates",
             _grid(device, n),
@@ -138,6 +144,7 @@ def align(
             features.positions,
             features.sigmas,
             features.orientations - templates.orientations,
+            *(device.xp.empty(0, device.dtype) if each is None else each for each in shapes),
             templates.values,
             templates.inside,
             n,
@@ -150,6 +157,7 @@ def align(
             maps,
             correlations,
             aligned,
+            constant=int(has_shapes),
         )
     maps = (maps / templates.sigmas[:, None]).reshape(n, 2, 2)
     return Alignment(positions, maps, correlations, aligned.astype(bool))

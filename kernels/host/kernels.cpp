@@ -77,7 +77,7 @@ Thunk find(std::string_view name, int constant) {
     if (name == "rank_in_cells") return thunk<rank_in_cells>;
     if (name == "list_upright") return thunk<list_upright>;
     if (name == "sample_templates") return thunk<sample_templates>;
-    if (name == "align_templates") return thunk<align_templates>;
+    if (name == "align_templates") return constant ? thunk<align_templates<1>> : thunk<align_templates<0>>;
     if (name == "spread_orientations") return thunk<spread_orientations>;
     if (name == "sum_counts") return thunk<sum_counts>;
     if (name == "group_by_row") return thunk<group_by_row>;

@@ -57,11 +57,14 @@ def test_matching_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, 
 
 @pytest.mark.xdist_group("emulated")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("block", [aligner.BLOCK, (1, 1), (7, 3), (32, 4)])
-def test_alignment_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, monkeypatch, block, dtype):
-    expected = alignment.digest(CpuDevice(dtype))
+@pytest.mark.parametrize(
+    ("block", "shaped"),
+    [(aligner.BLOCK, False), (aligner.BLOCK, True), ((1, 1), False), ((7, 3), False), ((32, 4), True)],
+)
+def test_alignment_in_emulated_threads_gives_the_bytes_of_one_thread(library_of, monkeypatch, block, shaped, dtype):
+    expected = alignment.digest(CpuDevice(dtype), shaped=shaped)
     monkeypatch.setattr(aligner, "BLOCK", block)
-    assert alignment.digest(EmulatedDevice(dtype, library_of(""))) == expected
+    assert alignment.digest(EmulatedDevice(dtype, library_of("")), shaped=shaped) == expected
 
 
 @pytest.mark.xdist_group("emulated")

@@ -1,6 +1,7 @@
 """Templates are aligned as the NumPy twin aligns them, and find an affine map that is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,21 @@ def test_alignment_is_the_twins(device, near):
     np.testing.assert_allclose(found.positions[0], position * delta, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.maps[0], matrix * delta / first.sigmas[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.correlations[0], correlation, rtol=0, atol=1e-9)
+
+
+def test_alignment_from_affine_shapes_is_the_twins(device):
+    """It begins with the map between the two regions."""
+    matrix, shift = np.array([[1.5, 0.1], [-0.1, 0.9]]), np.array([0.6, -0.4])
+    shapes = [np.array([[1.1, 0.05], [0.05, 1.02]]), np.array([[1.7, 0.1], [0.1, 1.05]])]
+    first, second = one(orientation=0.3), one(*(CENTRE + shift + 0.2), 2.4, 0.35)
+    shaped = [replace(each, affine_shapes=shape[None]) for each, shape in zip((first, second), shapes, strict=True)]
+    found, levels = aligned(device, PHOTOGRAPH, warped(matrix, shift), *shaped)
+    delta = PARAMETERS.delta_min
+    samples = [np.array([*f.positions[0] / delta, f.sigmas[0] / delta, f.orientations[0]]) for f in (first, second)]
+    position, expected, _ = twin.align(*levels, *samples, shapes)
+    assert found.aligned[0]
+    np.testing.assert_allclose(found.positions[0], position * delta, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.maps[0], expected * delta / first.sigmas[0], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("origin", "place"), [((50, 0), (6, 70)), ((0, 60), (60, 5)), ((50, 60), (9, 9))], ids=str)

@@ -1,6 +1,7 @@
 """The alignment of templates in NumPy and float64, as kernels/alignment.cu does it; and an alignment to be hashed."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ MARGIN = 0.5  # sigmas
 OFFSETS = (np.arange(SIDE) - SIDE // 2) * alignment.SPACING
 U = np.stack(np.meshgrid(OFFSETS, OFFSETS, indexing="ij"), axis=-1).reshape(-1, 2)  # row, column; sigmas
 GAUSSIAN = np.exp(-((U / alignment.SPACING) ** 2).sum(axis=1) / (2 * 4.0**2))
+CIRCLES = (np.eye(2), np.eye(2))
 
 
 def interpolated(level, points):
@@ -39,16 +41,18 @@ def normalized(values, weights):
     return values / deviation, deviation
 
 
-def align(level_a, level_b, first, second):
+def align(level_a, level_b, first, second, shapes=CIRCLES):
     """Aligns one keypoint's surroundings with another's.
 
-    Each keypoint is (row, column, sigma, orientation), in samples of its level and radians.
+    Each keypoint is (row, column, sigma, orientation), in samples of its level and radians. `shapes` are their affine
+    shapes.
 
     Returns the row and column of the first keypoint in the second level, the matrix from sigmas of the first to samples
     of the second, and the correlation.
     """
     turn = second[3] - first[3]
     matrix = second[2] * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = shapes[1] @ matrix @ np.linalg.inv(shapes[0])
     position = np.array(second[:2], float)
     weights = GAUSSIAN * inside(level_a, first[:2] + first[2] * U, MARGIN * first[2])
     weights = weights * inside(level_b, position + U @ matrix.T, MARGIN * second[2])
@@ -77,13 +81,19 @@ def keypoints(rows, cols, sigmas, orientations, scales, dtype):
     return Features(positions, sigmas, np.asarray(scales, np.int32), octaves, orientations, responses)
 
 
-def digest(device) -> str:
-    """SHA-256 of the alignment of a small image with itself, from keypoints that are moved and turned a little."""
+def digest(device, *, shaped: bool = False) -> str:
+    """SHA-256 of the alignment of a small image with itself, from keypoints that are moved and turned a little.
+
+    With `shaped` they have affine shapes, which differ a little too.
+    """
     image, parameters = synthetic(40, 52, seed=5), Parameters(n_octaves=2)
     sigmas, scales = [1.5, 1.25, 1.5, 1.5], [1, 2, 1, 1]
     first = keypoints([18, 20.5, 2, 4], [24, 30.25, 3, 20], sigmas, [0.5, -1, 0, 0], scales, device.dtype)
     sigmas = [1.6, 1.2, 1.5, 1.5]
     second = keypoints([18.5, 20, 2, 4.25], [24.25, 30.5, 3, 20], sigmas, [0.6, -1.1, 0, 0], scales, device.dtype)
+    if shaped:
+        shapes = np.broadcast_to([[1.2, 0.1], [0.1, 1.05]], (4, 2, 2)), np.broadcast_to([[1.3, 0], [0, 1]], (4, 2, 2))
+        first, second = (replace(each, affine_shapes=some) for each, some in zip((first, second), shapes, strict=True))
     with device.active():
         space = scale_space.build(device, device.asarray(image), parameters)
         templates = alignment.sample(device, space, on_device(device, first), parameters)

@@ -19,7 +19,7 @@ def digests(device, parts) -> list[str]:
         "pooling": lambda: pooling_digests(device, Parameters(n_octaves=2)),
         "shapes": lambda: shape_digests(device, Parameters(n_octaves=2)),
         "matching": lambda: [brute_force.digest(device)],
-        "alignment": lambda: [alignment.digest(device)],
+        "alignment": lambda: [alignment.digest(device), alignment.digest(device, shaped=True)],
     }
     return [digest for part in parts for digest in functions[part]()]
 

@@ -218,7 +218,8 @@ def matching_launches() -> tuple[Launch, ...]:
     for dtype in (np.uint8, np.float32):
         sets = nearest.upload(recorder, 2 * [np.eye(3, 8, dtype=dtype)])
         nearest.match(sets, np.array([[0, 1]]), nearest.Rules())
-    alignment.digest(recorder)
+    for shaped in (False, True):
+        alignment.digest(recorder, shaped=shaped)
     return tuple(sorted(recorder.launches, key=order))
 
 
