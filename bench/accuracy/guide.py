@@ -44,6 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "upsampling 1": {"upsampling": 1},
     "upright": {"upright": True},
     "pooled over 5 sizes": {"pooling": SIZES},
+    "affine shapes": {"affine_shape": True},
 }
 EDGES = np.arange(0, 3.05, 0.1)  # of the histogram of residuals, pixels
 SECOND = 1  # the image that the first one of a sequence is matched with
@@ -53,6 +54,7 @@ SHOWN = {
     "gpusift": "default",
     "gpusift root": "RootSIFT, no bias",
     "gpusift root refined": "RootSIFT, no bias, matches refined",
+    "gpusift root affine refined": "with affine shapes, matches refined",
     "gpusift as COLMAP": "COLMAP's thresholds",
     "gpusift as COLMAP refined": "COLMAP's thresholds, matches refined",
     "OpenCV precise": "OpenCV, precise",
