@@ -195,6 +195,7 @@ def odd_parameters(rng: np.random.Generator) -> dict[str, Any]:
         "precise_upscale": lambda: bool(rng.integers(2)),
         "descriptor_layout": lambda: str(rng.choice(("skimage", "ubc", "vlfeat", "x"))),
         "pooling": lambda: [real(0.1, 8) for _ in range(rng.integers(0, 6))],
+        "affine_shape": lambda: bool(rng.integers(2)),
         "dtype": lambda: str(rng.choice(("float32", "float32", "float64", "float16"))),
     }
     names = [str(name) for name in rng.permutation(list(every))[: rng.integers(0, 6)]]

@@ -20,7 +20,7 @@ def functions(path):
     """The name and the number of lines of each function, and of each member function, of a file."""
     found, start = [], None
     for number, line in enumerate(path.read_text().splitlines()):
-        opening = re.match(r"( *)(?:KERNEL(?:_OF\(\w+\))?|DEVICE|DEVICE_MEMBER)\b.*?(\w+)\(", line)
+        opening = re.match(r"( *)(?:KERNEL_OF\(\w+\)|(?:KERNEL|DEVICE|DEVICE_MEMBER)\b).*?(\w+)\(", line)
         if opening:
             start = number, len(opening[1]), opening[2]
         if start and re.fullmatch(rf" {{{start[1]}}}}}", line):
