@@ -45,10 +45,11 @@ DEVICE void copy_tile(BlurTile tile, const real* __restrict__ in, int rows, int 
         for (int i = threadIdx.y; i < Shape::copy_rows; i += blockDim.y) {
             const real* there = inside ? from : in + (long long)reflect(first + i, rows) * pitch + col;
             real* to = copy + i * Shape::width + group * ALIGNED;
-            copy_aligned(there, to);
+            begin_copy(there, to);
             from += step;
         }
     }
+    finish_copies();
 }
 
 // The sum over the taps, begun at the centre, then the pairs of samples as far from it, the outermost first.

@@ -112,13 +112,15 @@ DEVICE bool mark_extrema(const real* __restrict__ below, const real* __restrict_
 //     levels     flat                all octaves' levels, images stride samples apart; room at the end for the host's
 //                                    vectors to read into
 //     octaves    (n_octaves, 8)      see octave.cuh
+//     n_tiles                        tiles of all octaves, or more
 //     threshold                      0.8 c_dog, intensity
 //     count      (images,)           0 before
 //     row_counts (images, n_rows)    candidates in each row of all octaves; 0 before
 //     keys       (images, capacity)  packed octave, row, column, scale
 KERNEL find_extrema(const real* __restrict__ levels, const long long stride, const long long* __restrict__ octaves,
-                    const int n_octaves, const int n_scales, const real threshold, const int capacity, const int n_rows,
-                    int* __restrict__ count, int* __restrict__ row_counts, long long* __restrict__ keys) {
+                    const int n_octaves, const int n_tiles, const int n_scales, const real threshold,
+                    const int capacity, const int n_rows, int* __restrict__ count, int* __restrict__ row_counts,
+                    long long* __restrict__ keys) {
     alignas(16) __shared__ real planes[DOG_PLANES][DOG_ROWS * DOG_WIDTH];
     levels += blockIdx.z * stride;
     count += blockIdx.z;
@@ -132,7 +134,7 @@ KERNEL find_extrema(const real* __restrict__ levels, const long long stride, con
             if (slot < capacity) keys[slot] = key_of({tile.number, tile.row + row, tile.col + col + lane, scale});
         }
     };
-    for (unsigned number = blockIdx.x;; number += gridDim.x) {
+    for (int number = blockIdx.x; number < n_tiles; number += gridDim.x) {
         const ExtremaTile tile = extrema_tile_of(number, octaves, n_octaves);
         if (tile.number == n_octaves) return;
         const real* level_0 = levels + tile.octave.offset + (long long)tile.row * tile.octave.pitch + tile.col;

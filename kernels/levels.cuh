@@ -46,7 +46,7 @@ DEVICE BlurTile tile_of(const Piece& piece, int row, int col) {
     return {row, smaller(row + BLUR_TILE_ROWS, piece.row_1), col, smaller(col + BLUR_TILE_COLS, piece.col_1)};
 }
 
-// Waits until the rows that a piece needs are written. Every thread that reads them waits itself.
+// Waits until the rows that a piece needs are written.
 DEVICE void wait_for_rows(const Blur& blur, const Piece& piece, int piece_rows, const int* done) {
     if (blur.needed_band < 0) return;
     const int first_row = larger(piece.row_0 - blur.radius, 0);

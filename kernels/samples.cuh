@@ -7,9 +7,25 @@ struct alignas(16) AlignedSamples {
     real samples[ALIGNED];
 };
 
-// Copies ALIGNED samples.
-DEVICE void copy_aligned(const real* __restrict__ from, real* __restrict__ to) {
+// Begins to copy ALIGNED samples into shared memory. The thread has them there after `finish_copies`, the block after a
+// barrier that follows. A GPU that can copies without registers, so that many copies of a thread are under way at once.
+DEVICE void begin_copy(const real* __restrict__ from, real* __restrict__ to) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const unsigned shared = unsigned(__cvta_generic_to_shared(to));
+    UNROLL
+    for (int byte = 0; byte < int(sizeof(AlignedSamples)); byte += 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                     :
+                     : "r"(shared + byte), "l"(reinterpret_cast<const char*>(from) + byte)
+                     : "memory");
+#else
     *reinterpret_cast<AlignedSamples*>(to) = *reinterpret_cast<const AlignedSamples*>(from);
+#endif
+}
+DEVICE void finish_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" : : : "memory");
+#endif
 }
 
 // The differences of n + 1 levels, each from the one after it, of `count` samples side by side. A GPU's threads take

@@ -99,11 +99,11 @@ KERNEL blur(real* levels, const long long stride, const long long* __restrict__ 
         const int* row = pieces + 4LL * turn.number;
         blur = blur_of(blurs, row[0]);
         piece = piece_of(row, turn, blur, piece_rows, piece_cols);
+        wait_for_rows(blur, piece, piece_rows, done + (long long)piece.image * n_bands);
     }
     __syncthreads();
     levels += piece.image * stride;
     done += (long long)piece.image * n_bands;
-    wait_for_rows(blur, piece, piece_rows, done);
     for (int row = piece.row_0; row < piece.row_1; row += BLUR_TILE_ROWS) {
         for (int col = piece.col_0; col < piece.col_1; col += BLUR_TILE_COLS) {
             blur_by_radius(BlurRadii{}, blur, tile_of(piece, row, col), levels, taps, block.samples);

@@ -22,12 +22,13 @@ DEVICE Turn take_turn(long long* turns, int n) {
 // What one block writes and another reads, in the same launch, is ordered so:
 //
 //     writer  all threads write; a barrier; one thread: add_release(counter)
-//     reader  each thread that reads: wait_acquire(counter, ...); then it reads
+//     reader  one thread: wait_acquire(counter, ...); a barrier; all threads read
 //
-// The barrier orders a block's writes before the addition. The addition's release pairs with the acquire that sees its
-// sum or a later one, as each addition goes on with the release sequence of those before it. A release is cumulative:
-// it covers what the barrier has ordered before it. What is read so must not come from the read-only cache, so the
-// kernel's pointer to it is neither const nor __restrict__.
+// The barriers order a block's writes before the addition, and its reads after the wait. The addition's release pairs
+// with the acquire that sees its sum or a later one, as each addition goes on with the release sequence of those before
+// it. Release and acquire are cumulative: they cover what a barrier orders before the one and after the other. One
+// thread waits, as each acquire empties a GPU's first cache. What is read so must not come from the read-only cache, so
+// the kernel's pointer to it is neither const nor __restrict__.
 
 // Waits until `count` has been added to a counter that was `before`, both modulo 2^32.
 DEVICE void wait_acquire(const int* counter, unsigned before, unsigned count) {

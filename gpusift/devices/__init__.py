@@ -16,9 +16,10 @@ from gpusift.devices.cpu import CpuDevice, cpu_info
 from gpusift.devices.cuda import CudaDevice
 from gpusift.devices.cuda_info import cuda_info, free_memory_of
 from gpusift.devices.device import Copy, Device
-from gpusift.devices.nvrtc import OPTIONS, TILES, definitions
+from gpusift.devices.nvrtc import MAX_REGISTERS, OPTIONS, TILES, definitions
 
 __all__ = [
+    "MAX_REGISTERS",
     "OPTIONS",
     "TILES",
     "Copy",

@@ -22,6 +22,7 @@ from gpusift.floating_point import default_mode
 
 CACHE_LINE = 64  # bytes
 BLUR_PIECE = (16, 1024)  # rows, columns
+EXTREMA_TILE = (16, 512)
 RECORD = struct.Struct("=Q6iQ")  # kernels/host/kernels.cpp: Launch
 
 
@@ -63,6 +64,16 @@ class CpuDevice(Device):
     def blur_piece(self) -> tuple[int, int]:
         """A tile of kernels/host/platform.hpp."""
         return BLUR_PIECE
+
+    @property
+    def blur_blocks(self) -> int:
+        """Two of each thread's blocks."""
+        return max(1, self.n_blocks // 2)
+
+    @property
+    def extrema_tile(self) -> tuple[int, int]:
+        """That of kernels/host/platform.hpp."""
+        return EXTREMA_TILE
 
     @property
     def n_list_blocks(self) -> int:

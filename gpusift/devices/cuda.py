@@ -21,6 +21,7 @@ from gpusift.devices.staging import Staging
 from gpusift.floating_point import default_mode
 
 MAX_BATCH = 64  # images
+BLUR_BLOCKS = 5  # of the blur that a multiprocessor runs at once, on most architectures
 
 
 class CudaDevice(Device):
@@ -58,12 +59,26 @@ class CudaDevice(Device):
     @property
     def n_blocks(self) -> int:
         """Blocks of a launch that occupy all multiprocessors to its end."""
-        return 8 * int(self.xp.cuda.Device(self.cuda_index).attributes["MultiProcessorCount"])
+        return 8 * self._n_multiprocessors
+
+    @property
+    def _n_multiprocessors(self) -> int:
+        return int(self.xp.cuda.Device(self.cuda_index).attributes["MultiProcessorCount"])
 
     @property
     def blur_piece(self) -> tuple[int, int]:
         """A tile in single precision."""
         return TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
+
+    @property
+    def blur_blocks(self) -> int:
+        """Five on each multiprocessor, by shared memory."""
+        return BLUR_BLOCKS * self._n_multiprocessors
+
+    @property
+    def extrema_tile(self) -> tuple[int, int]:
+        """That for which the kernels are compiled."""
+        return TILES["EXTREMA_TILE_ROWS"], TILES["EXTREMA_TILE_COLS"]
 
     @property
     def n_list_blocks(self) -> int:

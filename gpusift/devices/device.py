@@ -81,6 +81,16 @@ class Device(Protocol):
 
     @property
     @abstractmethod
+    def blur_blocks(self) -> int:
+        """Blocks of the blur that run at once."""
+
+    @property
+    @abstractmethod
+    def extrema_tile(self) -> tuple[int, int]:
+        """Rows and columns of an octave in which a block looks for extrema at a time."""
+
+    @property
+    @abstractmethod
     def OutOfMemoryError(self) -> type[Exception]:  # noqa: N802, the name of an exception
         """What is raised when the device's memory has run out."""
 

@@ -19,7 +19,7 @@ TILES = {
     "BLUR_ROW_PARTS": 3,
     "ENLARGED_SPAN": 4,
     "EXTREMA_TILE_ROWS": 16,
-    "EXTREMA_TILE_COLS": 64,
+    "EXTREMA_TILE_COLS": 32,
     "EXTREMA_SCALES": 3,
     "EXTREMA_SPAN": 4,
     "MATCH_STRIPS": 32,
@@ -35,11 +35,15 @@ TILES = {
 
 # Those that differ in double precision, whose samples take twice the shared memory. Grids are made for the tiles above;
 # where there are more tiles than blocks, a block takes several.
-TILES_FLOAT64 = {"BLUR_TILE_COLS": 48, "EXTREMA_TILE_COLS": 32}
+TILES_FLOAT64 = {"BLUR_TILE_COLS": 48}
 
 # Blurs of a larger radius have lower tiles, as their halo takes most of the shared memory.
 WIDE_RADIUS = 64
 WIDE_TILES = {"BLUR_TILE_ROWS": 8}
+
+# Registers of a thread, at most, in single precision, where more blocks run at once are worth the few values that spill.
+# Measured on an H200: `describe` takes 83 % of the time that it takes with 91, `assign_orientations` 87 % (bench/NOTES.md).
+MAX_REGISTERS = {"describe": 64, "describe_pooled": 64, "assign_orientations": 64}
 
 # CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
 OPTIONS = ("-std=c++17", "--fmad=false")
@@ -57,7 +61,8 @@ def definitions(name: str, dtype: np.dtype, constant: int = 0, sizes: Sizes | No
         if other.constant and other.stage == kernel.stage:
             values[other.constant] = constant if other.constant == kernel.constant else 1
     used = kernel_sources.text(kernel.stage)
-    return OPTIONS + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
+    limits = (f"--maxrregcount={MAX_REGISTERS[name]}",) if name in MAX_REGISTERS and dtype == np.float32 else ()
+    return OPTIONS + limits + tuple(f"-D{key}={value}" for key, value in sorted(values.items()) if key in used)
 
 
 # The sizes of shared arrays with scikit-image's default parameters; the radii of a launch that blurs nothing.

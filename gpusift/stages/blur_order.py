@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from heapq import heappop, heappush
+from itertools import accumulate, product
 
 import numpy as np
 
@@ -113,23 +114,18 @@ def order_of(space: ScaleSpace, blurs: Sequence[Blur], piece: tuple[int, int], i
     down = [-(-rows // piece[0]) for rows, _ in shapes]
     across = [-(-cols // piece[1]) for _, cols in shapes]
     bands = list(accumulate(down, initial=0))
-    times = _times(blurs, shapes, piece[0], max(1, -(-in_flight // max(1, _n_leading(blurs) * across[0]))))
     taps_at = list(accumulate((len(blur.taps) for blur in blurs), initial=0))
     table = [
         (*_positions(space, blur), blur.radius, taps_at[b], bands[b], *_needed(blurs, bands, across, blur))
         for b, blur in enumerate(blurs)
     ]
+    needed = [_needed_bands(blurs, blur, rows, piece[0]) for blur, (rows, _) in zip(blurs, shapes)]
     return Order(
         np.array(table, np.int64),
-        _pieces(times, across, piece, space.batch),
+        _pieces(_Schedule(blurs, needed, across, in_flight, space.batch).order(), across, piece),
         np.concatenate([blur.taps for blur in blurs]),
         bands[-1],
     )
-
-
-def _n_leading(blurs: Sequence[Blur]) -> int:
-    """Levels of the first octave that later octaves depend on."""
-    return sum(blur.leads_on and blur.octave == blurs[0].octave for blur in blurs)
 
 
 def _positions(space: ScaleSpace, blur: Blur) -> tuple[int, ...]:
@@ -153,37 +149,81 @@ def _step(blurs: Sequence[Blur], blur: Blur) -> int:
     return 1 if blur.needed is None or blurs[blur.needed].octave == blur.octave else 2
 
 
-def _times(blurs: Sequence[Blur], shapes: list[tuple[int, int]], piece_rows: int, lag: int) -> list[np.ndarray]:
-    """When each band of each blur is taken, in bands of the first blur: later than all bands that it needs.
+def _needed_bands(blurs: Sequence[Blur], blur: Blur, rows: int, piece_rows: int) -> np.ndarray:
+    """For each band of a blur the last band that it needs of the level that it reads; 0 if that was there before."""
+    ends = np.minimum(np.arange(piece_rows, rows + piece_rows, piece_rows) + blur.radius, rows)
+    return np.zeros(len(ends), int) if blur.needed is None else _step(blurs, blur) * (ends - 1) // piece_rows
 
-    Levels of the first octave follow each other at a distance of `lag` bands, so that what one writes is read from a
-    cache by the next. Levels that no octave depends on are held back, until the first octave's others are through: they
-    keep a device busy while the small octaves, each of whose levels has few pieces, are computed one after the other.
+
+class _Schedule:
+    """List scheduling (Graham 1969) of bands, with pieces as the unit of time.
+
+    A band is ready `in_flight` pieces after the last band that it needs, when the blocks that took that one have ended.
+    Of the bands that are ready, one of the first image is taken; of these one of a level that leads on to a later
+    octave, as the small octaves, each of whose levels has few pieces, are computed one after the other; of these the
+    uppermost, so that what one blur writes is still in a cache when the next one reads it. If no band is ready, that
+    which is ready first is taken.
+
+    Parameters
+    ----------
+    blurs : sequence of Blur
+        Each after the one that it needs.
+    needed : list of arrays
+        `_needed_bands` of each blur.
+    across : list of int
+        Pieces of each blur's bands.
+    in_flight, batch : int
+        Blocks that run at once, and images.
     """
-    first = -(-shapes[0][0] // piece_rows)
-    n_small = sum(blur.octave != blurs[0].octave for blur in blurs)
-    times: list[np.ndarray] = []
-    for blur, (rows, _) in zip(blurs, shapes):
-        ends = np.minimum(np.arange(piece_rows, rows + piece_rows, piece_rows) + blur.radius, rows)
-        if blur.needed is None:
-            times.append(np.arange(len(ends), dtype=float))
-            continue
-        needed = _step(blurs, blur) * (ends - 1) // piece_rows
-        is_first = blur.octave == blurs[0].octave
-        is_held = is_first and not blur.leads_on and blurs[blur.needed].leads_on
-        delay = lag + first * is_held if is_first else first / n_small
-        times.append(times[blur.needed][needed] + delay)
-    return times
+
+    def __init__(
+        self, blurs: Sequence[Blur], needed: list[np.ndarray], across: list[int], in_flight: int, batch: int
+    ) -> None:
+        self._blurs, self._across, self._in_flight = blurs, across, in_flight
+        self._needed = [of_blur.tolist() for of_blur in needed]
+        self._readers = [[b for b, blur in enumerate(blurs) if blur.needed == of] for of in range(len(blurs))]
+        self._ends: list[list[list[int]]] = [[[] for _ in blurs] for _ in range(batch)]  # of the bands that are taken
+        self._queued: set[tuple[int, int]] = set()  # images and blurs whose next band is in one of the queues
+        self._waiting: list[tuple[int, int, int]] = []  # the time when it is ready, image, blur
+        self._ready: list[tuple[int, bool, int, int]] = []  # image, whether it leads nowhere, row, blur
+
+    def order(self) -> list[tuple[int, int, int]]:
+        """Image, blur and band of all bands, in the order in which they are taken."""
+        for image, b in product(range(len(self._ends)), range(len(self._blurs))):
+            self._queue(image, b)
+        order, now = [], 0
+        while self._waiting or self._ready:
+            if not self._ready:
+                now = max(now, self._waiting[0][0])
+            while self._waiting and self._waiting[0][0] <= now:
+                self._make_ready(*heappop(self._waiting)[1:])
+            image, _, _, b = heappop(self._ready)
+            order.append((image, b, len(self._ends[image][b])))
+            now += self._across[b]
+            self._ends[image][b].append(now + self._in_flight)
+            self._queued.remove((image, b))
+            for other in (b, *self._readers[b]):
+                self._queue(image, other)
+        return order
+
+    def _queue(self, image: int, b: int) -> None:
+        """Lets the next band of a blur wait, if there is one and what it needs is taken."""
+        source, band = self._blurs[b].needed, len(self._ends[image][b])
+        if (image, b) in self._queued or band == len(self._needed[b]):
+            return
+        ends = [0] if source is None else self._ends[image][source]
+        if self._needed[b][band] < len(ends):
+            heappush(self._waiting, (ends[self._needed[b][band]], image, b))
+            self._queued.add((image, b))
+
+    def _make_ready(self, image: int, b: int) -> None:
+        blur, band = self._blurs[b], len(self._ends[image][b])
+        heappush(self._ready, (image, not blur.leads_on, band << blur.octave, b))
 
 
-def _pieces(times: list[np.ndarray], across: list[int], piece: tuple[int, int], batch: int) -> np.ndarray:
-    """The pieces of a batch in order. An image begins when the one before it is through with its first blur."""
-    blur = np.repeat(np.arange(len(times)), [len(of_blur) for of_blur in times])
-    row = piece[0] * np.concatenate([np.arange(len(of_blur)) for of_blur in times])
-    when = np.add.outer(len(times[0]) * np.arange(batch), np.concatenate(times)).reshape(-1)
-    in_order = np.argsort(when, kind="stable")
-    image, band = np.divmod(in_order, len(blur))
-    n = np.array(across)[blur[band]]
+def _pieces(order: list[tuple[int, int, int]], across: list[int], piece: tuple[int, int]) -> np.ndarray:
+    """The pieces of bands, from left to right."""
+    image, blur, band = np.array(order, np.int64).reshape(-1, 3).T
+    n = np.array(across)[blur]
     col = piece[1] * (np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n))
-    band = np.repeat(band, n)
-    return np.stack([blur[band], row[band], col, np.repeat(image, n)], 1).astype(np.int32)
+    return np.stack([np.repeat(blur, n), piece[0] * np.repeat(band, n), col, np.repeat(image, n)], 1).astype(np.int32)

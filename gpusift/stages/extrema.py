@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from gpusift.devices import TILES, Device
+from gpusift.devices import Device
 from gpusift.parameters import EXTREMUM_FRACTION, Parameters
 from gpusift.stages.feature_lists import CANDIDATES, FOUND, LIST_BLOCK, USABLE_CANDIDATES, allocate, sum_counts
 from gpusift.stages.levels import ScaleSpace
 from gpusift.stages.workspace import Step, Workspace
 
-BLOCK = (16, 16)  # each thread takes four columns
+BLOCK = (8, 16)  # each thread takes four columns
 SAMPLES_PER_CANDIDATE = 256  # of the first octave's levels; lists that prove too short are made longer
 LEAST_CAPACITY = 1024
 
@@ -22,12 +22,13 @@ def steps(work: Workspace) -> list[Step]:
     device, space, lists = work.device, work.space, work.lists
     grid, counts = work.list_grid, lists.counts
     threshold = EXTREMUM_FRACTION * work.parameters.final_c_dog
-    levels = *work.gaussian_levels, len(space.shapes), work.parameters.n_scales, threshold
+    n_tiles = _n_tiles(space, device.extrema_tile)
+    levels = *work.gaussian_levels, len(space.shapes), n_tiles, work.parameters.n_scales, threshold
     appended = lists.capacity, space.n_rows, counts[FOUND], lists.row_counts, lists.keys
     usable, rows = counts[USABLE_CANDIDATES], (lists.capacity, space.octaves, space.n_rows, lists.row_offsets)
     by_row = lists.keys, usable, *rows, lists.row_counts, lists.grouped
     return [
-        device.prepare("find_extrema", (_n_tiles(space), 1, space.batch), BLOCK, *levels, *appended),
+        device.prepare("find_extrema", (n_tiles, 1, space.batch), BLOCK, *levels, *appended),
         sum_counts(device, lists, lists.row_counts, lists.n_rows, lists.starts, lists.row_offsets, CANDIDATES),
         device.prepare("group_by_row", grid, LIST_BLOCK, *by_row),
         device.prepare("sort_rows", grid, LIST_BLOCK, lists.grouped, usable, *rows, lists.keys),
@@ -76,6 +77,6 @@ def unpack(keys: Any) -> tuple[Any, Any, Any, Any]:
     return keys >> 58, keys >> 32 & side, keys >> 6 & side, keys & 63
 
 
-def _n_tiles(space: ScaleSpace) -> int:
-    tile_rows, tile_cols = TILES["EXTREMA_TILE_ROWS"], TILES["EXTREMA_TILE_COLS"]
-    return sum(-(-rows // tile_rows) * -(-cols // tile_cols) for rows, cols in space.shapes)
+def _n_tiles(space: ScaleSpace, tile: tuple[int, int]) -> int:
+    """Tiles of whole octaves; a strip has fewer."""
+    return sum(-(-rows // tile[0]) * -(-cols // tile[1]) for rows, cols in space.shapes)

@@ -18,7 +18,7 @@ BLURS = ("auto", "kernel", "ndimage")
 
 ALIGNED = 4  # samples that a thread copies at once
 MAX_BLUR_THREADS = 224  # of a block of `first_level`
-BLUR_BLOCK = (28, 8)
+BLUR_BLOCK = (32, 4)
 ROW_BLOCK = (128,)  # one block for each row
 
 
@@ -83,7 +83,7 @@ def _upsample(
 def _blur(work: Workspace, blurs: list[Blur]) -> Step:
     """The launch of some blurs."""
     device, space = work.device, work.space
-    order = blur_order.order_of(space, blurs, device.blur_piece, device.n_blocks // 2)
+    order = blur_order.order_of(space, blurs, device.blur_piece, device.blur_blocks)
     radii = sorted({blur.radius for blur in blurs}, reverse=True)
     return device.prepare(
         "blur",

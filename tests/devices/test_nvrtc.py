@@ -95,11 +95,12 @@ def test_python_finds_the_kernels_that_the_compiler_finds(stage):
     assert sorted(re.findall(r"\.entry (\w+)\(", nvrtc.ptx(launch_of(ours[0]), "float32"))) == sorted(ours)
 
 
-def test_levels_that_other_blocks_write_are_read_past_the_read_only_cache():
-    text = nvrtc.ptx(launch_of("blur"), "float32")
+@pytest.mark.parametrize(("capability", "load"), [("75", "ld.global.v4.f32"), ("80", "cp.async.cg.shared.global")])
+def test_levels_that_other_blocks_write_are_read_past_the_read_only_cache(capability, load):
+    text = nvrtc.ptx(launch_of("blur"), "float32", capability)
     blur = text[text.index(".entry blur(") :]
-    loads = set(re.findall(r"ld\.global[\w.]*\.v4\.f32", blur.split(".entry", 2)[1]))
-    assert loads == {"ld.global.v4.f32"}
+    loads = set(re.findall(r"ld\.global[\w.]*\.v4\.f32|cp\.async[\w.]*\.global", blur.split(".entry", 2)[1]))
+    assert loads == {load}
     assert "ld.acquire.gpu" in blur
     assert "red.release.gpu" in blur
 
@@ -230,4 +231,5 @@ def test_the_kept_table_is_of_these_kernels():
     kept = ptxas.kept()
     ours = {(ptxas.name_of(launch), dtype) for launch in ptxas.launches() for dtype in PRECISIONS}
     assert set(kept) == ours, "the kernels have changed: run python -m bench.kernels.ptxas"
-    assert not any(kept.values()), "a kernel spills"
+    for (name, dtype), spilled in kept.items():
+        assert spilled <= nvrtc.spills_allowed(name.split()[0], dtype), name

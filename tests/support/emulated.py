@@ -47,6 +47,11 @@ class EmulatedDevice(CpuDevice):
         """A tile of the library that `build` makes."""
         return TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
 
+    @property
+    def extrema_tile(self) -> tuple[int, int]:
+        """A tile of the library that `build` makes."""
+        return TILES["EXTREMA_TILE_ROWS"], TILES["EXTREMA_TILE_COLS"]
+
     def bind(self, name: str, grid: Shape, *rest: Any) -> CpuLaunch:
         """A launch with few blocks, except where there is a block for each piece."""
         blocks = grid[0] if name == "blur" else min(grid[0], MOST_BLOCKS)
