@@ -41,8 +41,8 @@ TILES_FLOAT64 = {"BLUR_TILE_COLS": 48}
 WIDE_RADIUS = 64
 WIDE_TILES = {"BLUR_TILE_ROWS": 8}
 
-# Registers of a thread, at most, in single precision, where more blocks run at once are worth the few values that spill.
-# Measured on an H200: `describe` takes 83 % of the time that it takes with 91, `assign_orientations` 87 % (bench/NOTES.md).
+# Registers of a thread, at most, in single precision, where more blocks at once are worth the few values that spill. On
+# an H200 `describe` takes 83 % of the time that it takes with 91, `assign_orientations` 87 % (bench/NOTES.md).
 MAX_REGISTERS = {"describe": 64, "describe_pooled": 64, "assign_orientations": 64}
 
 # CuPy adds -ftz=true; contraction is off so that a product and a sum round as they do on a CPU.
