@@ -123,6 +123,11 @@ class PaperDevice(CpuDevice):
         """As a CudaDevice has it."""
         return TILES["BLUR_TILE_ROWS"], TILES["BLUR_TILE_COLS"]
 
+    @property
+    def extrema_tile(self) -> tuple[int, int]:
+        """As a CudaDevice has it."""
+        return TILES["EXTREMA_TILE_ROWS"], TILES["EXTREMA_TILE_COLS"]
+
     def prepare(
         self,
         name: str,

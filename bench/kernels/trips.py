@@ -176,7 +176,7 @@ def _find_extrema(made: Made, scene: Scene) -> Times:
     rows, cols = TILES["EXTREMA_TILE_ROWS"], TILES["EXTREMA_TILE_COLS"]
     copied = (cols + 2 * ALIGNED) // TILES["EXTREMA_SPAN"] * (rows + 2)
     return {
-        "extrema.cu: for (unsigned number = blockIdx.x": 1,
+        "extrema.cu: for (int number = blockIdx.x": 1,
         "extrema.cu: for (int o = 0; o < n_octaves": 1.4,
         "extrema.cu: for (int first = 1;": math.ceil(made.numbers["n_scales"] / TILES["EXTREMA_SCALES"]),
         "extrema.cu: } else {": made.numbers["n_scales"] > TILES["EXTREMA_SCALES"],

@@ -21,7 +21,8 @@ from gpusift.devices.staging import Staging
 from gpusift.floating_point import default_mode
 
 MAX_BATCH = 64  # images
-BLUR_BLOCKS = 5  # of the blur that a multiprocessor runs at once, on most architectures
+BLUR_SHARED_BYTES = 43_360  # of a block of the default blurs, and 1 KB that the driver adds to it
+MANY_BLUR_BLOCKS = 5
 
 
 class CudaDevice(Device):
@@ -63,7 +64,10 @@ class CudaDevice(Device):
 
     @property
     def _n_multiprocessors(self) -> int:
-        return int(self.xp.cuda.Device(self.cuda_index).attributes["MultiProcessorCount"])
+        return self._attribute("MultiProcessorCount")
+
+    def _attribute(self, name: str) -> int:
+        return int(self.xp.cuda.Device(self.cuda_index).attributes[name])
 
     @property
     def blur_piece(self) -> tuple[int, int]:
@@ -72,8 +76,17 @@ class CudaDevice(Device):
 
     @property
     def blur_blocks(self) -> int:
-        """Five on each multiprocessor, by shared memory."""
-        return BLUR_BLOCKS * self._n_multiprocessors
+        """As many as have room in the multiprocessors' shared memory."""
+        return self._blur_blocks_of_multiprocessor * self._n_multiprocessors
+
+    @property
+    def blur_block(self) -> tuple[int, int]:
+        """Small blocks, if a multiprocessor has room for several: they hide each other's waits."""
+        return super().blur_block if self._blur_blocks_of_multiprocessor >= MANY_BLUR_BLOCKS else (32, 8)
+
+    @property
+    def _blur_blocks_of_multiprocessor(self) -> int:
+        return max(1, self._attribute("MaxSharedMemoryPerMultiprocessor") // BLUR_SHARED_BYTES)
 
     @property
     def extrema_tile(self) -> tuple[int, int]:

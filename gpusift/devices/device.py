@@ -85,6 +85,11 @@ class Device(Protocol):
         """Blocks of the blur that run at once."""
 
     @property
+    def blur_block(self) -> tuple[int, int]:
+        """Threads of a block of the blur. A host runs one of them."""
+        return 32, 4
+
+    @property
     @abstractmethod
     def extrema_tile(self) -> tuple[int, int]:
         """Rows and columns of an octave in which a block looks for extrema at a time."""

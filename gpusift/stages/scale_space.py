@@ -18,7 +18,6 @@ BLURS = ("auto", "kernel", "ndimage")
 
 ALIGNED = 4  # samples that a thread copies at once
 MAX_BLUR_THREADS = 224  # of a block of `first_level`
-BLUR_BLOCK = (32, 4)
 ROW_BLOCK = (128,)  # one block for each row
 
 
@@ -88,7 +87,7 @@ def _blur(work: Workspace, blurs: list[Blur]) -> Step:
     return device.prepare(
         "blur",
         (len(order.pieces),),
-        BLUR_BLOCK,
+        device.blur_block,
         space.levels,
         space.stride,
         device.asarray(order.blurs),

@@ -55,7 +55,7 @@ class Device:
     @property
     def attributes(self):
         """Figures of the device, which make no context."""
-        return {"MultiProcessorCount": MULTIPROCESSORS}
+        return {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerMultiprocessor": 228 * 1024}
 
     @property
     def mem_info(self):
