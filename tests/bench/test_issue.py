@@ -11,6 +11,7 @@ import pytest
 from bench.kernels import issue, sass
 from bench.kernels.frequencies import UndeclaredLoopError, count, regions
 from bench.kernels.issue import COUNTED
+from gpusift.devices import MAX_REGISTERS
 from tests.support import nvrtc
 
 H100 = next(gpu for gpu in COUNTED if gpu.name == "H100")
@@ -121,8 +122,8 @@ def test_a_loop_without_declared_trips_is_refused():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_no_kernel_uses_local_memory_in_float32(architecture):
-    assert {row.kernel for row in rows_of(architecture) if row.figures.stack} == set()
+def test_only_kernels_of_limited_registers_use_local_memory_in_float32(architecture):
+    assert {row.kernel for row in rows_of(architecture) if row.figures.stack} <= set(MAX_REGISTERS)
 
 
 def kept(section, version):
