@@ -2,7 +2,7 @@
 """Measure every SIFT program that is installed, by photograph, upsampling and batch; keep the rows and draw them.
 
     python -m bench.peers.run [--data DIR] [--cases 0.4,2] [--engines a,b] [--upsamplings 1,2] [--batches 1,8,64]
-                              [--out DIR] [--quick] [--all]
+                              [--out DIR] [--quick] [--all] [--no-cold-starts]
 
 Each measurement is made in a fresh process, one at a time. Rows go to results/peers-<date>-<machine>.jsonl, tables and
 plot beside them (`bench.peers.plot`). See bench/README.md.
@@ -135,15 +135,17 @@ def run(cases: list[photographs.Case], path: Path, common: dict[str, Any], optio
             return row
 
         saved = {case: save(case, folder) for case in cases}
-        smallest = cases[0]
-        rows.say(f"cold starts: {smallest.name}")
-        cold = []
-        for engine in options.engines:
-            image, at = saved[smallest]
-            cold.append(keep({**about(smallest, image), "engine": engine, **cold_starts(engine, at)}))
-        check_counts({row["engine"]: row["keypoints"] for row in cold if "skipped" not in row})
-        common |= copy_bandwidth(cold)
-        available = [row["engine"] for row in cold if not row.get("unavailable")]
+        available = list(options.engines)
+        if not options.no_cold_starts:
+            smallest = cases[0]
+            rows.say(f"cold starts: {smallest.name}")
+            cold = []
+            for engine in options.engines:
+                image, at = saved[smallest]
+                cold.append(keep({**about(smallest, image), "engine": engine, **cold_starts(engine, at)}))
+            check_counts({row["engine"]: row["keypoints"] for row in cold if "skipped" not in row})
+            common |= copy_bandwidth(cold)
+            available = [row["engine"] for row in cold if not row.get("unavailable")]
         for case, (image, at) in saved.items():
             rows.say(f"{case.name}: {case.image}, {image.shape[0]} x {image.shape[1]}")
             for engine in available:
@@ -210,6 +212,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = comparison.parser(__doc__.split("\n")[0], budget=3.0)
     parser.add_argument("--upsamplings", default="1,2", help="comma-separated: 1, 2")
     parser.add_argument("--batches", default="1,8,64", help="images of a call, comma-separated")
+    parser.add_argument("--no-cold-starts", action="store_true", help="for a short run: measure warm calls only")
     options = comparison.parse(parser, list(PEERS), argv)
     options.upsamplings = numbers(parser, "upsamplings", options.upsamplings, {1, 2})
     options.batches = numbers(parser, "batches", options.batches, range(1, 4097))
