@@ -182,7 +182,7 @@ def draw(runs: list[Run], path: Path) -> None:
             rows = [row for row in measured(run) if (row["case"], row["upsampling"]) == (case, upsampling)]
             draw_panel(each, rows)
             each.set_title(f"{case}, upsampling {upsampling}", loc="left", fontsize=8, fontweight="bold")
-        row_of_axes[0].set_ylabel(machine_name(run[0]), fontsize=6)
+        row_of_axes[0].set_ylabel(machine_name(run[0]).replace("; ", "\n").replace(", ", "\n", 1), fontsize=5)
     figure.savefig(path, dpi=150)
 
 
