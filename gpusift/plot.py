@@ -1,4 +1,4 @@
-"""Drawing: keypoints on a photograph as oriented circles, and matches between two photographs as lines."""
+"""Drawing: keypoints on a photograph as oriented circles or ellipses, and matches between two photographs as lines."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ONE = 1 << _FRACTION_BITS
 
 
 def draw_keypoints(image: np.ndarray, features: Features, *, zoom: int = 1, dim: float = 0.85) -> np.ndarray:
-    """Draw each keypoint as a circle, with a line from its centre along its orientation.
+    """Draw each keypoint as a circle, or its affine shape as an ellipse, with a line along its orientation.
 
     Parameters
     ----------
@@ -84,12 +84,23 @@ def draw_keypoints(image: np.ndarray, features: Features, *, zoom: int = 1, dim:
     centres = (host.positions + 0.5) * zoom - 0.5
     radii = host.sigmas * RADIUS * zoom
     directions = np.stack([np.cos(host.orientations), np.sin(host.orientations)], axis=1)
+    if host.affine_shapes is not None:
+        directions = np.einsum("nij,nj->ni", host.affine_shapes, directions)
     ends = _fixed(centres + radii[:, None] * directions)[:, ::-1].tolist()
-    middles, sizes = _fixed(centres)[:, ::-1].tolist(), _fixed(radii).tolist()
+    middles, axes, angles = _fixed(centres)[:, ::-1].tolist(), *_ellipses(host, radii)
     for index in np.argsort(-host.sigmas, kind="stable").tolist():
         colour = OCTAVE_COLOURS[int(host.octaves[index]) % len(OCTAVE_COLOURS)]
-        _draw_oriented_circle(picture, middles[index], sizes[index], ends[index], colour)
+        _draw_oriented_ellipse(picture, middles[index], axes[index], angles[index], ends[index], colour)
     return picture
+
+
+def _ellipses(features: Features, radii: np.ndarray) -> tuple[list[list[int]], list[float]]:
+    """Return the semi-axes of keypoints, and the angle of the first from the columns to the rows, as cv2 takes them."""
+    if features.affine_shapes is None:
+        return _fixed(np.stack([radii, radii], axis=1)).tolist(), [0.0] * len(radii)
+    lengths, vectors = np.linalg.eigh(features.affine_shapes)
+    angles = np.rad2deg(np.arctan2(vectors[:, 0, 0], vectors[:, 1, 0]))
+    return _fixed(radii[:, None] * lengths).tolist(), angles.tolist()
 
 
 def _fixed(values: np.ndarray) -> np.ndarray:
@@ -97,18 +108,21 @@ def _fixed(values: np.ndarray) -> np.ndarray:
     return np.rint(values * ONE).astype(np.int64)
 
 
-def _draw_oriented_circle(
-    picture: np.ndarray, centre: Any, radius: int, end: Any, colour: tuple[int, int, int]
+def _draw_oriented_ellipse(
+    picture: np.ndarray, centre: Any, axes: list[int], angle: float, end: Any, colour: tuple[int, int, int]
 ) -> None:
-    """Draw a circle and a line from its centre to an end; all lengths are fixed-point numbers."""
+    """Draw an ellipse and a line from its centre to an end; all lengths are fixed-point numbers."""
     cv2 = import_cv2()
     smooth = {"lineType": cv2.LINE_AA, "shift": _FRACTION_BITS}
-    has_rim = radius >= RIM_FROM * ONE
+    has_rim = min(axes) >= RIM_FROM * ONE
     strokes = [(colour, LINE_WIDTH if has_rim else 1)]
     if has_rim:  # a dark rim makes bright lines visible on bright ground
         strokes.insert(0, (BLACK, LINE_WIDTH + 2))
     for ink, width in strokes:
-        cv2.circle(picture, centre, radius, ink, width, **smooth)
+        if axes[0] == axes[1]:
+            cv2.circle(picture, centre, axes[0], ink, width, **smooth)
+        else:
+            cv2.ellipse(picture, centre, axes, angle, 0, 360, ink, width, **smooth)
         cv2.line(picture, centre, end, ink, width, **smooth)
 
 

@@ -1,6 +1,8 @@
-"""Drawing: circles at the keypoints, with their size and orientation; lines between matches."""
+"""Drawing: circles and ellipses at the keypoints, with their size and orientation; lines between matches."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -49,6 +51,20 @@ def test_circle_and_line(zoom, orientation):
     direction = np.array([np.cos(orientation), np.sin(orientation)])
     assert is_drawn(picture, *(centre + 10 * zoom * direction), octave=2)
     assert not is_drawn(picture, *(centre - 10 * zoom * direction), octave=2)
+
+
+def test_an_affine_shape_is_an_ellipse():
+    shape = np.array([[1.6, 0.8], [0.8, 1.9]])
+    orientation = 0.7
+    features = replace(keypoints((60.25, 70.5, 15 / RADIUS, orientation, 2)), affine_shapes=shape[None])
+    picture = draw_keypoints(np.full((120, 150), 50, np.uint8), features)
+    for angle in np.arange(0, 2 * np.pi, 0.3):
+        direction = shape @ [np.cos(angle), np.sin(angle)]
+        assert is_drawn(picture, *([60.25, 70.5] + 15 * direction), octave=2)
+        assert not is_drawn(picture, *([60.25, 70.5] + 19 * direction), octave=2)
+    direction = shape @ [np.cos(orientation), np.sin(orientation)]
+    assert is_drawn(picture, *([60.25, 70.5] + 8 * direction), octave=2)
+    assert not is_drawn(picture, *([60.25, 70.5] - 8 * direction), octave=2)
 
 
 def test_small_circles_are_drawn_over_large_ones():

@@ -41,9 +41,9 @@ def show(
     no_exif: bool,
     **options: Any,
 ) -> None:
-    """Draw the keypoints of IMAGE: a circle of their size, a line along their orientation.
+    """Draw the keypoints of IMAGE: a circle of their size, and a line along their orientation.
 
-    Each octave has its colour.
+    With --affine-shape the circle is an ellipse. Each octave has its colour.
     """
     from gpusift.plot import draw_keypoints, write_png
 
