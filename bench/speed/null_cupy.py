@@ -96,7 +96,7 @@ class _Device:
 
     def __init__(self, calls: Counter[str]) -> None:
         self._calls = calls
-        self.attributes = {"MultiProcessorCount": MULTIPROCESSORS}
+        self.attributes = {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerMultiprocessor": 228 * 1024}
 
     def __enter__(self) -> _Device:
         self._calls["change of the device"] += 1
